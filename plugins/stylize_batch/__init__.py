@@ -1,0 +1,1 @@
+"""Folders of pictures, as a plugin of stylize. In preparation: it registers nothing yet."""

@@ -1,0 +1,412 @@
+"""The command line: the only file that prints or exits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+from click_default_group import DefaultGroup
+
+from stylize import __version__
+from stylize.errors import SettingsError, StylizeError
+from stylize.settings import PRESETS, Settings, knob_of, preset, type_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from stylize.display import Display
+    from stylize.host import Host
+    from stylize.images import Picture
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
+    try:
+        code = cli.main(args=arguments, prog_name="stylize", standalone_mode=False)
+    except StylizeError as error:
+        code = _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"stylize: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+def _parsed(example: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Arguments of an option whose text ``parse`` turns into a value."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a list such as {example}") from error
+
+    return {"callback": callback, "metavar": example}
+
+
+def _numbers(kind: type[int] | type[float]) -> dict[str, Any]:
+    example = "60,40,40" if kind is int else "2,1"
+    return _parsed(example, lambda text: tuple(kind(part) for part in text.split(",")))
+
+
+def _layer_weights(text: str) -> dict[str, float]:
+    pairs = (part.partition("=") for part in text.split(","))
+    return {name.strip(): float(weight) if equals else 1.0 for name, equals, weight in pairs}
+
+
+_LAYERS = _parsed("relu1_1=4,relu2_1", _layer_weights)
+
+
+def _option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
+    knob, kind = knob_of(field.name), type_of(field.name)
+    flag = "--" + field.name.replace("_", "-")
+    value = field.default if field.default is not dataclasses.MISSING else None
+    shown = ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else value
+    default = "" if shown in (None, "", False) else f"; default {shown}"
+    unit = f" {knob.unit}" if knob.unit else ""
+    span = f" ({knob.range}{unit}{default})" if knob.range and not knob.choices else default and f" ({default[2:]})"
+    text = f"{knob.help[0].upper()}{knob.help[1:]}.{span}"
+    plain = next(part for part in (*typing.get_args(kind), kind) if part is not type(None))
+    if kind is bool:
+        return click.option(flag, is_flag=True, default=None, help=text)
+    if kind == Mapping[str, float]:
+        return click.option(flag, help=text, **_LAYERS)
+    if typing.get_origin(kind) is tuple:
+        return click.option(flag, help=text, **_numbers(plain))
+    return click.option(flag, type=click.Choice(knob.choices) if knob.choices else plain, help=text)
+
+
+def _settings_options(*fixed: str) -> Callable[[Any], Any]:
+    """An option for every field of Settings but those the command fixes itself."""
+
+    def decorate(function: Any) -> Any:
+        for field in reversed(dataclasses.fields(Settings)):
+            if field.name not in fixed:
+                function = _option(field)(function)
+        function = click.option("--config", type=Path, metavar="FILE", help="Settings from a TOML file.")(function)
+        return click.option("--preset", "preset_name", metavar="NAME", help="Start from a preset.")(function)
+
+    return decorate
+
+
+def _common_options(function: Any) -> Any:
+    for option in reversed(
+        (
+            click.option("-o", "--output", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF or AVIF."),
+            click.option("--bits", type=int, default=8, help="8 or 16 per channel (PNG, TIFF)."),
+            click.option("--quality", type=int, help="1 to 100 (JPEG, WebP, AVIF)."),
+            click.option("--weights", type=Path, metavar="FILE", help="Encoder weights (safetensors or torch)."),
+            click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON object per event, on standard output."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _settings(options: dict[str, Any], base: Settings | None = None) -> Settings:
+    """The settings a command line asks for; takes its own options out of ``options``."""
+    name, config = options.pop("preset_name"), options.pop("config")
+    settings = preset(name) if name else base or Settings()
+    if config is not None:
+        settings = Settings.from_toml(config, settings)
+    names = [field.name for field in dataclasses.fields(Settings) if field.name in options]
+    given = {name: options.pop(name) for name in names}
+    return settings.replace(**{name: value for name, value in given.items() if value is not None})
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+
+@click.group(
+    cls=cast(type[click.Group], DefaultGroup),
+    default="run",
+    default_if_no_args=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="stylize")
+def cli() -> None:
+    """Repaint photos in the style of any picture.
+
+    \b
+        stylize photo.jpg starry.jpg -o out.png
+    is short for `stylize run`; see `stylize run --help` for its options.
+    """
+
+
+@cli.command()
+@click.argument("content", type=Path)
+@click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
+@_common_options
+@_settings_options()
+def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
+    """Repaint CONTENT in the style of STYLE, or of a blend of several."""
+    from stylize import jobs
+    from stylize.stylizer import Stylizer
+
+    settings = _settings(options)
+    host = _host()
+    with _display(options) as display:
+        job = _open(host, content, options)
+        stylizer = Stylizer(styles, settings, **_encoder_options(host, options, display))
+        display.notes(style.notes for style in stylizer.styles)
+        with _interruptible(display) as stop:
+
+            def on_step(frame: jobs.Frame, step: Any) -> None:
+                display.step(step)
+                host.hook.stylize_step(frame=frame, step=step)
+
+            target = jobs.run(
+                job, stylizer, on_step=on_step, stop=stop, on_frame=lambda f: display.notes([f.image.notes])
+            )
+        display.written(target)
+        return INTERRUPTED if stop() else 0
+
+
+@cli.command()
+@click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
+@_common_options
+@_settings_options("init", "content_weight", "content_layer", "preserve_color")
+def texture(styles: tuple[Path, ...], **options: Any) -> int:
+    """Paint noise in the style of STYLE: what the style term knows of it (the paper's style reconstruction).
+
+    Choose the depth with --style-layers, for instance relu1_1,relu2_1.
+    """
+    from stylize import stylizer
+
+    settings = _settings(options)
+    return _reconstruct(stylizer.texture, styles, styles, "texture", settings, options)
+
+
+@cli.command()
+@click.argument("content", type=Path)
+@click.option("--layer", default="relu4_2", show_default=True, help="The encoder layer to start from.")
+@_common_options
+@_settings_options(
+    "init", "content_weight", "content_layer", "style_weight", "style_layers", "preserve_color", "scales"
+)
+def reconstruct(content: Path, layer: str, **options: Any) -> int:
+    """Repaint CONTENT from noise by what one encoder layer knows of it (the paper's content reconstruction)."""
+    from stylize import stylizer
+
+    settings = _settings(options, stylizer.RECONSTRUCTION)
+
+    def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
+        return stylizer.reconstruct(picture, layer, settings, **rest)
+
+    return _reconstruct(paint, content, (content,), layer, settings, options)
+
+
+@cli.command()
+@click.argument("content", type=Path)
+@click.argument("style", type=Path)
+@click.option("--content-weights", default="0.02,0.05,0.1,0.3", show_default=True, **_numbers(float))
+@_common_options
+@_settings_options("content_weight")
+def grid(content: Path, style: Path, content_weights: tuple[float, ...], **options: Any) -> int:
+    """Draw the paper's comparison figure: style depth (rows) by content weight (columns)."""
+    from stylize import figure
+
+    settings = _settings(options, Settings(size=256))
+
+    def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
+        count, observe = len(content_weights) * sum(map(bool, settings.style_layers.values())), rest.pop("on_step")
+        return figure.grid(
+            picture,
+            style,
+            settings,
+            content_weights=content_weights,
+            on_step=lambda cell, step: observe(step, f"{cell + 1}/{count} "),
+            **rest,
+        )
+
+    return _reconstruct(paint, content, (content, style), "grid", settings, options)
+
+
+def _reconstruct(
+    paint: Callable[..., Picture],
+    source: Any,
+    sources: Sequence[Path],
+    suffix: str,
+    settings: Settings,
+    options: dict[str, Any],
+) -> int:
+    """What texture, reconstruct and grid share: check the target, paint, save, report."""
+    from stylize import images
+    from stylize.jobs import check_distinct
+
+    target = options["output"] or Path(f"{sources[0].stem}-{suffix}.png")
+    saving = {"bits": options["bits"], "quality": options["quality"]}
+    check_distinct(target, *sources)
+    images.check_target(target, **saving)
+    with _display(options) as display:
+        rest = _encoder_options(_host(), options, display)
+        with _interruptible(display) as stop:
+            result = paint(source, settings, on_step=display.step, stop=stop, **rest)
+        result.save(target, **saving)
+        display.written(target)
+        return INTERRUPTED if stop() else 0
+
+
+@cli.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """List the presets, or print one as TOML for --config."""
+    if name:
+        click.echo(preset(name).to_toml(), nl=False)
+        return
+    for title, (summary, values) in PRESETS.items():
+        click.echo(f"{title:12}{summary}")
+        if values:
+            shown = {key: preset(title).to_dict()[key] for key in values}
+            click.echo("".join(f"{'':12}  {key} = {_plain(value)}\n" for key, value in shown.items()), nl=False)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{layer}={weight:g}" for layer, weight in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def weights(context: click.Context) -> None:
+    """Show where the encoders' weights are, and what would be downloaded."""
+    from stylize.encoders import weights as found
+
+    if context.invoked_subcommand is None:
+        for name in found.ARCHITECTURES:
+            click.echo(f"{name}  {_where(name)}")
+        click.echo(f"search order: --weights, STYLIZE_WEIGHTS, {found.cache_file('vgg19').parent}, download")
+
+
+def _where(name: str) -> str:
+    from stylize.encoders import weights as found
+
+    place = found.find(name)
+    if place.path is None:
+        return f"not here; `stylize weights fetch {name}` downloads {found.DOWNLOAD_SIZES[name]} and keeps the features"
+    return f"{place.path} ({place.origin}, {place.path.stat().st_size / 1e6:.0f} MB)"
+
+
+_NAME = click.argument("name", default="vgg19")
+
+
+@weights.command()
+@_NAME
+@click.option("--weights", "file", type=Path, metavar="FILE", help="Check this file.")
+def verify(name: str, file: Path | None) -> None:
+    """Read the weights of an encoder and check every tensor."""
+    from stylize.encoders import weights as found
+
+    place = found.find(name, file)
+    if place.path is None:
+        raise StylizeError(f"{name} weights are not here; run `stylize weights fetch {name}`")
+    tensors = found.read(place.path, name)
+    click.echo(f"{place.path}: {name}, {len(tensors) // 2} convolutions, sha256 {found.fingerprint(tensors)[:16]}: ok")
+
+
+@weights.command()
+@_NAME
+@click.option("--force", is_flag=True, help="Download again what is there.")
+def fetch(name: str, force: bool) -> None:
+    """Download the weights of an encoder into the cache."""
+    from stylize.display import Live
+    from stylize.encoders import weights as found
+
+    with Live() as display:
+        click.echo(found.fetch(name, force=force, progress=display.download))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def doctor(as_json: bool) -> int:
+    """Check versions, devices, memory, ffmpeg, weights and plugins: what works, and what to do where it doesn't."""
+    from stylize import diagnosis
+
+    checks = list(diagnosis.checks(_host()))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(check) for check in checks]))
+    else:
+        for check in checks:
+            advice = f"; {check.advice}" if check.advice else ""
+            click.echo(f"{check.state:5}{check.name:14}{check.found}{advice}")
+    return 1 if any(check.state == "fail" for check in checks) else 0
+
+
+# --- what the commands share -------------------------------------------------------------------------------
+
+
+def _host() -> Host:
+    from stylize.host import plugin_manager
+
+    host = plugin_manager()
+    for problem in host.problems:
+        print(f"stylize: {problem}", file=sys.stderr)
+    return host
+
+
+def _open(host: Host, content: Path, options: dict[str, Any]) -> Any:
+    saving = {name: options[name] for name in ("bits", "quality")}
+    job = host.hook.stylize_open(source=content, target=options["output"], options=saving)
+    if job is None:
+        raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
+    return job
+
+
+def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> dict[str, Any]:
+    specs = [spec for made in reversed(host.hook.stylize_encoders()) for spec in made]
+    return {"encoders": specs, "weights": options["weights"], "progress": display.download}
+
+
+def _display(options: dict[str, Any]) -> Display:
+    from stylize import display
+
+    if options["quiet"] and options["as_json"]:
+        raise SettingsError("--quiet and --json exclude each other")
+    return display.Quiet() if options["quiet"] else display.Json() if options["as_json"] else display.Live()
+
+
+@contextmanager
+def _interruptible(display: Display) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C only makes the yielded function True, so that the picture gets written; the second raises."""
+    pressed = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        display.notes([("stopping; press Ctrl-C again to drop the picture",)])
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+if __name__ == "__main__":
+    main()

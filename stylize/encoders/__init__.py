@@ -1,0 +1,154 @@
+"""Encoders: callables that give features by layer name of a picture.
+
+Importing this package is cheap; torch comes with :func:`EncoderSpec.build`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from stylize.encoders import weights
+from stylize.errors import DeviceError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Progress = Callable[[int, int | None], None]
+
+
+class Encoder(Protocol):
+    """Features {layer: (1, C, H', W')} of a picture (1, 3, H, W) in [0, 1], differentiable, weights frozen.
+
+    The same picture gives the same features, layers asked for exist at every picture size, and the features of a
+    layer do not depend on which others were asked for.
+    """
+
+    @property
+    def layers(self) -> frozenset[str]: ...
+
+    def __call__(self, image: Tensor) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how an encoder computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+    pooling: str = "max"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder that can be asked for by name.
+
+    ``load(weights_file, progress)`` reads (or fetches) what it needs once and returns ``build(layers, place)``,
+    which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    load: Callable[[Path | None, Progress | None], Callable[[Iterable[str], Place], Encoder]]
+
+
+def builtin() -> tuple[EncoderSpec, ...]:
+    """The encoders of this package."""
+    return tuple(_vgg(name) for name in weights.ARCHITECTURES)
+
+
+def _vgg(name: str) -> EncoderSpec:
+    widths = weights.ARCHITECTURES[name]
+
+    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+        from stylize.encoders.vgg import VGG
+
+        tensors, _ = weights.load(name, file, progress=progress)
+
+        def build(layers: Iterable[str], place: Place) -> Encoder:
+            return VGG(tensors, widths, layers, pooling=place.pooling, device=place.device, dtype=place.dtype)
+
+        return build
+
+    return EncoderSpec(name, layer_names(widths), load)
+
+
+def layer_names(widths: Iterable[int | None]) -> tuple[str, ...]:
+    """Names of a VGG's activations, shallow to deep (relu1_1, relu1_2, relu2_1, ...); a None width is a pooling."""
+    names, block, number = [], 1, 0
+    for width in widths:
+        if width is None:
+            block, number = block + 1, 0
+        else:
+            number += 1
+            names.append(f"relu{block}_{number}")
+    return tuple(names)
+
+
+def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
+    """The spec of that name.
+
+    Raises:
+        SettingsError: there is none; the message lists those there are.
+    """
+    known = {spec.name: spec for spec in specs}
+    if name not in known:
+        raise SettingsError(f"unknown encoder {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of a setting: auto takes CUDA (or ROCm), then MPS, then the CPU.
+
+    Raises:
+        SettingsError: not a device name.
+        DeviceError: the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        mps = platform.system() == "Darwin" and torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DeviceError(f"device {name} is not there ({found} CUDA devices found); use --device cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device mps is not there; use --device cpu or auto")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The encoder's dtype of a setting; auto is float32 everywhere.
+
+    Raises:
+        DeviceError: the device cannot compute in it.
+    """
+    import torch
+
+    if precision == "bfloat16":
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise DeviceError("this GPU has no bfloat16; use --precision float32")
+        return torch.bfloat16
+    return torch.float32
+
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "Place",
+    "builtin",
+    "choose",
+    "layer_names",
+    "resolve_device",
+    "resolve_dtype",
+]

@@ -1,0 +1,118 @@
+"""VGG-16 and VGG-19 (Simonyan, Zisserman 2015) as feature extractors: frozen, cut after the deepest layer asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylize.encoders import layer_names
+from stylize.errors import SettingsError
+
+# torchvision's input convention
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# Average pooling gives smaller activations than max pooling, layer after layer, while the biases stay: the deeper
+# layers fade. The paper leaves it so; we multiply by the ratio of the two means, measured on photographs.
+AVERAGE_POOLING_SCALE = 1.6
+
+
+class VGG:
+    """Features by layer name of an sRGB picture; differentiable with respect to the picture, weights frozen.
+
+    The first convolution sees the picture's edge replicated where the paper pads with zeros: zeros are a grey frame
+    after mean subtraction, and the optimisation would paint that frame. Mean and standard deviation of the input
+    convention are folded into the first convolution, which is exact with this padding.
+
+    Args:
+        weights: torchvision keys ``features.N.weight``/``.bias``, float32.
+        widths: output channels of the convolutions, None for a pooling.
+        layers: names of the layers wanted; the network ends at the deepest.
+        pooling: "max" or "average" (scaled, see :data:`AVERAGE_POOLING_SCALE`).
+
+    Raises:
+        SettingsError: a layer this network (or this weights file) does not have.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        widths: Iterable[int | None],
+        layers: Iterable[str],
+        *,
+        pooling: str = "max",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        widths = tuple(widths)
+        names = layer_names(widths)
+        self.layers = frozenset(layers)
+        self.pooling = pooling
+        self.dtype = dtype
+        self.device = torch.device(device)
+        indices = [index for index, width in _modules(widths) if width is not None]
+        held = [name for name, index in zip(names, indices, strict=True) if f"features.{index}.weight" in weights]
+        for layer in sorted(self.layers):
+            if layer not in held:
+                raise SettingsError(f"unknown layer {layer!r}; this encoder has {', '.join(held)}")
+        self._program: list[tuple[str, Tensor, Tensor] | None] = []  # None: pooling
+        missing, order = set(self.layers), iter(names)
+        for index, width in _modules(widths):
+            if not missing:
+                break
+            if width is None:
+                self._program.append(None)
+                continue
+            name = next(order)
+            weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
+            if index == 0:
+                weight, bias = _fold_input(weight, bias)
+            self._program.append((name, self._place(weight), self._place(bias)))
+            missing.discard(name)
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().to(self.device, self.dtype)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor.contiguous()
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Features {layer: (1, C, H', W')} of a picture (1, 3, H, W) in [0, 1], in the encoder's precision.
+
+        A picture too small for a pooling keeps its size there, so that every layer exists at every size.
+        """
+        x = image.to(self.dtype)
+        if image.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        found: dict[str, Tensor] = {}
+        for position, part in enumerate(self._program):
+            if part is None:
+                x = self._pool(x)
+                continue
+            name, weight, bias = part
+            x = F.relu_(F.conv2d(x, weight, bias, padding=1 if position else 0))
+            if name in self.layers:
+                found[name] = x
+        return found
+
+    def _pool(self, x: Tensor) -> Tensor:
+        kernel = (min(2, x.shape[2]), min(2, x.shape[3]))
+        if self.pooling == "max":
+            return F.max_pool2d(x, kernel)
+        return F.avg_pool2d(x, kernel) * AVERAGE_POOLING_SCALE
+
+
+def _modules(widths: Iterable[int | None]) -> Iterable[tuple[int, int | None]]:
+    """(index in torchvision's Sequential, width or None) for each convolution and pooling; each ReLU takes an index."""
+    index = 0
+    for width in widths:
+        yield index, width
+        index += 1 if width is None else 2
+
+
+def _fold_input(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    folded = weight / std
+    return folded, bias - (folded * mean).sum((1, 2, 3))

@@ -1,0 +1,42 @@
+"""Everything stylize raises on purpose; each message is one line: what, which file, what to do.
+
+StylizeError                what a caller may catch
+├── SettingsError           a value outside its range, an unknown preset or layer, a bad settings file
+├── ImageError              a picture that cannot be read or written
+├── WeightsError            encoder weights missing, wrong, truncated or not downloadable
+├── DeviceError             a device or precision this machine does not have
+├── OptimizationError       the optimisation produced NaN or inf and could not recover
+└── PluginError             a plugin that cannot be loaded or broke its contract
+"""
+
+
+class StylizeError(Exception):
+    """Base of all expected errors; ``exit_code`` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class SettingsError(StylizeError, ValueError):
+    """A setting is unknown or out of range: a mistake in how the program was called."""
+
+    exit_code = 2
+
+
+class ImageError(StylizeError):
+    """A picture could not be read or written."""
+
+
+class WeightsError(StylizeError):
+    """Encoder weights are missing, wrong or could not be fetched."""
+
+
+class DeviceError(StylizeError):
+    """The device or precision asked for is not there."""
+
+
+class OptimizationError(StylizeError):
+    """The optimisation left the finite numbers and did not come back."""
+
+
+class PluginError(StylizeError):
+    """A plugin could not be loaded or broke its contract."""

@@ -1,0 +1,638 @@
+"""Pictures: file <-> (1, 3, H, W) float32 sRGB in [0, 1], with alpha, EXIF and ICC kept; colour and size.
+
+Reading takes whatever Pillow opens; 16-bit colour goes through OpenCV, because Pillow cuts it to 8 bits.
+Writing is atomic: a target is either the complete new picture or what it was before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+import re
+import secrets
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
+from torch import Tensor
+
+from stylize.errors import ImageError
+
+MAX_PIXELS = 178_000_000  # just below the size at which Pillow itself refuses to open a file
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+}  # what save() writes, by extension
+DEEP_FORMATS = ("PNG", "TIFF")  # those of them that hold 16 bits per channel
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the Y of YIQ
+NOISE = 0.5 / 255  # a standard deviation below half a level of 8 bits is quantisation, not colour
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture in memory: ``rgb`` (1, 3, H, W) float32 sRGB in [0, 1] and what came with it.
+
+    ``alpha`` is (1, 1, H, W) in [0, 1], or None when every pixel is opaque. ``exif`` is the camera's, with the
+    orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading left out.
+    ``depth`` is the bits per channel that were read: 8 or 16. ``name`` is the stem of the file.
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+    exif: bytes | None = None
+    notes: tuple[str, ...] = ()
+    name: str = ""
+    depth: int = 8
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.rgb.shape[-2], self.rgb.shape[-1]
+
+    def opaque(self) -> Picture:
+        """The same picture without alpha, its transparent pixels painted over by :func:`fill_transparent`."""
+        if self.alpha is None:
+            return self
+        return dataclasses.replace(self, rgb=fill_transparent(self.rgb, self.alpha), alpha=None)
+
+    def resized(self, height: int, width: int) -> Picture:
+        """The same picture at another size; colours hidden under alpha 0 do not bleed into their neighbours."""
+        alpha = None if self.alpha is None else resize(self.alpha, height, width)
+        return dataclasses.replace(self, rgb=resize(self.opaque().rgb, height, width), alpha=alpha)
+
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Write it to ``path``; the options are those of :func:`save`."""
+        save(self, path, **options)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> Picture:
+    """Read a picture of any mode, upright and in sRGB.
+
+    Integer greys above 8 bits are relative to 65535 (to 2**31-1 where they exceed it); floating-point ones are
+    taken as [0, 1], or as 8 or 16-bit levels where they exceed 1.
+
+    Raises:
+        ImageError: the file is missing, unreadable, not a picture, damaged, or too large to decode safely.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file; give the path of a picture")
+        if status.st_size == 0:
+            raise ImageError("the file is empty; get a complete copy")
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about what is checked or refused here
+            return _decode(file, status.st_size, path.stem)
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        raise ImageError(_one_line(f"cannot read {path}: {_problem(error)}")) from error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong while reading and what to do about it, in words for the user."""
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format, or damaged; convert it to PNG or JPEG"
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = re.search(r"\d+", str(error))
+        return _too_large(int(pixels[0]) if pixels else MAX_PIXELS)
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; scale it down first"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; check the path and its permissions"
+    return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
+
+
+def _decode(file: BinaryIO, length: int, name: str) -> Picture:
+    image: Image.Image = Image.open(file)
+    _refuse_bomb(*image.size, length)
+    notes = _frame_notes(image)
+    sixteen = _has_sixteen_bits(image)
+    exif = _read_exif(image)
+    image.load()
+    orientation = exif.get(ExifTags.Base.Orientation)  # after load(), which turns a TIFF by itself
+
+    profile = _foreign_profile(image, notes)
+    deep = _decode_deep(image, file, sixteen)
+    if deep is not None and profile:  # the colour engine takes 8 bits
+        notes.append("16 bits read as 8 because of its colour profile")
+        levels = np.rint(deep * 255).astype(np.uint8)
+        image, deep = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]), None
+    pixels = _decode_plain(image, profile, notes).astype(np.float32) / 255 if deep is None else deep  # (H, W, C)
+
+    samples = _ORIENTATIONS[orientation if orientation in _ORIENTATIONS else 1](torch.from_numpy(pixels))
+    samples = samples.permute(2, 0, 1)[None]
+    has_alpha = samples.shape[1] in (2, 4)
+    rgb = (samples[:, :-1] if has_alpha else samples).expand(-1, 3, -1, -1).contiguous()
+    alpha = samples[:, -1:].contiguous() if has_alpha and bool((samples[:, -1] < 1).any()) else None
+    return Picture(rgb, alpha, _camera_exif(exif), tuple(notes), name, 8 if deep is None else 16)
+
+
+def _refuse_bomb(width: int, height: int, length: int) -> None:
+    """Raise ImageError when a header promises more pixels than are safe, or than ``length`` bytes can hold."""
+    pixels = width * height
+    if pixels < 1:
+        raise ImageError(f"it has no pixels ({width}x{height}); get a complete copy")
+    if pixels > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} is {_too_large(pixels)}")
+    if pixels >= 50_000_000 and length < pixels // 1000:
+        claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
+        raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy")
+
+
+def _too_large(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f} megapixels, more than the limit of {MAX_PIXELS / 1e6:.0f}; scale it down first"
+
+
+def _frame_notes(image: Image.Image) -> list[str]:
+    count = getattr(image, "n_frames", 1)
+    if count < 2:
+        return []
+    return [f"first of {count} pages used" if image.format == "TIFF" else f"animated: first of {count} frames used"]
+
+
+_ORIENTATIONS: dict[Any, Callable[[Tensor], Tensor]] = {  # EXIF tag 274 -> what turns (H, W, C) upright
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels.flip(1),
+    3: lambda pixels: pixels.flip(0, 1),
+    4: lambda pixels: pixels.flip(0),
+    5: lambda pixels: pixels.transpose(0, 1),
+    6: lambda pixels: pixels.transpose(0, 1).flip(1),
+    7: lambda pixels: pixels.transpose(0, 1).flip(0, 1),
+    8: lambda pixels: pixels.transpose(0, 1).flip(0),
+}
+
+# Tags that describe the file they were read from, not the photograph: layout, thumbnails, XMP, IPTC, ICC.
+_LAYOUT_TAGS = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330}
+_LAYOUT_TAGS |= {338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34665, 34675, 34853, 37724}
+
+
+def _read_exif(image: Image.Image) -> Image.Exif:
+    try:
+        return image.getexif()
+    except Exception:  # a corrupt EXIF block is no reason to refuse the picture
+        return Image.Exif()
+
+
+def _camera_exif(exif: Image.Exif) -> bytes | None:
+    """What the camera wrote, fit for another file of sRGB pixels: upright, without sizes and thumbnails."""
+    try:
+        kept = Image.Exif()
+        for tag, value in exif.items():
+            if tag not in _LAYOUT_TAGS:
+                kept[tag] = value
+        photo = dict(exif.get_ifd(ExifTags.IFD.Exif))
+        for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, ExifTags.IFD.Interop):
+            photo.pop(tag, None)
+        if ExifTags.Base.ColorSpace in photo:
+            photo[ExifTags.Base.ColorSpace] = 1  # sRGB
+        for ifd, values in ((ExifTags.IFD.Exif, photo), (ExifTags.IFD.GPSInfo, exif.get_ifd(ExifTags.IFD.GPSInfo))):
+            if values:
+                kept[ifd] = values
+        kept.pop(ExifTags.Base.Orientation, None)
+        if not kept:
+            return None
+        kept[ExifTags.Base.Orientation] = 1
+        return kept.tobytes()
+    except Exception:  # as above
+        return None
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether the file holds 16-bit colour that Pillow would cut to 8; ask before ``load``."""
+    if image.mode not in ("RGB", "RGBA"):
+        return False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return set(image.tag_v2.get(258, ())) == {16}
+    return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
+
+
+def _decode_deep(image: Image.Image, file: BinaryIO, sixteen: bool) -> Array | None:
+    """The samples of a picture of more than 8 bits, (H, W, 1 to 4) float32 in [0, 1]; None for all others."""
+    if sixteen:
+        return _decode_sixteen(image, file)
+    if not image.mode.startswith(("I", "F")):
+        return None
+    values = np.asarray(image)[..., None]
+    highest = float(values.max())
+    if not np.isfinite(values).all():
+        raise ImageError("it holds NaN or infinite values; write it anew without them")
+    if image.mode == "F":
+        white = next((white for white in (1.0, 255.0, 65535.0) if highest <= white), highest)
+    else:
+        white = 65535.0 if highest <= 65535 else 2.0**31 - 1
+    grey = (values / white).clip(0, 1).astype(np.float32)
+    key = image.info.get("transparency")
+    return np.concatenate([grey, values != key], axis=2, dtype=np.float32) if isinstance(key, int) else grey
+
+
+def _decode_sixteen(image: Image.Image, file: BinaryIO) -> Array | None:
+    import cv2
+
+    file.seek(0)
+    log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it writes its warnings to stderr
+    try:
+        pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(log_level)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
+        return None
+    order = [2, 1, 0, 3] if pixels.shape[2] == 4 and image.has_transparency_data else [2, 1, 0]
+    pixels = pixels[..., order].astype(np.float32) / np.float32(65535)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(338) == (1,):  # premultiplied
+        pixels[..., :3] = np.minimum(pixels[..., :3] / np.maximum(pixels[..., 3:], 1 / 65535), 1)
+    return pixels
+
+
+def _decode_plain(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, notes: list[str]) -> Array:
+    """The samples of an 8-bit picture in sRGB, (H, W, 3 or 4) uint8."""
+    image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+    colour = image if image.mode == "CMYK" else image.convert("L" if _channels(image.mode) == "GRAY" else "RGB")
+    if profile:
+        try:
+            if profile.profile.xcolor_space == "RGB ":
+                colour = colour.convert("RGB")
+            colour = ImageCms.profileToProfile(colour, profile, _srgb(), outputMode="RGB") or colour
+        except ImageCms.PyCMSError as error:
+            notes.append(_one_line(f"colour profile ignored: {error}"))
+    rgb = np.asarray(colour.convert("RGB"))
+    if not image.has_transparency_data:
+        return rgb
+    return np.concatenate([rgb, np.asarray(image.convert("RGBA"))[..., 3:]], axis=2)
+
+
+def _channels(mode: str) -> str:
+    """The colour space of a Pillow mode as ICC profiles spell it."""
+    if mode in ("CMYK", "LAB"):
+        return mode
+    return "GRAY" if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I") else "RGB"
+
+
+def _foreign_profile(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsProfile | None:
+    """The embedded ICC profile, or None where there is none to convert from: absent, unusable (noted) or sRGB."""
+    data, channels = image.info.get("icc_profile"), _channels(image.mode)
+    if not data or channels == "LAB":
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        space = profile.profile.xcolor_space.strip()
+        if space != channels and (space, channels) != ("RGB", "GRAY"):
+            raise ValueError(f"it is for {space} pixels")
+        return None if _looks_like_srgb(profile, space) else profile
+    except Exception as error:  # a broken profile is no reason to refuse the picture
+        notes.append(_one_line(f"colour profile ignored: {error}"))
+        return None
+
+
+def _looks_like_srgb(profile: ImageCms.ImageCmsProfile, space: str) -> bool:
+    """Whether a lattice of colours comes through unchanged: names lie, and converting would cost the 16 bits."""
+    if space == "CMYK":
+        return False
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    lattice = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(81, 9, 3))
+    if space == "GRAY":
+        lattice = lattice.getchannel("R")
+    converted = ImageCms.profileToProfile(lattice, profile, _srgb(), outputMode="RGB")
+    difference = np.asarray(converted).astype(np.int16) - np.asarray(lattice.convert("RGB"))
+    return bool(np.abs(difference).max() <= 2)
+
+
+@functools.cache
+def srgb_profile() -> bytes:
+    """The sRGB ICC profile that is embedded, with a fixed date in its header: equal pictures are equal files."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = None, bits: int = 8) -> None:
+    """Write a picture, or a bare (1, 3, H, W) tensor of sRGB in [0, 1], in the format of the extension of ``path``.
+
+    Values are clamped to [0, 1] and rounded to nearest. PNG and TIFF are lossless, with 8 or 16 ``bits``; for JPEG,
+    WebP and AVIF ``quality`` is 1 to 100, by default 95, 95 and 90, with chroma at full size where the format has
+    it. An sRGB profile and the camera's EXIF go along (in JPEG, EXIF of up to 64 KB). JPEG has no alpha: transparent
+    pixels are laid over white.
+
+    Raises:
+        ImageError: the target cannot be written, or the picture holds NaN or infinity; an old target is left as it was.
+    """
+    check_target(path, quality=quality, bits=bits)
+    picture = picture if isinstance(picture, Picture) else Picture(picture)
+    try:
+        data = _encode(picture, FORMATS[Path(path).suffix.lower()], quality, bits)
+    except Exception as error:  # encoders raise nearly anything, for instance on sizes they do not have
+        problem = "not enough memory" if isinstance(error, MemoryError) else error
+        raise ImageError(_one_line(f"cannot write {path}: {problem}")) from error
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def check_target(path: str | Path, *, quality: int | None = None, bits: int = 8) -> None:
+    """Raise now whatever :func:`save` would raise about ``path`` and its options after the work is done.
+
+    Raises:
+        ImageError: unknown extension, missing or unwritable folder, a target that is no plain writable file, a
+            quality out of range, or 16 bits in a format that has 8.
+    """
+    path = Path(path)
+    extension = path.suffix.lower()
+    deep = ", ".join(name for name, format in FORMATS.items() if format in DEEP_FORMATS)
+    problem = _target_problem(path)
+    if extension not in FORMATS:
+        problem = f"unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}"
+    elif FORMATS[extension] == "AVIF" and not features.check("avif"):
+        problem = "this Pillow was built without AVIF; use another extension"
+    elif bits not in (8, 16):
+        problem = f"{bits} bits per channel are not to be had; use 8 or 16"
+    elif bits == 16 and FORMATS[extension] not in DEEP_FORMATS:
+        problem = f"{extension} holds 8 bits per channel; for 16 use one of {deep}"
+    elif quality is not None and not 1 <= quality <= 100:
+        problem = f"quality is {quality}; it must be 1 to 100"
+    if problem:
+        raise ImageError(_one_line(f"cannot write {path}: {problem}"))
+
+
+def _target_problem(path: Path) -> str:
+    """Why no file can be put at ``path``, or nothing."""
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            return "it is a folder; give the path of a file"
+        if target.exists() and not target.is_file():
+            return "it is not a regular file; give another path"
+        if not target.parent.is_dir():
+            return f"there is no folder {path.parent}; create it first"
+        if not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
+            return "permission denied; choose another folder or change its permissions"
+    except (OSError, ValueError) as error:
+        return f"{getattr(error, 'strerror', None) or error}; give another path"
+    return ""
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A hidden, empty file beside ``path``, with its extension, that takes its place when the block ends well.
+
+    The content reaches the disk before the name does. A new file gets the mode of the umask, a replaced one keeps
+    its own; a symbolic link is followed. When the block raises, the target stays as it was and nothing is left over.
+
+    Raises:
+        ImageError: for any OSError, of the block too; for a target that is a folder or no regular file.
+    """
+    if problem := _target_problem(Path(path)):
+        raise ImageError(_one_line(f"cannot write {path}: {problem}"))
+    target = Path(os.path.realpath(path))
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    # 40 + 10 characters of up to 4 bytes: well below the 255 bytes a file name may have
+    temporary = target.with_name(f".{target.stem[:40]}.{unique}.tmp{target.suffix[:10]}")
+    try:
+        temporary.open("xb").close()
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except OSError as error:
+        raise ImageError(_one_line(f"cannot write {path}: {error.strerror or error}")) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": "4:4:4", "optimize": True},
+    "WEBP": {"quality": 95, "method": 4, "exact": True},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+}
+
+
+def _encode(picture: Picture, format: str, quality: int | None, bits: int) -> bytes:
+    if picture.rgb.ndim != 4 or picture.rgb.shape[:2] != (1, 3) or not picture.rgb.numel():
+        raise ImageError(f"a tensor of shape {tuple(picture.rgb.shape)} is no picture; it must be (1, 3, H, W)")
+    rgb, alpha = picture.rgb.detach().cpu().float(), picture.alpha
+    if alpha is not None:
+        alpha = alpha.detach().cpu().float()
+        if format == "JPEG":
+            rgb, alpha = rgb * alpha + (1 - alpha), None
+    samples = rgb if alpha is None else torch.cat([rgb, alpha], dim=1)
+    if not bool(torch.isfinite(samples).all()):
+        raise ImageError("the picture holds NaN or infinite values; nothing was written")
+    levels = (samples[0].permute(1, 2, 0).clamp(0, 1) * (2**bits - 1)).round()
+    pixels = levels.contiguous().numpy().astype(np.uint16 if bits == 16 else np.uint8)  # (H, W, 3 or 4)
+    exif = picture.exif or b""
+    if format == "TIFF":
+        return _tiff(pixels, exif)
+    if bits == 16:
+        return _deep_png(pixels, exif)
+    options = dict(_ENCODERS[format])
+    if quality and "quality" in options:
+        options["quality"] = quality
+    if exif and not (format == "JPEG" and len(exif) > 65533):
+        options["exif"] = exif
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, icc_profile=srgb_profile(), **options)
+    return buffer.getvalue()
+
+
+def _deep_png(pixels: Array, exif: bytes) -> bytes:
+    """A 16-bit PNG by OpenCV; profile and EXIF, which it does not know, are put in after the header."""
+    import cv2
+
+    ok, data = cv2.imencode(".png", pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    if not ok:
+        raise ImageError("OpenCV could not encode it")
+    png = data.tobytes()
+    chunks = _png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+    if exif:
+        chunks += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    header = 8 + 25  # signature, IHDR
+    return png[:header] + chunks + png[header:]
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _tiff(pixels: Array, exif: bytes) -> bytes:
+    """A TIFF of one deflated strip.
+
+    Written here because OpenCV drops the profile and the meaning of alpha, and Pillow has 8 bits and fails on GPS tags.
+    """
+    height, width, channels = pixels.shape
+    differences = pixels.copy()
+    differences[:, 1:] -= pixels[:, :-1]  # modulo 2**bits: the horizontal predictor
+    strip = zlib.compress(differences.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    camera = Image.Exif()
+    camera.load(exif)
+    for tag in camera:
+        directory[tag] = camera.get_ifd(tag) if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) else camera[tag]
+    directory[256], directory[257], directory[258] = width, height, (8 * pixels.itemsize,) * channels
+    directory[259], directory[262], directory[317] = 8, 2, 2  # deflate, RGB, horizontal predictor
+    directory[273], directory[278], directory[279] = 0, height, len(strip)  # the strip follows the directory
+    directory[277], directory[284] = channels, 1
+    if channels == 4:
+        directory[338] = 2  # the fourth sample is alpha, not premultiplied
+    directory.tagtype[34675] = 7
+    directory[34675] = srgb_profile()
+    buffer = io.BytesIO()
+    buffer.write(struct.pack("<2sHL", b"II", 42, 8))
+    directory.save(buffer)
+    return buffer.getvalue() + strip
+
+
+# --- size and transparency -------------------------------------------------------------------------------------------
+
+
+def fit(height: int, width: int, longest: int, upscale: bool = False) -> tuple[int, int]:
+    """(height, width) in proportion, with the longest side ``longest`` px, or its own where that is smaller.
+
+    Rounded to nearest, at least 1; ``upscale`` lets the result be larger than the picture.
+    """
+    side = max(height, width)
+    longest = longest if upscale else min(longest, side)
+    return max(1, (2 * height * longest + side) // (2 * side)), max(1, (2 * width * longest + side) // (2 * side))
+
+
+def resize(image: Tensor, height: int, width: int, *, clamp: bool = True) -> Tensor:
+    """(1, C, H, W) -> (1, C, height, width), antialiased bicubic; the very same tensor when the size is the same.
+
+    Bicubic overshoots at edges; ``clamp`` brings the result back to [0, 1].
+    """
+    if image.shape[-2:] == (height, width):
+        return image
+    resized = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(0, 1) if clamp else resized
+
+
+def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Replace the colour of pixels with alpha 0 by a smooth continuation of the visible ones around them.
+
+    (1, 3, H, W) and (1, 1, H, W) -> (1, 3, H, W). The colours hidden under alpha 0 have no influence whatever; pixels
+    with any alpha keep theirs bit by bit. Push-pull: averages weighted by alpha on ever coarser grids (pull), then
+    each grid takes what it lacks from the next coarser one (push). Mid grey where nothing is visible at all.
+    """
+    visible = alpha > 0
+    levels = [(torch.where(visible, rgb * alpha, 0.0), torch.where(visible, alpha, 0.0))]
+    while max(levels[-1][1].shape[-2:]) > 1:
+        height, width = levels[-1][1].shape[-2:]
+        window = (min(2, height), min(2, width))
+        colour, weight = (F.avg_pool2d(grid, window, ceil_mode=True) for grid in levels[-1])
+        levels.append((colour, weight))
+    colour, weight = levels.pop()
+    filled = torch.where(weight > 0, colour / weight, 0.5)
+    while levels:
+        colour, weight = levels.pop()  # colour is premultiplied: this is weight * colour + (1 - weight) * filled
+        coarse = F.interpolate(filled, weight.shape[-2:], mode="bilinear", align_corners=False)
+        filled = colour + (1 - weight) * coarse
+    return torch.where(visible, rgb, filled.clamp(0, 1))
+
+
+# --- colour ----------------------------------------------------------------------------------------------------------
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """(1, 3, H, W) -> (1, 1, H, W): Y of YIQ, in [0, 1]."""
+    return (rgb * rgb.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def with_chroma(y: Tensor, rgb: Tensor) -> Tensor:
+    """The luminance of one picture, ``y`` (1, 1, H, W), with the chroma (I and Q) of another, (1, 3, H, W), in [0, 1].
+
+    Gatys, Bethge, Hertzmann, Shechtman 2016, "Preserving Color in Neural Artistic Style Transfer", sect. 4. Where
+    the two do not fit into the gamut together the chroma is scaled towards grey, so that the luminance stays.
+    """
+    y = y.clamp(0, 1)
+    chroma = rgb - luminance(rgb)
+    room = torch.where(chroma > 0, 1 - y, y)
+    scale = (room / chroma.abs().clamp_min(1e-12)).amin(1, keepdim=True).clamp(max=1)
+    return (y + scale * chroma).clamp(0, 1)
+
+
+def match_luminance(
+    style: Tensor, content: Tensor, *, style_alpha: Tensor | None = None, content_alpha: Tensor | None = None
+) -> Tensor:
+    """The luminance of the style, (1, 1, H, W), with the mean and standard deviation of the content's, in [0, 1].
+
+    Eq. 3 of the paper cited in :func:`with_chroma`. A constant style becomes the content's mean. The alphas,
+    (1, 1, H, W), weigh the pixels; transparent ones do not count.
+    """
+    style_mean, style_variance = _statistics(style, style_alpha)
+    content_mean, content_variance = _statistics(content, content_alpha)
+    deviation, wanted = style_variance.sqrt(), content_variance.sqrt()
+    gain = wanted / deviation if deviation > NOISE else torch.zeros_like(wanted)
+    matched = (style.double() - style_mean.view(1, 1, 1, 1)) * gain.view(1, 1, 1, 1) + content_mean.view(1, 1, 1, 1)
+    return matched.clamp(0, 1).to(style.dtype)
+
+
+def match_color(
+    style: Tensor, content: Tensor, *, style_alpha: Tensor | None = None, content_alpha: Tensor | None = None
+) -> Tensor:
+    """The style, (1, 3, H, W), recoloured so that its pixels have the mean and covariance of the content's.
+
+    x -> A (x - m_s) + m_c with A = C_c^1/2 C_s^-1/2 (symmetric roots, the image-analogies form of sect. 3 of the
+    paper cited in :func:`with_chroma`), clamped to [0, 1]. Directions in which the style hardly varies, as in grey
+    or single-colour pictures, are left out instead of amplified. The alphas weigh the pixels, as above.
+    """
+    style_mean, style_covariance = _statistics(style, style_alpha)
+    content_mean, content_covariance = _statistics(content, content_alpha)
+    matrix = _power(content_covariance, 0.5) @ _power(style_covariance, -0.5)  # (3, 3)
+    centred = style.double() - style_mean.view(1, 3, 1, 1)
+    matched = torch.einsum("ij,bjhw->bihw", matrix, centred) + content_mean.view(1, 3, 1, 1)
+    return matched.clamp(0, 1).to(style.dtype)
+
+
+def _statistics(image: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and covariance (C, C) over the pixels of (1, C, H, W), in float64, weighted by alpha."""
+    pixels = image[0].double().flatten(1)  # (C, H*W)
+    weights = pixels.new_ones(pixels.shape[1]) if alpha is None else alpha.double().flatten()
+    weights = torch.where(weights > 0, weights, 0.0)
+    if not bool(weights.any()):
+        weights = torch.ones_like(weights)
+    weights = weights / weights.sum()
+    mean = pixels @ weights
+    centred = pixels - mean[:, None]
+    return mean, (centred * weights) @ centred.T
+
+
+def _power(covariance: Tensor, exponent: float) -> Tensor:
+    """A power of a symmetric positive semidefinite matrix, zero in the directions of mere noise."""
+    values, vectors = torch.linalg.eigh(covariance)
+    powers = torch.where(values > NOISE**2, values.clamp_min(1e-30) ** exponent, 0.0)
+    power: Tensor = (vectors * powers) @ vectors.T
+    return power

@@ -1,0 +1,285 @@
+"""The loss terms: pure functions of features or pixels, float32 accumulation whatever the encoder's precision.
+
+A style is compared through the first two moments of its features over positions. For features of shape (1, C, H, W)
+seen as X (n, C) with n = H*W rows, and position weights w that sum to one (1/n without a mask)::
+
+    m = X' w                      mean         (C,)
+    G = X' diag(w) X              Gram matrix  (C, C)
+    S = G - m m'                  covariance   (C, C)
+
+The style terms know their gradients in closed form. The moments are symmetric, so one product with the features
+gives the gradient where automatic differentiation of X' X would spend two, and all scaling is done on the small
+matrices, so that no other pass over the features is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Features = Mapping[str, Tensor]
+Pull = Callable[[Tensor, Tensor], None]
+
+# Directions in which the style's standard deviation is below this fraction of its largest are float32 noise.
+DAMPING = 1e-4
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted addend of the loss.
+
+    ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
+    of (at least) ``layers``; it returns a differentiable scalar.
+    """
+
+    name: str
+    weight: float
+    function: Callable[[Tensor, Features], Tensor]
+    layers: tuple[str, ...] = ()
+
+
+# --- moments -----------------------------------------------------------------------------------------------
+
+
+def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and covariance (C, C) of features (1, C, H, W); ``weight`` (H*W,) sums to one."""
+    return _moments(_rows(features), weight)
+
+
+def gram_matrix(features: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Gram matrix (C, C) of features (1, C, H, W), per position (Gatys et al. 2016, eq. 3, divided by H*W)."""
+    return _gram_matrix(_rows(features), weight)
+
+
+def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
+    """Weights (height*width,) summing to one from a mask (1, 1, H, W) in [0, 1]; an empty mask weighs all alike."""
+    weight = torch.nn.functional.adaptive_avg_pool2d(mask.float(), (height, width)).flatten() + 1e-8
+    return weight / weight.sum()
+
+
+def _rows(features: Tensor) -> Tensor:
+    """(n, C) float32; a view where the features are channels-last and float32."""
+    return features.detach()[0].flatten(1).T.float()
+
+
+def _gram_matrix(x: Tensor, weight: Tensor | None) -> Tensor:
+    return (x.T @ x).div_(len(x)) if weight is None else x.T @ (x * weight[:, None])
+
+
+def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    mean = x.mean(0) if weight is None else weight @ x
+    return mean, _gram_matrix(x, weight).addr_(mean, mean, alpha=-1)
+
+
+class _Known(torch.autograd.Function):
+    """A scalar that brings its own gradient: ``pull(outer, out)`` writes outer times it into out (n, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, value: Tensor, pull: Pull) -> Tensor:
+        ctx.pull, ctx.like = pull, features.detach()
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        # written into a tensor of its own, not returned as a view: autograd adds into it in place
+        gradient = torch.empty_like(ctx.like, dtype=torch.float32)
+        ctx.pull(outer, gradient[0].flatten(1).T)
+        return gradient.to(ctx.like.dtype), None, None
+
+
+def _known(features: Tensor, value: Tensor, pull: Pull) -> Tensor:
+    result: Tensor = _Known.apply(features, value, pull)
+    return result
+
+
+def _scaled(gradient: Tensor, outer: Tensor, out: Tensor) -> None:
+    torch.mul(gradient, outer, out=out)
+
+
+def _linear(x: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Pull:
+    """out = outer diag(weight) (x matrix + shift), with as few passes over x as can be."""
+
+    def pull(outer: Tensor, out: Tensor) -> None:
+        factor = outer / len(x) if weight is None else outer
+        if shift is None:
+            torch.mm(x, matrix * factor, out=out)
+        else:
+            torch.addmm(shift * factor, x, matrix * factor, out=out)
+        if weight is not None:
+            out.mul_(weight[:, None])
+
+    return pull
+
+
+# --- style: Wasserstein ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The Gaussian of one style layer, prepared for :func:`wasserstein`.
+
+    ``mean`` (C,); ``factor`` (C, r) with factor @ factor.T the covariance, r its numerical rank;
+    ``trace`` of the covariance; ``energy`` = trace + |mean|^2; ``floor`` damps the inverse root.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    trace: Tensor
+    energy: Tensor
+    floor: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
+        """From a mean (C,) and covariance (C, C); computed in float64 on the CPU, kept in float32 on their device."""
+        values, vectors = torch.linalg.eigh(covariance.double().cpu())
+        largest = values[-1].clamp_min(1e-12)
+        kept = values > 1e-9 * largest
+        factor = vectors[:, kept] * values[kept].sqrt()
+        trace = values.clamp_min(0).sum()
+        energy = (trace + mean.double().cpu().square().sum()).clamp_min(1e-12)
+        made = (mean, factor, trace, energy, (DAMPING * largest).square())
+        return cls(*(value.float().to(mean.device) for value in made))
+
+
+def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None) -> Tensor:
+    r"""Squared 2-Wasserstein distance between the Gaussians of the features and of the style, relative to the style.
+
+    With m, S of the features and m_s, S_s = R R' of the style::
+
+        ( |m - m_s|^2 + tr S + tr S_s - 2 tr (R' S R)^1/2 ) / ( tr S_s + |m_s|^2 )
+
+    (Olkin, Pukelsheim 1982; R may be any factor of S_s, as the trace is the nuclear norm of R' S^1/2). Its gradient
+    with respect to S is I - R (R' S R)^-1/2 R'. Where positions are fewer than R's columns the root is taken of
+    the n x n matrix with the same eigenvalues.
+
+    Args:
+        features: (1, C, H, W).
+        target: the style's Gaussian.
+        weight: position weights (H*W,) summing to one.
+
+    Returns:
+        A scalar >= 0 up to rounding, dimensionless, differentiable with respect to the features.
+    """
+    x, factor, scale = _rows(features), target.factor, 2 / target.energy
+    pull: Pull
+    if len(x) < factor.shape[1]:
+        mean = x.mean(0) if weight is None else weight @ x
+        root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
+        x = (x - mean) * root
+        shift, spread = mean - target.mean, x.square().sum()
+        cross = x @ factor  # (n, r)
+        trace, inverse = _root(cross @ cross.T, target.floor)
+        gradient = (x - (inverse @ cross) @ factor.T + shift * root) * (root * scale)
+        pull = partial(_scaled, gradient)
+    else:
+        mean, covariance = _moments(x, weight)
+        shift, spread = mean - target.mean, covariance.trace()
+        trace, inverse = _root(factor.T @ covariance @ factor, target.floor)
+        matrix = torch.eye(len(mean), device=x.device) - factor @ inverse @ factor.T
+        pull = _linear(x, matrix * scale, (shift - matrix @ mean) * scale, weight)
+    value = (shift.square().sum() + spread + target.trace - 2 * trace) / target.energy
+    return _known(features, value, pull)
+
+
+def _root(matrix: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """tr (M + floor)^1/2 - tr floor^1/2, and (M + floor)^-1/2, of a symmetric positive semidefinite M (k, k)."""
+    if matrix.device.type != "cpu":
+        return _root_newton_schulz(matrix, floor)
+    if not torch.isfinite(matrix).all():  # LAPACK would raise; let the optimizer see the NaN
+        return torch.full((), torch.nan), torch.full_like(matrix, torch.nan)
+    values, vectors = torch.linalg.eigh(matrix)
+    roots = (values.clamp_min(0) + floor).sqrt()
+    return (roots - floor.sqrt()).sum(), (vectors / roots) @ vectors.T
+
+
+def _root_newton_schulz(matrix: Tensor, floor: Tensor, iterations: int = 24) -> tuple[Tensor, Tensor]:
+    """The same by products alone (Higham 2008, eq. 6.35), for devices on which eigenvalues are slow."""
+    size = matrix.shape[0]
+    eye = torch.eye(size, device=matrix.device, dtype=matrix.dtype)
+    matrix = matrix + floor * eye
+    norm = torch.linalg.matrix_norm(matrix)
+    y, z = matrix / norm, eye
+    for _ in range(iterations):
+        t = 1.5 * eye - 0.5 * (z @ y)
+        y, z = y @ t, t @ z
+    return y.trace() * norm.sqrt() - size * floor.sqrt(), z / norm.sqrt()
+
+
+def barycenter(
+    gaussians: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float], iterations: int = 30
+) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the Wasserstein barycentre of (mean, covariance) pairs: the style between styles.
+
+    Fixed point S <- S^-1/2 (sum_i w_i (S^1/2 S_i S^1/2)^1/2)^2 S^-1/2 (Alvarez-Esteban et al. 2016), float64.
+    It minimises the weighted sum of squared distances to the styles, which a mean of covariances does not.
+    """
+    if len(gaussians) == 1:
+        return gaussians[0]
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
+    mean = torch.stack([share * m for share, (m, _) in zip(shares, gaussians, strict=True)]).sum(0)
+    covariances = [c.double().cpu() for _, c in gaussians]
+    result = torch.stack([share * c for share, c in zip(shares, covariances, strict=True)]).sum(0)
+    for _ in range(iterations):
+        root, inverse = _root_pair(result)
+        middle = torch.stack(
+            [share * _root_pair(root @ c @ root)[0] for share, c in zip(shares, covariances, strict=True)]
+        ).sum(0)
+        result, before = inverse @ middle @ middle @ inverse, result
+        if torch.linalg.matrix_norm(result - before) <= 1e-5 * torch.linalg.matrix_norm(before):
+            break
+    return mean, result.to(mean)
+
+
+def _root_pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """M^1/2 and its pseudo-inverse."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    roots = values.clamp_min(0).sqrt()
+    kept = roots > 1e-6 * roots[-1].clamp_min(1e-30)
+    inverse = torch.where(kept, 1 / roots.where(kept, torch.ones_like(roots)), torch.zeros_like(roots))
+    return (vectors * roots) @ vectors.T, (vectors * inverse) @ vectors.T
+
+
+# --- style: Gram -------------------------------------------------------------------------------------------
+
+
+def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tensor | None = None) -> Tensor:
+    """|G - A|^2 / energy with the Frobenius norm; A the style's Gram matrix (C, C).
+
+    ``energy`` = |A|^2 makes it relative; 4 C^2 makes it the paper's (Gatys et al. 2016, eq. 4), exactly so where
+    picture and style have as many positions.
+    """
+    x = _rows(features)
+    apart = _gram_matrix(x, weight) - target
+    return _known(features, apart.square().sum() / energy, _linear(x, apart * (4 / energy), None, weight))
+
+
+# --- content and smoothness --------------------------------------------------------------------------------
+
+
+def content(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tensor | None = None) -> Tensor:
+    """|F - P|^2 / energy over features and target (1, C, H, W).
+
+    ``energy`` = |P|^2 makes it relative; 2 makes it the paper's (Gatys et al. 2016, eq. 1). With position weights
+    the squares are weighted by H*W*weight.
+    """
+    squared = (features.float() - target).square()
+    if weight is not None:
+        squared = squared * (weight * weight.numel()).view(1, 1, *features.shape[2:])
+    return squared.sum() / energy
+
+
+def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:
+    """Mean isotropic total variation of (1, C, H, W), intensity per pixel (Rudin, Osher, Fatemi 1992).
+
+    ``smoothing`` rounds the corner at zero, so that flat areas have a gradient. A side of one pixel counts as flat.
+    """
+    padded = torch.nn.functional.pad(image, (0, 1, 0, 1), mode="replicate")
+    across = padded[..., :-1, 1:] - image
+    down = padded[..., 1:, :-1] - image
+    return (across.square() + down.square() + smoothing**2).sqrt().mean() - smoothing

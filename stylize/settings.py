@@ -1,0 +1,269 @@
+"""Settings: every knob of a run, with its default, range, unit and source; named presets; TOML.
+
+The dataclass is the only place where a knob is declared: the command line, ``stylize presets`` and the
+validation messages are all derived from the field metadata here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stylize.errors import SettingsError
+
+STYLE_LAYERS = {"relu1_1": 4.0, "relu2_1": 4.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu5_1": 0.25}
+INITS = ("content", "noise", "style")  # or the path of a picture
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What a field of :class:`Settings` means; ``low``/``high`` are inclusive unless ``above`` is set."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: bool = False  # the value must be greater than low, not equal to it
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    source: str = ""
+
+    @property
+    def range(self) -> str:
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.low is None:
+            return ""
+        if self.high is None:
+            return f"> {self.low:g}" if self.above else f">= {self.low:g}"
+        return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+
+    def check(self, name: str, value: object) -> None:
+        if self.choices and value not in self.choices:
+            raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(self.choices)}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if self.low is None or isinstance(number, str) or number is None:
+                continue
+            assert isinstance(number, (int, float))
+            low = number > self.low if self.above else number >= self.low
+            if not (math.isfinite(number) and low and (self.high is None or number <= self.high)):
+                unit = f" {self.unit}" if self.unit else ""
+                raise SettingsError(f"{name} is {number:g}; it must be {self.range}{unit}")
+
+
+GATYS = "Gatys, Ecker, Bethge 2016"
+
+
+def _knob(default: Any, help: str, **knob: Any) -> Any:
+    metadata = {"knob": Knob(help, **knob)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what a picture becomes. One per run; validated when made.
+
+    Raises:
+        SettingsError: names the field, its value and its range.
+    """
+
+    size: int = _knob(512, "longest side of the result", low=16, high=32768, unit="px")
+    upscale: bool = _knob(False, "allow a result larger than the content")
+    min_size: int = _knob(64, "longest side below which no coarser scale is added", low=16, high=32768, unit="px")
+    scales: int | None = _knob(None, "how many scales, each half the next; default: down to min-size", low=1, high=16)
+    steps: tuple[int, ...] = _knob(
+        (60, 40, 40), "gradient steps per scale, coarse to fine; the last repeats", low=1, high=100000
+    )
+    content_weight: float = _knob(
+        0.07, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
+    )
+    style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7")
+    tv_weight: float = _knob(0.0, "smoothness (total variation)", low=0, high=1e6, source="Rudin, Osher, Fatemi 1992")
+    content_layer: str = _knob("relu4_2", "encoder layer that holds the content", source=f"{GATYS}, eq. 1")
+    style_layers: Mapping[str, float] = _knob(
+        STYLE_LAYERS, "encoder layers that hold the style, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
+    )
+    style_loss: str = _knob(
+        "wasserstein",
+        "how styles are compared: distance of feature Gaussians, or Gram matrices",
+        choices=("wasserstein", "gram"),
+    )
+    normalize: str = _knob(
+        "target",
+        "units of the losses: relative to their targets, or as in the paper (eq. 1 and 4, unit mean activation)",
+        choices=("target", "paper"),
+    )
+    optimizer: str = _knob("lbfgs", "optimizer", choices=("lbfgs", "adam"), source="Nocedal 1980; Kingma, Ba 2015")
+    history: int = _knob(20, "curvature pairs L-BFGS keeps", low=1, high=200)
+    learning_rate: float = _knob(0.02, "step of Adam", low=0, above=True, high=1)
+    tolerance: float = _knob(
+        0.0, "stop a scale when ten steps improve the loss by less than this fraction", low=0, high=1
+    )
+    pooling: str = _knob("max", "pooling of the encoder", choices=("max", "average"), source=f"{GATYS}, sect. 2")
+    init: str = _knob("content", "where the optimisation starts: content, noise, style, or the path of a picture")
+    style_scale: float = _knob(1.0, "size of the style picture relative to the result", low=0, above=True, high=10)
+    style_weights: tuple[float, ...] = _knob(
+        (), "blend of several styles, one weight each; default: equal", low=0, high=1e6
+    )
+    preserve_color: str = _knob(
+        "none",
+        "keep the content's colours: paint luminance only, or recolour the style first",
+        choices=("none", "luminance", "match"),
+        source="Gatys, Bethge, Hertzmann, Shechtman 2016",
+    )
+    seed: int = _knob(0, "seed of the noise", low=0, high=2**63 - 1)
+    device: str = _knob("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = _knob(
+        "auto", "precision of the encoder; losses are float32", choices=("auto", "float32", "bfloat16")
+    )
+    encoder: str = _knob("vgg19", "encoder, by name")
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            value = _coerce(spec.name, getattr(self, spec.name))
+            object.__setattr__(self, spec.name, value)
+            checked = tuple(value.values()) if isinstance(value, dict) else value
+            knob_of(spec.name).check(spec.name, checked)
+        if not self.steps:
+            raise SettingsError("steps is empty; give at least one number of steps")
+        if not any(self.style_layers.values()) and self.style_weight > 0:
+            raise SettingsError("style_layers is empty or all zero; give at least one layer a positive weight")
+        if self.style_weights and not any(self.style_weights):
+            raise SettingsError("style_weights are all zero; at least one must be positive")
+        if self.content_weight == 0 and self.style_weight == 0:
+            raise SettingsError("content_weight and style_weight are both 0; nothing would be optimised")
+
+    def replace(self, **changes: Any) -> Settings:
+        """A copy with some fields changed, validated anew."""
+        _known(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in a TOML file; fields that are None are left out."""
+        pairs = ((spec.name, getattr(self, spec.name)) for spec in dataclasses.fields(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], base: Settings | None = None) -> Settings:
+        """Settings from plain values over ``base``; ``preset`` names a preset to start from instead."""
+        values = dict(values)
+        if "preset" in values:
+            base = preset(values.pop("preset"))
+        return (base or cls()).replace(**values)
+
+    @classmethod
+    def from_toml(cls, path: str | Path, base: Settings | None = None) -> Settings:
+        """Settings from a TOML file of ``field = value`` lines over ``base``, or over its own ``preset = "name"``.
+
+        Raises:
+            SettingsError: the file is missing, not TOML, or holds a bad field; the message names the file.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"settings file {path} is not valid TOML: {error}") from error
+        try:
+            return cls.from_dict(values, base)
+        except SettingsError as error:
+            raise SettingsError(f"settings file {path}: {error}") from error
+
+    def to_toml(self) -> str:
+        """The text of a TOML file that :meth:`from_toml` reads back to equal settings."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+def knob_of(name: str) -> Knob:
+    """The :class:`Knob` of one field."""
+    knob = Settings.__dataclass_fields__[name].metadata["knob"]
+    assert isinstance(knob, Knob)
+    return knob
+
+
+_TYPES: dict[str, Any] = {}
+
+
+def type_of(name: str) -> Any:
+    """The resolved type of one field, as ``typing.get_type_hints`` gives it."""
+    if not _TYPES:
+        _TYPES.update(typing.get_type_hints(Settings))
+    return _TYPES[name]
+
+
+def _known(names: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in Settings.__dataclass_fields__:
+            raise SettingsError(f"unknown setting {name!r}; known: {', '.join(sorted(Settings.__dataclass_fields__))}")
+
+
+def _coerce(name: str, value: object) -> object:
+    """Lists to tuples, ints to floats, mappings to dicts; anything else of the wrong type is an error."""
+    kind = type_of(name)
+    if value is None and type(None) in typing.get_args(kind):
+        return None
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return tuple(_scalar(name, item, inner) for item in value)
+    elif kind == Mapping[str, float]:
+        if isinstance(value, Mapping):
+            return {str(key): _scalar(name, item, float) for key, item in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return {str(layer): 1.0 for layer in value}  # a bare list of layers: equal weights
+    else:
+        return _scalar(name, value, next(k for k in (*typing.get_args(kind), kind) if k is not type(None)))
+    raise SettingsError(f"{name} is {value!r}; it must be a list or table of numbers")
+
+
+def _scalar(name: str, value: object, kind: type) -> object:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    raise SettingsError(f"{name} is {value!r}; it must be {wanted}")
+
+
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": ("balanced; coarse to fine", {}),
+    "strong": ("more style, less content", {"content_weight": 0.03}),
+    "subtle": ("the photograph stays close", {"content_weight": 0.2}),
+    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (40, 25, 15)}),
+    "gatys2015": (
+        "the paper's own method: white noise, average pooling, Gram matrices, one scale",
+        {
+            "scales": 1,
+            "steps": (500,),
+            "init": "noise",
+            "pooling": "average",
+            "style_loss": "gram",
+            "normalize": "paper",
+            "content_layer": "relu4_2",
+            "style_layers": {f"relu{block}_1": 0.2 for block in range(1, 6)},
+            "content_weight": 1e-3,
+            "style_weight": 1.0,
+            "history": 100,
+        },
+    ),
+}
+
+
+def preset(name: str) -> Settings:
+    """The settings of a named preset.
+
+    Raises:
+        SettingsError: there is no such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return Settings(**PRESETS[name][1])

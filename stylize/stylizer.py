@@ -1,0 +1,319 @@
+"""Stylizer: the whole method, top to bottom.
+
+Where it differs from Gatys, Ecker and Bethge (2016): styles are compared by the Wasserstein distance of their feature
+Gaussians instead of Gram matrices, every term is relative to its target, the picture starts from the content and is
+painted coarse to fine. The preset ``gatys2015`` turns all of this back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stylize import images, losses
+from stylize.encoders import EncoderSpec, Progress
+from stylize.engine import Engine, Observer
+from stylize.errors import SettingsError
+from stylize.images import Picture, fit, resize
+from stylize.losses import Features, Term
+from stylize.pyramid import Scale, pyramid
+from stylize.settings import INITS, Settings
+
+Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
+LayerLoss = Callable[[Tensor, Tensor | None], Tensor]  # (features, position weights) -> scalar
+
+RECONSTRUCTION = Settings(size=256, steps=(300,), tolerance=1e-3)  # where reconstruct() starts from
+
+
+class Stylizer:
+    """Repaints pictures in the style of one picture, or of a blend of several.
+
+        Stylizer("starry.jpg", Settings(size=1024))("photo.jpg").save("out.png")
+
+    The style's statistics are computed at the first picture and reused for all that follow.
+
+    Args:
+        style: a picture, a path or a tensor (1, 3, H, W) in [0, 1]; or several, blended by ``settings.style_weights``.
+        settings: what the picture becomes; default: ``Settings()``.
+        encoders: specs to choose ``settings.encoder`` from; default: the built-in ones.
+        weights: a weights file for the encoder, instead of the usual search.
+        progress: called with (bytes done, bytes in all or None) while weights are downloaded.
+
+    Raises:
+        SettingsError, ImageError, WeightsError, DeviceError: see there; raised here rather than at the first picture.
+    """
+
+    def __init__(
+        self,
+        style: Source | Sequence[Source],
+        settings: Settings | None = None,
+        *,
+        encoders: Iterable[EncoderSpec] | None = None,
+        weights: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = settings = settings or Settings()
+        sources = [style] if isinstance(style, (Picture, Tensor, str, Path)) else list(style)
+        if not sources:
+            raise SettingsError("no style picture given")
+        if settings.style_weights and len(settings.style_weights) != len(sources):
+            raise SettingsError(
+                f"style_weights has {len(settings.style_weights)} numbers for {len(sources)} style pictures; "
+                "give one number per style"
+            )
+        self.styles = tuple(as_picture(source) for source in sources)
+        self._begin = _beginning(settings.init)
+        layers = (
+            {layer for layer, weight in settings.style_layers.items() if weight} if settings.style_weight else set()
+        )
+        if settings.content_weight:
+            layers.add(settings.content_layer)
+        self.engine = Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)
+        self._target = StyleTarget(self.styles, self.engine)
+
+    def __call__(
+        self,
+        content: Source,
+        *,
+        init: Tensor | None = None,
+        terms: Callable[[Scale], Sequence[Term]] | None = None,
+        on_step: Observer | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Picture:
+        """The content repainted, at ``settings.size``, with the content's alpha and EXIF.
+
+        Args:
+            content: a picture, a path or a tensor (1, 3, H, W) in [0, 1].
+            init: where to begin, (1, 3, H, W) in [0, 1] of any size; default: ``settings.init``.
+            terms: more terms of the loss at a scale; their layers must be among those of the settings.
+            on_step: sees every :class:`~stylize.engine.Step`.
+            stop: asked after every step; True returns the best picture so far.
+
+        Raises:
+            OptimizationError: NaN or inf that smaller steps could not avoid.
+        """
+        picture = as_picture(content)
+        height, width = fit(*picture.size, self.settings.size, upscale=self.settings.upscale)
+        scales = pyramid(height, width, self.settings)
+        photo, target = self._in_color_mode(_opaque(picture))
+        start = self._start(init, photo, target, height, width)
+
+        def all_terms(scale: Scale) -> list[Term]:
+            made = self.terms(photo, scale, target=target, alpha=picture.alpha)
+            return made + list(terms(scale) if terms else ())
+
+        painted = self.engine.optimize(scales, start, all_terms, on_step=on_step, stop=stop)
+        if self.settings.preserve_color == "luminance":
+            painted = images.with_chroma(painted, resize(_opaque(picture), height, width))
+        alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
+        return Picture(painted, alpha=alpha, exif=picture.exif, notes=picture.notes, name=picture.name)
+
+    def terms(
+        self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
+    ) -> list[Term]:
+        """The terms of the settings for a photo (1, 3 or 1, H, W) at one scale; where ``alpha`` is 0 nothing counts."""
+        places = _Positions(alpha, self.engine.device)
+        return [
+            content_term(resize(photo, scale.height, scale.width), self.settings, self.engine, places),
+            (target or self._target).term(scale.longest, places),
+            Term("tv", self.settings.tv_weight, lambda image, _: losses.total_variation(image)),
+        ]
+
+    def _in_color_mode(self, photo: Tensor) -> tuple[Tensor, StyleTarget]:
+        """What is painted, (1, 3 or 1, H, W), and the style for it (Gatys et al. 2016, "Preserving color")."""
+        if self.settings.preserve_color == "none":
+            return photo, self._target
+        if self.settings.preserve_color == "match":
+            recolored = [Picture(images.match_color(_opaque(style), photo), style.alpha) for style in self.styles]
+            return photo, StyleTarget(recolored, self.engine)
+        grey = images.luminance(photo)
+        matched = [images.match_luminance(images.luminance(_opaque(style)), grey) for style in self.styles]
+        greys = [Picture(y.expand(-1, 3, -1, -1), s.alpha) for y, s in zip(matched, self.styles, strict=True)]
+        return grey, StyleTarget(greys, self.engine)
+
+    def _start(self, init: Tensor | None, photo: Tensor, target: StyleTarget, height: int, width: int) -> Tensor:
+        if init is None and self.settings.init == "noise":
+            return noise((height, width), self.settings, channels=photo.shape[1])
+        if init is None and self.settings.init == "content":
+            return photo
+        if init is None:
+            init = _cover(_opaque(target.styles[0] if self._begin is None else self._begin), height, width)
+        return images.luminance(init) if photo.shape[1] == 1 else init
+
+
+def texture(
+    style: Source | Sequence[Source],
+    settings: Settings | None = None,
+    *,
+    encoders: Iterable[EncoderSpec] | None = None,
+    weights: str | Path | None = None,
+    progress: Progress | None = None,
+    on_step: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Picture:
+    """The paper's style reconstruction (Gatys et al. 2016, fig. 1): noise, painted with the style term alone.
+
+    The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
+    """
+    settings = (settings or Settings()).replace(content_weight=0.0, init="noise", preserve_color="none")
+    stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
+    height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
+    blank = noise((height, width), settings)
+    return stylizer(blank, on_step=on_step, stop=stop)
+
+
+def reconstruct(
+    content: Source,
+    layer: str = "relu4_2",
+    settings: Settings | None = None,
+    *,
+    encoders: Iterable[EncoderSpec] | None = None,
+    weights: str | Path | None = None,
+    progress: Progress | None = None,
+    on_step: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Picture:
+    """The paper's content reconstruction (Gatys et al. 2016, fig. 1): noise, optimised until one layer's features are
+    the content's. What comes back is what that layer knows of the picture. One scale, as coarser ones would leak
+    what the layer has lost; for the arguments see :class:`Stylizer`."""
+    settings = settings or RECONSTRUCTION
+    settings = settings.replace(style_weight=0.0, content_weight=1.0, content_layer=layer, init="noise")
+    settings = settings.replace(scales=1, preserve_color="none")
+    return Stylizer(content, settings, encoders=encoders, weights=weights, progress=progress)(
+        content, on_step=on_step, stop=stop
+    )
+
+
+class StyleTarget:
+    """The statistics of one style, or of a blend, at every scale; computed once and reused for every frame of a job.
+
+    A blend aims at the Wasserstein barycentre of the styles' Gaussians, or at the weighted mean of their Gram
+    matrices. Styles are resized so that their longest side is the picture's times ``settings.style_scale``.
+    """
+
+    def __init__(self, styles: Sequence[Picture], engine: Engine) -> None:
+        self.styles = tuple(styles)
+        self._engine = engine
+        self._known: dict[int, Mapping[str, LayerLoss]] = {}
+
+    def term(self, longest: int, places: _Positions) -> Term:
+        """The style term for a picture whose longest side is ``longest`` px: the weighted mean over the layers."""
+        settings = self._engine.settings
+        layers = {layer: weight for layer, weight in settings.style_layers.items() if weight}
+        if not settings.style_weight:
+            return Term("style", 0.0, lambda image, _: image.sum() * 0)
+        if longest not in self._known:
+            self._known[longest] = self._measure(longest, layers)
+        known, total = self._known[longest], sum(layers.values())
+
+        def distance(image: Tensor, features: Features) -> Tensor:
+            parts = [
+                weight / total * known[layer](features[layer], places.at(features[layer]))
+                for layer, weight in layers.items()
+            ]
+            return torch.stack(parts).sum()
+
+        return Term("style", settings.style_weight, distance, tuple(layers))
+
+    def _measure(self, longest: int, layers: Iterable[str]) -> Mapping[str, LayerLoss]:
+        settings = self._engine.settings
+        shares = settings.style_weights or (1.0,) * len(self.styles)
+        found = []
+        for style in self.styles:
+            size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
+            features = self._engine.encode(resize(_opaque(style), *size))
+            found.append((features, _Positions(style.alpha, self._engine.device)))
+        made: dict[str, LayerLoss] = {}
+        for layer in layers:
+            pairs = [(features[layer], places.at(features[layer])) for features, places in found]
+            if settings.style_loss == "wasserstein":
+                mean, covariance = losses.barycenter([losses.moments(*pair) for pair in pairs], shares)
+                made[layer] = partial(_wasserstein, target=losses.Gaussian.of(mean, covariance))
+                continue
+            grams = torch.stack(
+                [share / sum(shares) * losses.gram_matrix(*p) for share, p in zip(shares, pairs, strict=True)]
+            )
+            target = grams.sum(0)
+            energy = target.square().sum().clamp_min(1e-12)
+            if settings.normalize == "paper":
+                unit = torch.stack([features.float().mean() for features, _ in pairs]).mean().clamp_min(1e-12)
+                energy = 4 * len(target) ** 2 * unit**4
+            made[layer] = partial(_gram, target=target, energy=energy)
+        return made
+
+
+def _wasserstein(features: Tensor, weight: Tensor | None, target: losses.Gaussian) -> Tensor:
+    return losses.wasserstein(features, target, weight)
+
+
+def _gram(features: Tensor, weight: Tensor | None, target: Tensor, energy: Tensor) -> Tensor:
+    return losses.gram(features, target, energy, weight)
+
+
+def content_term(photo: Tensor, settings: Settings, engine: Engine, places: _Positions) -> Term:
+    """The content term of a photo (1, 3 or 1, H, W) at its own size."""
+    if not settings.content_weight:
+        return Term("content", 0.0, lambda image, _: image.sum() * 0)
+    layer = settings.content_layer
+    target = engine.encode(photo.expand(-1, 3, -1, -1))[layer]
+    energy = target.float().square().sum().clamp_min(1e-12)
+    if settings.normalize == "paper":
+        energy = 2 * target.float().mean().clamp_min(1e-12).square()
+
+    def distance(image: Tensor, features: Features) -> Tensor:
+        return losses.content(features[layer], target, energy, places.at(features[layer]))
+
+    return Term("content", settings.content_weight, distance, (layer,))
+
+
+class _Positions:
+    """How much each position of a feature map counts: what is transparent does not."""
+
+    def __init__(self, alpha: Tensor | None, device: torch.device) -> None:
+        self._alpha = None if alpha is None else alpha.to(device)
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, features: Tensor) -> Tensor | None:
+        if self._alpha is None:
+            return None
+        height, width = features.shape[2:]
+        if (height, width) not in self._known:
+            self._known[height, width] = losses.position_weights(self._alpha, height, width)
+        return self._known[height, width]
+
+
+def as_picture(source: Source) -> Picture:
+    """A picture as it is, a path loaded, a tensor (1, 3, H, W) in [0, 1] wrapped."""
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Tensor):
+        if source.dim() != 4 or source.shape[:2] != (1, 3) or not source.numel():
+            raise SettingsError(f"a picture must be a tensor (1, 3, H, W), not {tuple(source.shape)}")
+        return Picture(source.detach().float().cpu().clamp(0, 1))
+    return images.load(source)
+
+
+def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tensor:
+    """White noise (1, channels, *size), the same on every device for the same seed."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    return torch.rand(1, channels, *size, generator=generator)
+
+
+def _beginning(init: str) -> Picture | None:
+    return None if init in INITS else images.load(init)
+
+
+def _opaque(picture: Picture) -> Tensor:
+    return picture.rgb if picture.alpha is None else images.fill_transparent(picture.rgb, picture.alpha)
+
+
+def _cover(image: Tensor, height: int, width: int) -> Tensor:
+    """The middle of the image, scaled to cover (height, width)."""
+    factor = max(height / image.shape[2], width / image.shape[3])
+    image = resize(image, max(height, round(image.shape[2] * factor)), max(width, round(image.shape[3] * factor)))
+    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+    return image[..., top : top + height, left : left + width]

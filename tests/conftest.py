@@ -1,0 +1,107 @@
+"""Fixtures: the tiny encoder, pictures, and the real command line with a third-party plugin that brings that encoder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylize.encoders import EncoderSpec
+from stylize.testing import tiny_encoder
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "samples"
+SHARED = ROOT.parent / "shared"  # real weights and pictures, where they are at hand
+
+PLUGIN = """
+from stylize import hookimpl
+from stylize.testing import tiny_encoder
+
+@hookimpl
+def stylize_encoders():
+    return [tiny_encoder()]
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device for the tests that take one")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> EncoderSpec:
+    return tiny_encoder()
+
+
+def waves(height: int, width: int, seed: int = 0) -> Tensor:
+    """A smooth colourful picture (1, 3, H, W) in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    picture = torch.zeros(3, height, width)
+    for channel in range(3):
+        for _ in range(4):
+            fy, fx, phase = (torch.rand(3, generator=generator) * torch.tensor([12.0, 12.0, 6.3])).tolist()
+            picture[channel] += torch.sin(fy * y + fx * x + phase)
+    return (picture / 8 + 0.5).clamp(0, 1)[None]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """A content and a style file, 48x36 and 40x40."""
+    paths = tmp_path / "photo.png", tmp_path / "starry.png"
+    for path, (height, width), seed in zip(paths, ((36, 48), (40, 40)), (1, 2), strict=True):
+        array = (waves(height, width, seed)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(array).save(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that, on PYTHONPATH, is an installed distribution with a plugin for the tiny encoder."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "tiny_plugin.py").write_text(PLUGIN)
+    info = folder / "tiny_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stylize]\ntiny = tiny_plugin\n")
+    return folder
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli_environment(plugin_folder: Path, tmp_path: Path) -> Mapping[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("STYLIZE_")}
+    return {**kept, "PYTHONPATH": str(plugin_folder), "STYLIZE_CACHE": str(tmp_path / "cache"), "COLUMNS": "100"}
+
+
+@pytest.fixture
+def cli(cli_environment: Mapping[str, str], tmp_path: Path) -> Cli:
+    """Run ``stylize ARGUMENTS`` in the test's folder; ``check`` is the exit code expected."""
+
+    def run(*arguments: object, check: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "stylize.cli", *map(str, arguments)],
+            env={**cli_environment, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == check, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run

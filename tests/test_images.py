@@ -1,0 +1,1034 @@
+"""Reading, writing, resizing and recolouring pictures, on generated files only."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, features
+from torch import Tensor
+
+from stylize import images
+from stylize.errors import ImageError
+from stylize.images import (
+    FORMATS,
+    Picture,
+    atomic_write,
+    check_target,
+    fill_transparent,
+    fit,
+    load,
+    luminance,
+    match_color,
+    match_luminance,
+    resize,
+    save,
+    with_chroma,
+)
+
+Array = NDArray[Any]
+RNG = np.random.default_rng(0)
+SIXTEEN = RNG.integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+HASTY = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def photo(height: int = 12, width: int = 18) -> Array:
+    """A smooth picture of many colours, (H, W, 3) uint8: what lossy formats keep well."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    return (np.stack([x, y, 0.5 + 0.4 * np.sin(4 * x + y)], axis=-1) * 255).round().astype(np.uint8)
+
+
+def tensor(pixels: Array) -> Tensor:
+    """(H, W, C) integers -> (1, C, H, W) in [0, 1], divided in float32 as load() does."""
+    white = {1: 255, 2: 65535}[pixels.dtype.itemsize]
+    return torch.from_numpy((pixels.astype(np.float32) / np.float32(white)).transpose(2, 0, 1).copy())[None]
+
+
+def write(path: Path, image: Image.Image, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def deep_png(pixels: Array, extra: bytes = b"") -> bytes:
+    """A 16-bit PNG of (H, W, C), straight from the specification."""
+    height, width, channels = pixels.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(pixels: Array, order: bytes = b"II", orientation: int = 1, extra: int | None = None) -> bytes:
+    """A 16-bit uncompressed TIFF of (H, W, 3 or 4) in either byte order."""
+    height, width, channels = pixels.shape
+    data = pixels.astype("<u2" if order == b"II" else ">u2").tobytes()
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=order)
+    directory[256], directory[257], directory[258] = width, height, (16,) * channels
+    directory[259], directory[262], directory[274], directory[277] = 1, 2, orientation, channels
+    directory[273], directory[278], directory[279], directory[284] = 0, height, len(data), 1
+    if extra is not None:
+        directory[338] = extra
+    buffer = io.BytesIO(struct.pack("<2sHL" if order == b"II" else ">2sHL", order, 42, 8))
+    buffer.seek(8)
+    directory.save(buffer)
+    return buffer.getvalue() + data
+
+
+def icc(red: tuple[float, float], gamma: float = 2.2) -> bytes:
+    """A minimal matrix profile: sRGB's primaries but for the red one, given as (x, y), and a plain gamma."""
+    xy = np.array([red, (0.3, 0.6), (0.15, 0.06)])
+    primaries = np.stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(1)) / xy[:, 1]])
+    white = np.array([0.9642, 1.0, 0.8249])
+    columns = primaries * np.linalg.solve(primaries, white)
+
+    def fixed(values: Any) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    tags = {b"desc": text, b"cprt": b"text\0\0\0\0none\0", b"wtpt": b"XYZ \0\0\0\0" + fixed(white)}
+    for name, column in zip((b"r", b"g", b"b"), columns.T, strict=True):
+        tags[name + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(column)
+        tags[name + b"TRC"] = curve
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = 128 + len(table) + len(body)
+    header = struct.pack(">I4s4s4s4s4s12x4s", size, b"lcms", b"\x02\x10\0\0", b"mntr", b"RGB ", b"XYZ ", b"acsp")
+    return header.ljust(68, b"\0") + fixed(white) + bytes(48) + table + body
+
+
+WIDE = icc((0.72, 0.28), gamma=1.8)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def message(error: pytest.ExceptionInfo[ImageError], path: Path) -> str:
+    """The text of an error, after checking that it is one line that names the file."""
+    text = str(error.value)
+    assert text.splitlines() == [text]
+    assert str(path) in text
+    return text
+
+
+# --- reading: modes ---
+
+
+def of_mode(mode: str) -> Image.Image:
+    base = Image.fromarray(photo())
+    if mode in ("LA", "PA", "RGBA"):
+        base.putalpha(Image.fromarray(np.tile(np.array([0, 90, 255], np.uint8), (12, 6))))
+        return base if mode == "RGBA" else base.convert(mode)
+    if mode == "I":
+        return Image.fromarray(np.asarray(base.convert("L")).astype(np.int32) * 257)
+    if mode == "F":
+        return Image.fromarray(np.asarray(base.convert("L")).astype(np.float32) / 255)
+    if mode.startswith("I;16"):
+        order = ">" if mode.endswith("B") else "<"
+        data = (np.asarray(base.convert("L")).astype(np.uint16) * 257).astype(order + "u2").tobytes()
+        return Image.frombytes(mode, base.size, data)
+    if mode == "LAB":
+        lab = ImageCms.profileToProfile(
+            base, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode=mode
+        )
+        assert lab is not None
+        return lab
+    return base.convert(mode)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16", "I;16B", "F"]
+)
+def test_modes_in_files(tmp_path: Path, mode: str) -> None:
+    image = of_mode(mode)
+    picture = load(write(tmp_path / "picture.tif", image))
+    assert picture.size == (12, 18)
+    assert picture.rgb.dtype == torch.float32
+    assert picture.rgb.is_contiguous()
+    assert picture.name == "picture"
+    assert picture.notes == ()
+    if mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"):
+        source = of_mode("1").convert("L") if mode == "1" else Image.fromarray(photo()).convert("L")
+        expected = np.repeat(np.asarray(source)[..., None], 3, axis=2)
+        torch.testing.assert_close(picture.rgb, tensor(expected), atol=1e-6, rtol=0)
+    else:
+        expected = np.asarray(image.convert("RGBA").convert("RGB") if mode == "PA" else image.convert("RGB"))
+        torch.testing.assert_close(picture.rgb, tensor(expected), atol=1e-6, rtol=0)
+    if mode in ("LA", "PA", "RGBA"):
+        assert picture.alpha is not None
+        assert picture.alpha.shape == (1, 1, 12, 18)
+        assert picture.alpha[0, 0, 0, :3].tolist() == pytest.approx([0, 90 / 255, 1])
+    else:
+        assert picture.alpha is None
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa", "RGBX", "HSV", "I;16L", "I;16N"])
+def test_modes_that_only_live_in_memory(mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = of_mode({"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB"))
+    image = of_mode(mode) if mode.startswith("I;16") else source.convert(mode)
+    monkeypatch.setattr(Image, "open", lambda file: image)
+    path = tmp_path / "x.png"
+    path.write_bytes(b"x")
+    picture = load(path)
+    expected = source.convert("L") if mode.startswith("I;16") else source
+    visible = tensor(np.asarray(expected.convert("RGBA")))
+    assert (picture.alpha is not None) == (mode in ("La", "RGBa"))
+    close = (picture.rgb - visible[:, :3]).abs() * (visible[:, 3:] if picture.alpha is not None else 1)
+    assert float(close.max()) < 8 / 255
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture = load(write(tmp_path / "p.png", image, transparency=bytes([255, 0, 128])))
+    assert picture.alpha is not None
+    assert picture.alpha[0, 0].mul(255).round().tolist() == [[255, 0], [128, 0]]
+    assert picture.rgb[0, :, 1, 0].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (7, 7, 7)), ("I;16", 7)])
+def test_a_colour_declared_transparent(tmp_path: Path, mode: str, key: Any) -> None:
+    values = np.array([[7, 8]], np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(values) if mode != "RGB" else Image.fromarray(np.repeat(values[..., None], 3, axis=2))
+    path = write(tmp_path / "t.png", image)
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk(b"tRNS", np.atleast_1d(key).astype(">u2").tobytes()) + data[33:])
+    alpha = load(path).alpha
+    assert alpha is not None
+    assert alpha.flatten().tolist() == [0, 1]
+
+
+def test_fully_opaque_alpha_is_dropped(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "a.png", Image.fromarray(photo()).convert("RGBA"))).alpha is None
+
+
+def test_float_pictures_of_other_ranges(tmp_path: Path) -> None:
+    levels = np.array([[0, 51, 255]], np.float32)
+    picture = load(write(tmp_path / "f.tif", Image.fromarray(levels)))
+    assert picture.rgb[0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert picture.depth == 16
+    path = write(tmp_path / "nan.tif", Image.fromarray(np.array([[np.nan, 1]], np.float32)))
+    with pytest.raises(ImageError) as error:
+        load(path)
+    assert "NaN" in message(error, path)
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    colour = load(write(tmp_path / "c.jpg", image, quality=95)).rgb[0, :, 4, 4]
+    assert colour.tolist() == pytest.approx([1, 0, 0], abs=0.02)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_animations_give_their_first_frame(tmp_path: Path, format: str) -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    path = write(tmp_path / f"a.{format.lower()}", frames[0], save_all=True, append_images=frames[1:], duration=50)
+    picture = load(path)
+    assert picture.notes == ("animated: first of 3 frames used",)
+    assert picture.rgb[0, :, 2, 2].tolist() == pytest.approx([1, 0, 0], abs=0.03)
+
+
+def test_pages_of_a_tiff(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", Image.new("L", (3, 3)), save_all=True, append_images=[Image.new("L", (3, 3), 9)])
+    assert load(path).notes == ("first of 2 pages used",)
+
+
+# --- reading: 16 bits ---
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bit_png(tmp_path: Path, channels: int) -> None:
+    pixels = SIXTEEN[..., :channels]
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(pixels))
+    picture = load(path)
+    assert picture.depth == 16
+    expected = tensor(pixels)
+    colour = expected[:, :3] if channels > 2 else expected[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(picture.rgb, colour)
+    if channels in (2, 4):
+        assert picture.alpha is not None
+        assert torch.equal(picture.alpha, expected[:, -1:])
+
+
+def test_sixteen_bit_png_with_a_transparent_colour(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(SIXTEEN[..., :3], chunk(b"tRNS", SIXTEEN[2, 3, :3].astype(">u2").tobytes())))
+    picture = load(path)
+    assert torch.equal(picture.rgb, tensor(SIXTEEN[..., :3]))
+    assert picture.alpha is not None
+    assert torch.nonzero(picture.alpha[0, 0] == 0).tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+def test_sixteen_bit_tiff(tmp_path: Path, order: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "deep.tif"
+    path.write_bytes(deep_tiff(SIXTEEN[..., :3], order))
+    assert torch.equal(load(path).rgb, tensor(SIXTEEN[..., :3]))
+    path.write_bytes(deep_tiff(SIXTEEN, order))  # missing tag: alpha
+    assert load(path).alpha is not None
+    path.write_bytes(deep_tiff(SIXTEEN, order, extra=0))  # the fourth sample means nothing
+    assert load(path).alpha is None
+    path.write_bytes(deep_tiff(SIXTEEN, order, extra=2))
+    picture = load(path)
+    assert picture.alpha is not None
+    assert torch.equal(torch.cat([picture.rgb, picture.alpha], 1), tensor(SIXTEEN))
+    premultiplied = (SIXTEEN * (SIXTEEN[..., 3:] / 65535)).round().astype(np.uint16)
+    premultiplied[..., 3] = SIXTEEN[..., 3]
+    path.write_bytes(deep_tiff(premultiplied, order, extra=1))
+    difference = (load(path).rgb - tensor(SIXTEEN[..., :3])).abs() * picture.alpha
+    assert float(difference.max()) <= 1 / 65535
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sixteen_bits_survive_an_srgb_profile_but_not_another(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(SIXTEEN[..., :3], chunk(b"iCCP", b"x\0\0" + zlib.compress(SRGB))))
+    picture = load(path)
+    assert picture.notes == ()
+    assert torch.equal(picture.rgb, tensor(SIXTEEN[..., :3]))
+    for channels in (1, 2, 3, 4):
+        path.write_bytes(deep_png(SIXTEEN[..., :channels], chunk(b"iCCP", b"x\0\0" + zlib.compress(WIDE))))
+        picture = load(path)
+        assert picture.depth == 8
+        assert picture.notes == ("16 bits read as 8 because of its colour profile",)
+        assert (picture.alpha is not None) == (channels in (2, 4))
+
+
+# --- reading: orientation, EXIF, ICC ---
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tif"])
+def test_orientation(tmp_path: Path, orientation: int, extension: str) -> None:
+    pixels = RNG.integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    options = {".webp": {"lossless": True, "exact": True}}.get(extension, {})
+    picture = load(write(tmp_path / f"o{extension}", Image.fromarray(pixels), exif=exif, **options))
+    assert picture.alpha is not None
+    expected = tensor(UPRIGHT[orientation](pixels).copy())
+    assert torch.equal(torch.cat([picture.rgb, picture.alpha], 1), expected)
+    assert picture.exif is None  # nothing but the orientation was there
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_orientation_of_sixteen_bits(tmp_path: Path, orientation: int, extension: str) -> None:
+    pixels = SIXTEEN[..., :3]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"o{extension}"
+    if extension == ".png":
+        path.write_bytes(deep_png(pixels, chunk(b"eXIf", exif.tobytes()[6:])))
+    else:
+        path.write_bytes(deep_tiff(pixels, orientation=orientation))
+    assert torch.equal(load(path).rgb, tensor(UPRIGHT[orientation](pixels).copy()))
+
+
+def camera_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.IFD.Exif] = {
+        ExifTags.Base.DateTimeOriginal: "2020:02:03 04:05:06",
+        ExifTags.Base.ExifImageWidth: 999,
+        ExifTags.Base.ColorSpace: 65535,
+    }
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.0)}
+    return exif
+
+
+@pytest.mark.parametrize("target", ["o.jpg", "o.png", "o.webp", "o.tif", "o.avif", "deep.png", "deep.tif"])
+@pytest.mark.parametrize("source", ["i.jpg", "i.tif"])
+def test_exif_is_kept_with_the_orientation_reset(tmp_path: Path, source: str, target: str) -> None:
+    if target.endswith(".avif") and not features.check("avif"):
+        pytest.skip("no AVIF")
+    picture = load(write(tmp_path / source, Image.fromarray(photo()), exif=camera_exif().tobytes()))
+    assert picture.size == (18, 12)
+    picture.save(tmp_path / target, bits=16 if target.startswith("deep") else 8)
+    with Image.open(tmp_path / target) as image:
+        assert image.size == (12, 18)
+        exif = image.getexif()
+        assert exif[ExifTags.Base.Make].strip("\0") == "Maker"
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1  # AVIF has it elsewhere
+        photographic = exif.get_ifd(ExifTags.IFD.Exif)
+        assert photographic[ExifTags.Base.DateTimeOriginal] == "2020:02:03 04:05:06"
+        assert photographic[ExifTags.Base.ColorSpace] == 1
+        assert ExifTags.Base.ExifImageWidth not in photographic
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == (1.0, 2.0, 3.0)
+        image.load()
+    assert load(tmp_path / target).size == (18, 12)
+
+
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_corrupt_exif_is_ignored(tmp_path: Path, block: bytes) -> None:
+    for extension in ("jpg", "png", "webp"):
+        picture = load(write(tmp_path / f"e.{extension}", Image.fromarray(photo()), exif=block))
+        assert picture.size == (12, 18)
+        assert picture.exif is None
+
+
+def test_camera_exif_too_long_for_jpeg_is_left_out(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
+    picture = Picture(tensor(photo()), exif=exif.tobytes())
+    picture.save(tmp_path / "o.jpg")
+    assert load(tmp_path / "o.jpg").exif is None
+
+
+def test_icc_profile_is_applied(tmp_path: Path) -> None:
+    """Against the textbook: degamma, the matrix of the profile to XYZ, XYZ to sRGB, gamma."""
+    pixels = (photo(6, 9) // 2 + 60).astype(np.uint8)  # away from the gamut's border
+    picture = load(write(tmp_path / "w.png", Image.fromarray(pixels), icc_profile=WIDE))
+    assert picture.notes == ()
+
+    def matrix(red: tuple[float, float]) -> Array:
+        xy = np.array([red, (0.3, 0.6), (0.15, 0.06)])
+        primaries = np.stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(1)) / xy[:, 1]])
+        return np.asarray(primaries * np.linalg.solve(primaries, [0.9642, 1.0, 0.8249]))
+
+    bradford = [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+    linear = (pixels / 255) ** 1.8 @ (np.linalg.inv(np.array(bradford)) @ matrix((0.72, 0.28))).T
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clip(1e-9) ** (1 / 2.4) - 0.055).clip(0, 1)
+    actual = picture.rgb[0].permute(1, 2, 0).numpy()
+    assert np.abs(actual - expected).max() < 2 / 255
+    assert np.abs(actual - pixels / 255).max() > 20 / 255
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA"])
+def test_rgb_profile_on_other_modes(tmp_path: Path, mode: str) -> None:
+    image = of_mode(mode)
+    picture = load(write(tmp_path / "w.png", image, icc_profile=WIDE))
+    flat = image.convert("RGBA").convert("RGB")
+    expected = ImageCms.profileToProfile(flat, io.BytesIO(WIDE), ImageCms.createProfile("sRGB"))
+    assert expected is not None
+    assert float((picture.rgb - tensor(np.asarray(expected))).abs().max()) <= 1.01 / 255
+    assert (picture.alpha is not None) == (mode in ("RGBA", "LA"))
+
+
+def test_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    assert torch.equal(load(write(tmp_path / "s.png", Image.fromarray(pixels), icc_profile=SRGB)).rgb, tensor(pixels))
+
+
+@pytest.mark.parametrize(
+    "profile", [b"nonsense", SRGB[:200], ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()]
+)
+def test_unusable_profile_is_ignored_with_a_note(tmp_path: Path, profile: bytes) -> None:
+    picture = load(write(tmp_path / "b.png", Image.fromarray(photo()), icc_profile=profile))
+    assert torch.equal(picture.rgb, tensor(photo()))
+    (note,) = picture.notes
+    assert note.startswith("colour profile ignored")
+
+
+def test_rgb_profile_on_cmyk_is_ignored_with_a_note(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "c.tif", of_mode("CMYK"), icc_profile=WIDE)).notes
+
+
+# --- reading: what is refused ---
+
+
+def bomb(width: int, height: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def encoded(format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+BAD = {
+    "empty.jpg": (b"", "empty"),
+    "text.jpg": (b"this is not a picture\n" * 20, "not a picture"),
+    "half.jpg": (encoded("JPEG")[:600], "truncated"),
+    "half.png": (encoded("PNG")[:1500], "truncated"),
+    "half.gif": (encoded("GIF")[:900], "truncated"),
+    "half.tif": (encoded("TIFF")[:1500], "truncated"),
+    "half.webp": (encoded("WEBP")[:300], "truncated"),
+    "huge.png": (bomb(50_000, 50_000), "2500 megapixels, more than the limit of 178"),
+    "large.png": (bomb(13_300, 13_400), "13300x13400 is 178 megapixels"),
+    "tiny.png": (bomb(10_000, 10_000), "10000x10000"),
+    "thin.png": (bomb(0, 10), ""),
+    "film.mp4": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(200), "not a picture"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data, words = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as error:
+        load(path)
+    assert words in message(error, path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_and_odd_paths(tmp_path: Path) -> None:
+    for path, words in [(tmp_path / "none.jpg", "No such file"), (tmp_path, "regular file"), (tmp_path / "a\0b", "")]:
+        with pytest.raises(ImageError) as error:
+            load(path)
+        assert words in message(error, path)
+    with pytest.raises(ImageError) as error:
+        load(tmp_path / "two\nlines.jpg")
+    assert "\n" not in str(error.value)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "p.png", Image.fromarray(photo()))
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(ImageError) as error:
+        load(path)
+    assert "Permission denied" in message(error, path)
+
+
+def test_out_of_memory_is_an_error_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "p.png", Image.fromarray(photo()))
+
+    def full(_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(ImageError) as error:
+        load(path)
+    assert "memory" in message(error, path)
+
+
+SIGNATURES = [
+    b"",
+    b"\xff\xd8\xff\xe0",
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    b"II*\0\x08\0\0\0",
+    b"GIF89a",
+    b"BM",
+    b"RIFF\x40\0\0\0WEBPVP8 ",
+    b"P6 9 9 255 ",
+    b"8BPS",
+    b"\0\0\1\0",
+]
+
+
+def picture_or_error(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    try:
+        picture = load(path)
+    except ImageError as error:
+        text = str(error)
+        assert text.splitlines() == [text]
+        assert str(path) in text
+    else:
+        assert picture.rgb.ndim == 4
+        assert bool(torch.isfinite(picture.rgb).all())
+
+
+@HASTY
+@given(signature=st.sampled_from(SIGNATURES), data=st.binary(max_size=300))
+def test_random_bytes(tmp_path: Path, signature: bytes, data: bytes) -> None:
+    picture_or_error(tmp_path / "random", signature + data)
+
+
+VALID = [
+    encoded("PNG"),
+    encoded("JPEG"),
+    encoded("WEBP"),
+    encoded("TIFF"),
+    encoded("TIFF", compression="tiff_lzw"),
+    encoded("GIF"),
+    deep_png(SIXTEEN),
+    deep_tiff(SIXTEEN, extra=2),
+    encoded("JPEG", progressive=True, exif=camera_exif(), icc_profile=WIDE),
+]
+
+
+@HASTY
+@given(data=st.sampled_from(VALID), fraction=st.floats(0, 1))
+def test_random_truncations(tmp_path: Path, data: bytes, fraction: float) -> None:
+    picture_or_error(tmp_path / "cut", data[: int(fraction * len(data))])
+
+
+@HASTY
+@given(data=st.sampled_from(VALID), where=st.floats(0, 0.999), value=st.integers(0, 255))
+def test_random_damage(tmp_path: Path, data: bytes, where: float, value: int) -> None:
+    damaged = bytearray(data)
+    damaged[int(where**3 * len(data))] = value  # mostly in the header
+    picture_or_error(tmp_path / "damaged", bytes(damaged))
+
+
+# --- writing ---
+
+EXTENSIONS = [extension for extension in FORMATS if extension != ".avif" or features.check("avif")]
+LOSSLESS = (".png", ".tif", ".tiff")
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_round_trip(tmp_path: Path, extension: str, with_alpha: bool) -> None:
+    rgb = tensor(photo(32, 48))
+    alpha = torch.linspace(0, 1, 48).mul(255).round().div(255).expand(1, 1, 32, 48) if with_alpha else None
+    path = tmp_path / f"r{extension.upper()}"
+    Picture(rgb, alpha).save(path)
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == images.srgb_profile()
+        assert image.format == FORMATS[extension]
+    picture = load(path)
+    if extension in (".jpg", ".jpeg") and alpha is not None:
+        rgb, alpha = rgb * alpha + (1 - alpha), None
+    assert (picture.alpha is None) == (alpha is None)
+    if extension in LOSSLESS:
+        assert torch.equal(picture.rgb, rgb)
+    visible = (picture.rgb - rgb).abs() * (1 if alpha is None else alpha)
+    assert float(visible.max()) < 10 / 255
+    if alpha is not None and picture.alpha is not None:
+        assert float((picture.alpha - alpha).abs().max()) <= (6 / 255 if extension == ".avif" else 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    first = path.read_bytes()
+    save(
+        Picture(
+            tensor(photo(32, 48)),
+            None if not with_alpha else torch.linspace(0, 1, 48).mul(255).round().div(255).expand(1, 1, 32, 48),
+        ),
+        path,
+    )
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("extension", LOSSLESS)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_round_trip(
+    tmp_path: Path, extension: str, channels: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    samples = tensor(SIXTEEN)
+    alpha = samples[:, 3:] if channels == 4 else None
+    path = tmp_path / f"d{extension}"
+    save(Picture(samples[:, :3], alpha), path, bits=16)
+    picture = load(path)
+    assert picture.depth == 16
+    assert torch.equal(picture.rgb, samples[:, :3])
+    assert (picture.alpha is None) == (alpha is None)
+    assert alpha is None or (picture.alpha is not None and torch.equal(picture.alpha, alpha))
+    with Image.open(path) as image:
+        image.load()
+        assert image.mode == ("RGBA" if channels == 4 else "RGB")
+        assert image.info["icc_profile"] == images.srgb_profile()
+        assert np.abs(np.asarray(image).astype(int) - SIXTEEN[..., :channels] / 257).max() <= 1
+    first = path.read_bytes()
+    save(Picture(samples[:, :3], alpha), path, bits=16)
+    assert path.read_bytes() == first
+    assert capfd.readouterr() == ("", "")
+
+
+@HASTY
+@given(pixels=arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([3, 4]))))
+def test_png_gives_back_what_it_was_given(tmp_path: Path, pixels: Array) -> None:
+    samples = tensor(pixels)
+    alpha = samples[:, 3:] if pixels.shape[2] == 4 else None
+    save(Picture(samples[:, :3], alpha), tmp_path / "p.png")
+    picture = load(tmp_path / "p.png")
+    assert torch.equal(picture.rgb, samples[:, :3])
+    opaque = alpha is None or bool((alpha == 1).all())
+    assert (picture.alpha is None) == opaque
+    assert opaque or torch.equal(picture.alpha, alpha)  # type: ignore[arg-type]
+
+
+def test_values_are_rounded_and_clamped(tmp_path: Path) -> None:
+    values = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.5]).expand(1, 3, 1, 5)
+    save(values.clone().requires_grad_(), tmp_path / "v.png")
+    assert np.asarray(Image.open(tmp_path / "v.png"))[0, :, 0].tolist() == [0, 0, 1, 255, 255]
+
+
+def test_jpeg_has_full_chroma_and_obeys_quality(tmp_path: Path) -> None:
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    save(noise, tmp_path / "a.jpg")
+    save(noise, tmp_path / "b.jpg", quality=30)
+    assert (tmp_path / "a.jpg").stat().st_size > 2 * (tmp_path / "b.jpg").stat().st_size
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "old.png"
+    save(torch.zeros(1, 3, 2, 2), path)
+    before = path.read_bytes()
+    for picture in (
+        Picture(torch.full((1, 3, 2, 2), bad)),
+        Picture(torch.zeros(1, 3, 2, 2), torch.full((1, 1, 2, 2), bad)),
+    ):
+        with pytest.raises(ImageError) as error:
+            save(picture, path)
+        assert "NaN" in message(error, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old.png"]
+
+
+def test_shapes_and_sizes_a_format_cannot_hold(tmp_path: Path) -> None:
+    for name, picture in [
+        ("a.png", torch.zeros(3, 4, 4)),
+        ("b.webp", torch.zeros(1, 3, 1, 20_000)),
+        ("c.png", torch.zeros(1, 3, 0, 4)),
+    ]:
+        with pytest.raises(ImageError) as error:
+            save(picture, tmp_path / name)
+        message(error, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.xyz", {}, ".png"),
+        ("a", {}, "unknown extension"),
+        ("none/a.png", {}, "create it"),
+        ("folder.png", {}, "folder"),
+        ("pipe.png", {}, "regular file"),
+        ("a.jpg", {"bits": 16}, ".tiff"),
+        ("a.png", {"bits": 12}, "8 or 16"),
+        ("a.jpg", {"quality": 0}, "1 to 100"),
+        ("a.jpg", {"quality": 101}, "1 to 100"),
+        ("nul\0.png", {}, ""),
+    ],
+)
+def test_targets_are_checked_before_the_work(tmp_path: Path, name: str, options: dict[str, int], words: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for attempt in (check_target, lambda path, **options: save(torch.zeros(1, 3, 2, 2), path, **options)):
+        with pytest.raises(ImageError) as error:
+            attempt(tmp_path / name, **options)
+        assert words in message(error, tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_missing_avif_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(ImageError) as error:
+        check_target(tmp_path / "a.avif")
+    assert "AVIF" in message(error, tmp_path / "a.avif")
+
+
+def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ROOT:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    tmp_path.chmod(0o500)
+    with pytest.raises(ImageError) as error:
+        check_target(tmp_path / "a.png")
+    tmp_path.chmod(0o700)
+    assert "permission" in message(error, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("x")])
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def interrupted() -> None:
+        with atomic_write(path) as temporary:
+            assert temporary.suffix == ".png"
+            assert temporary.name.startswith(".")
+            temporary.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(ImageError if isinstance(failure, OSError) else type(failure)) as error:
+        interrupted()
+    if isinstance(failure, OSError):
+        assert "No space left" in str(error.value)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_disk_full_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ImageError) as error:
+        save(torch.zeros(1, 3, 2, 2), tmp_path / "a.png")
+    assert "No space left" in message(error, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_modes(tmp_path: Path) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    path, before = tmp_path / "a.png", os.umask(0o027)
+    try:
+        save(torch.zeros(1, 3, 2, 2), path)
+        assert mode(path) == 0o640
+        path.chmod(0o604)
+        save(torch.ones(1, 3, 2, 2), path)
+        assert mode(path) == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_links_and_long_names(tmp_path: Path) -> None:
+    save(torch.zeros(1, 3, 2, 2), tmp_path / "real.png")
+    (tmp_path / "link.png").symlink_to("real.png")
+    save(torch.ones(1, 3, 2, 2), tmp_path / "link.png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert float(load(tmp_path / "real.png").rgb.mean()) == 1
+    for name in ("a" * 251 + ".png", "\N{GRINNING FACE}" * 62 + ".png"):
+        save(torch.zeros(1, 3, 2, 2), tmp_path / name)
+        assert load(tmp_path / name).name == name[:-4]
+
+
+# --- size ---
+
+
+@HASTY
+@given(st.integers(1, 30_000), st.integers(1, 30_000), st.integers(1, 30_000), st.booleans())
+def test_fit(height: int, width: int, longest: int, upscale: bool) -> None:
+    fitted = fit(height, width, longest, upscale)
+    assert max(fitted) == (
+        longest if upscale else min(longest, height, width) if height == width else min(longest, max(height, width))
+    )
+    scale = max(fitted) / max(height, width)
+    for side, own in zip(fitted, (height, width), strict=True):
+        assert side >= 1
+        assert abs(side - own * scale) <= 0.5 + 1e-9 or side == 1
+        assert upscale or side <= own
+    assert fit(width, height, longest, upscale) == fitted[::-1]
+
+
+def test_fit_of_known_sizes() -> None:
+    assert fit(3000, 4000, 512) == (384, 512)
+    assert fit(300, 400, 512) == (300, 400)
+    assert fit(300, 400, 512, upscale=True) == (384, 512)
+    assert fit(1, 2000, 64) == (1, 64)
+
+
+@HASTY
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 60))
+def test_resize_any_sizes(height: int, width: int, new_height: int, new_width: int) -> None:
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+    resized = resize(image, new_height, new_width)
+    assert resized.shape == (1, 3, new_height, new_width)
+    assert float(resized.min()) >= 0
+    assert float(resized.max()) <= 1
+    flat = resize(torch.full_like(image, 0.25), new_height, new_width, clamp=False)
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.25))
+    assert (resized is image) == ((height, width) == (new_height, new_width))
+
+
+def test_resize_is_antialiased_and_agrees_with_pillow() -> None:
+    stripes = (torch.arange(64) % 2).float().expand(1, 1, 64, 64)
+    assert float((resize(stripes, 16, 16)[..., 2:-2] - 0.5).abs().max()) < 0.02
+    noise = torch.rand(1, 1, 50, 70, generator=torch.Generator().manual_seed(1))
+    pillow = Image.fromarray(noise[0, 0].numpy()).resize((30, 20), Image.Resampling.BICUBIC)
+    ours = resize(noise, 20, 30, clamp=False)[0, 0].numpy()
+    np.testing.assert_allclose(ours, np.asarray(pillow), atol=1e-4)
+
+
+def test_resizing_does_not_let_hidden_colours_bleed() -> None:
+    alpha = torch.zeros(1, 1, 16, 16)
+    alpha[..., :8] = 1
+    shown = torch.full((1, 3, 16, 16), 0.5)
+    hidden = torch.where(alpha > 0, shown, 1.0)
+    picture = Picture(hidden, alpha).resized(5, 5)
+    torch.testing.assert_close(picture.rgb, torch.full((1, 3, 5, 5), 0.5))
+    assert picture.alpha is not None
+    assert picture.size == (5, 5)
+
+
+# --- transparency ---
+
+
+@HASTY
+@given(st.integers(1, 33), st.integers(1, 33), st.integers(0, 9), st.sampled_from([0.02, 0.5, 0.98]))
+def test_fill_transparent(height: int, width: int, seed: int, hidden: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rgb, other = torch.rand(2, 1, 3, height, width, generator=generator)
+    alpha = torch.rand(1, 1, height, width, generator=generator)
+    alpha = torch.where(torch.rand(alpha.shape, generator=generator) < hidden, 0.0, alpha)
+    filled = fill_transparent(rgb, alpha)
+    shown = (alpha > 0).expand_as(rgb)
+    assert torch.equal(filled[shown], rgb[shown])
+    assert torch.equal(filled, fill_transparent(torch.where(shown, rgb, other), alpha))
+    assert torch.equal(filled, fill_transparent(torch.where(shown, rgb, float("nan")), alpha))
+    if bool(shown.any()):  # between the extremes of what is seen
+        low, high = (rgb[shown].view(3, -1).min(1).values, rgb[shown].view(3, -1).max(1).values)
+        assert bool((filled.flatten(2)[0] >= low[:, None] - 1e-5).all())
+        assert bool((filled.flatten(2)[0] <= high[:, None] + 1e-5).all())
+    else:
+        assert bool((filled == 0.5).all())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (31, 64)])
+def test_fill_transparent_of_any_size(size: tuple[int, int]) -> None:
+    rgb, alpha = torch.rand(1, 3, *size), torch.zeros(1, 1, *size)
+    assert bool((fill_transparent(rgb, alpha) == 0.5).all())
+    alpha[..., 0, 0] = 1
+    torch.testing.assert_close(fill_transparent(rgb, alpha), rgb[..., :1, :1].expand_as(rgb))
+
+
+def test_fill_transparent_is_smooth_and_local() -> None:
+    alpha = torch.zeros(1, 1, 32, 64)
+    alpha[..., :8] = alpha[..., -8:] = 1
+    rgb = torch.zeros(1, 3, 32, 64)
+    rgb[..., -8:] = 1
+    filled = fill_transparent(rgb, alpha)
+    assert float(filled.diff(dim=3).abs().max()) < 0.3
+    assert float(filled[..., 12].mean()) < 0.3
+    assert float(filled[..., 51].mean()) > 0.7
+
+
+def test_opaque(tmp_path: Path) -> None:
+    plain = Picture(torch.rand(1, 3, 4, 4))
+    assert plain.opaque() is plain
+    assert plain.size == (4, 4)
+    shown = Picture(torch.ones(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), name="x").opaque()
+    assert shown.alpha is None
+    assert shown.name == "x"
+    assert bool((shown.rgb == 0.5).all())
+
+
+# --- colour ---
+
+
+def colours(seed: int, *, spread: float = 0.1, size: tuple[int, int] = (40, 50)) -> Tensor:
+    """Correlated noise around a colour, well inside the gamut."""
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    mixed = rng.uniform(-1, 1, (size[0] * size[1], 3)) * [1, 0.4, 0.2] @ rotation * spread
+    pixels = mixed + rng.uniform(0.4, 0.6, 3)
+    return torch.from_numpy(pixels.T.reshape(1, 3, *size).astype(np.float32))
+
+
+def statistics(image: Tensor) -> tuple[Array, Array]:
+    pixels = image[0].flatten(1).double().numpy()
+    return pixels.mean(1), np.cov(pixels, bias=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_match_color_gives_mean_and_covariance(seed: int) -> None:
+    style, content = colours(seed), colours(seed + 10, spread=0.04, size=(30, 20))
+    matched = match_color(style, content)
+    for actual, expected in zip(statistics(matched), statistics(content), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-4)
+    (style_mean, style_covariance), (content_mean, content_covariance) = statistics(style), statistics(content)
+
+    def power(matrix: Array, exponent: float) -> Array:
+        left, values, _ = np.linalg.svd(matrix)
+        return np.asarray(left * values**exponent @ left.T)
+
+    matrix = power(content_covariance, 0.5) @ power(style_covariance, -0.5)
+    pixels = style[0].flatten(1).double().numpy()
+    expected = (matrix @ (pixels - style_mean[:, None]) + content_mean[:, None]).clip(0, 1)
+    np.testing.assert_allclose(matched[0].flatten(1).numpy(), expected, atol=1e-5)
+
+
+def test_match_color_of_a_picture_with_itself() -> None:
+    image = colours(3)
+    torch.testing.assert_close(match_color(image, image), image, atol=1e-5, rtol=0)
+
+
+def test_match_color_of_degenerate_pictures() -> None:
+    grey = luminance(colours(1)).expand(1, 3, -1, -1).contiguous()
+    flat = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    dot = torch.tensor([0.9, 0.1, 0.3]).view(1, 3, 1, 1)
+    varied = colours(2)
+    for style in (grey, flat, dot, varied):
+        for content in (grey, flat, dot, varied):
+            matched = match_color(style, content)
+            assert matched.shape == style.shape
+            assert bool(torch.isfinite(matched).all())
+            torch.testing.assert_close(matched.mean((2, 3)), content.mean((2, 3)), atol=2e-3, rtol=0)
+    assert float(match_color(varied, grey).std(1).max()) < 0.01  # a grey content makes a grey style
+    noisy = grey + torch.randn(grey.shape, generator=torch.Generator().manual_seed(0)) / 2000
+    assert float(match_color(noisy, varied).std((2, 3)).max()) < 0.3  # the noise is not amplified
+
+
+def test_match_color_ignores_transparent_pixels() -> None:
+    style, content = colours(1), colours(2)
+    alpha = torch.ones(1, 1, 40, 50)
+    alpha[..., 25:] = 0
+    disturbed = torch.where(alpha > 0, content, 1.0)
+    expected = match_color(style, content[..., :25])
+    torch.testing.assert_close(match_color(style, disturbed, content_alpha=alpha), expected)
+    half = match_color(torch.where(alpha > 0, style, 0.0), content, style_alpha=alpha)[..., :25]
+    torch.testing.assert_close(half, match_color(style[..., :25], content))
+    nothing = match_color(style, content, content_alpha=torch.zeros_like(alpha))
+    assert bool(torch.isfinite(nothing).all())
+
+
+def test_match_luminance() -> None:
+    style, content = luminance(colours(1)), luminance(colours(2, spread=0.05))
+    matched = match_luminance(style, content)
+    assert float(matched.mean()) == pytest.approx(float(content.mean()), abs=1e-4)
+    assert float(matched.std(correction=0)) == pytest.approx(float(content.std(correction=0)), abs=1e-4)
+    flat = torch.full((1, 1, 4, 4), 0.3)
+    torch.testing.assert_close(match_luminance(flat, content), content.mean().expand(1, 1, 4, 4))
+    torch.testing.assert_close(match_luminance(style, flat), torch.full_like(style, 0.3))
+
+
+def test_luminance_of_known_colours() -> None:
+    primaries = torch.eye(3).view(1, 3, 1, 3)
+    torch.testing.assert_close(luminance(primaries).flatten(), torch.tensor([0.299, 0.587, 0.114]))
+
+
+@HASTY
+@given(st.integers(0, 1000))
+def test_luminance_and_chroma(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rgb, painted = torch.rand(2, 1, 3, 6, 7, generator=generator)
+    torch.testing.assert_close(with_chroma(luminance(rgb), rgb), rgb, atol=1e-5, rtol=0)
+    y = luminance(painted)
+    result = with_chroma(y, rgb)
+    assert float(result.min()) >= 0
+    assert float(result.max()) <= 1
+    torch.testing.assert_close(luminance(result), y, atol=1e-5, rtol=0)
+    chroma, wanted = result - luminance(result), rgb - luminance(rgb)  # the same hue, perhaps paler
+    gain = (chroma * wanted).sum(1) / (wanted * wanted).sum(1)
+    torch.testing.assert_close(chroma, gain[:, None] * wanted, atol=1e-4, rtol=0)
+    assert float(gain.max()) <= 1 + 1e-4
+
+
+def test_chroma_of_black_white_and_grey() -> None:
+    rgb = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    for y in (0.0, 1.0):
+        assert bool((with_chroma(torch.full((1, 1, 1, 1), y), rgb) == y).all())
+    grey = torch.full((1, 3, 1, 1), 0.7)
+    torch.testing.assert_close(with_chroma(torch.full((1, 1, 1, 1), 0.4), grey), torch.full((1, 3, 1, 1), 0.4))

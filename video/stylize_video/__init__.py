@@ -1,0 +1,1 @@
+"""Clips, as a plugin of stylize. In preparation: it registers nothing yet."""
