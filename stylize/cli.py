@@ -308,6 +308,10 @@ def _where(name: str) -> str:
     place = found.find(name)
     if place.path is None:
         return f"not here; `stylize weights fetch {name}` downloads {found.DOWNLOAD_SIZES[name]} and keeps the features"
+    try:
+        found.read(place.path, name)
+    except StylizeError as error:
+        return f"not usable: {error}"
     return f"{place.path} ({place.origin}, {place.path.stat().st_size / 1e6:.0f} MB)"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +51,15 @@ class Step:
     seconds: float
 
 
+class Report(NamedTuple):
+    """What the optimizer tells of one step; ``values`` has the total first."""
+
+    number: int
+    retries: int
+    finite: bool
+    values: list[float]
+
+
 Observer = Callable[[Step], object]
 Terms = Callable[["Scale"], Sequence[Term]]
 
@@ -86,7 +97,7 @@ class Engine:
         for layer in sorted(wanted):
             if layer not in spec.layers:
                 raise SettingsError(f"unknown layer {layer!r}; {spec.name} has {', '.join(spec.layers)}")
-        self._place = Place(self.device, dtype, settings.pooling)
+        self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
         self._build = spec.load(None if weights is None else Path(weights), progress)
         self.encoder: Encoder = self._build(wanted, self._place)
 
@@ -114,32 +125,47 @@ class Engine:
             stop: asked after every step; True ends with the best picture so far.
 
         Raises:
-            OptimizationError: NaN or inf that smaller steps could not avoid.
+            OptimizationError: NaN or inf that smaller steps could not avoid, or too little memory.
         """
         image, begun = start.to(self.device), time.perf_counter()
         for index, scale in enumerate(scales, 1):
-            image = resize(image, scale.height, scale.width)
-            active = [term for term in terms(scale) if term.weight]
-            optimizer = self.optimizer(active, image)
-            totals: list[float] = []
-            for number, retries, finite, values in self._reports(optimizer, scale.steps):
-                if (not finite and retries > GIVE_UP) or not torch.isfinite(torch.tensor(values[0])):
-                    raise OptimizationError(
-                        f"the optimisation left the finite numbers at {scale.width}x{scale.height}, step {number}; "
-                        "try a smaller style or content weight, or --precision float32"
-                    )
-                totals.append(values[0])
+
+            def observe(report: Report, names: Sequence[str], place: tuple[int, Scale] = (index, scale)) -> None:
                 if on_step is not None:
-                    named = {term.name: value for term, value in zip(active, values[1:], strict=True)}
-                    seconds = time.perf_counter() - begun
-                    sizes = (scale.height, scale.width, number, scale.steps)
-                    on_step(Step(index, len(scales), *sizes, values[0], named, retries, finite, seconds))
-                if retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
-                    break
-            image = optimizer.image.clamp(0, 1)
+                    on_step(_step(report, names, *place, len(scales), time.perf_counter() - begun))
+
+            with _memory(scale):
+                image = resize(image, scale.height, scale.width)
+                image = self._optimize_scale(image, scale, terms(scale), observe, stop)
             if stop is not None and stop():
                 break
         return resize(image, scales[-1].height, scales[-1].width).cpu()
+
+    def _optimize_scale(
+        self,
+        image: Tensor,
+        scale: Scale,
+        terms: Sequence[Term],
+        observe: Callable[[Report, Sequence[str]], None],
+        stop: Callable[[], bool] | None,
+    ) -> Tensor:
+        active = [term for term in terms if term.weight]
+        for term in active:
+            if missing := set(term.layers) - self.encoder.layers:
+                raise SettingsError(f"term {term.name} needs {', '.join(sorted(missing))}, which no setting asks for")
+        optimizer = self.optimizer(active, image)
+        totals: list[float] = []
+        for report in self._reports(optimizer, scale.steps):
+            if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
+                raise OptimizationError(
+                    f"the optimisation left the finite numbers at {scale.width}x{scale.height}, step {report.number}; "
+                    "try a smaller style or content weight, or --precision float32"
+                )
+            totals.append(report.values[0])
+            observe(report, [term.name for term in active])
+            if report.retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
+                break
+        return optimizer.image.clamp(0, 1)
 
     def optimizer(self, terms: Sequence[Term], image: Tensor) -> Optimizer:
         """The optimizer of the settings over these terms, from an image (1, C, H, W)."""
@@ -161,16 +187,16 @@ class Engine:
         return evaluate
 
     @staticmethod
-    def _reports(optimizer: Optimizer, steps: int) -> Iterator[tuple[int, int, bool, list[float]]]:
-        """(number, retries, finite, values) of each step; on CUDA one step late, so that the host never waits."""
+    def _reports(optimizer: Optimizer, steps: int) -> Iterator[Report]:
+        """The report of each step; on CUDA one step late, so that the host never waits."""
         pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
-        def read() -> tuple[int, int, bool, list[float]]:
+        def read() -> Report:
             number, report, event = pending.popleft()
             if event is not None:
                 event.synchronize()
             retries, finite, *values = report.tolist()
-            return number, int(retries), bool(finite), values
+            return Report(number, int(retries), bool(finite), values)
 
         for number in range(1, steps + 1):
             optimizer.step()
@@ -187,7 +213,35 @@ class Engine:
 
     def _settled(self, totals: Sequence[float]) -> bool:
         """Whether the last ten steps together improved by less than the tolerance, relative to the loss."""
-        if len(totals) <= WINDOW:
+        if not self.settings.tolerance or len(totals) <= WINDOW:
             return False
         before, now = totals[-1 - WINDOW], totals[-1]
         return before - now < self.settings.tolerance * abs(before)
+
+
+def _step(report: Report, names: Sequence[str], index: int, scale: Scale, scales: int, seconds: float) -> Step:
+    return Step(
+        scale=index,
+        scales=scales,
+        height=scale.height,
+        width=scale.width,
+        number=report.number,
+        steps=scale.steps,
+        total=report.values[0],
+        terms=dict(zip(names, report.values[1:], strict=True)),
+        retries=report.retries,
+        finite=report.finite,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _memory(scale: Scale) -> Iterator[None]:
+    """Turn what torch raises for too little memory, which is no class of its own on the CPU, into one line."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
+            message = f"not enough memory for {scale.width}x{scale.height}; use a smaller --size"
+            raise OptimizationError(message) from error
+        raise

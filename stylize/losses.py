@@ -265,8 +265,8 @@ def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tenso
 def content(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tensor | None = None) -> Tensor:
     """|F - P|^2 / energy over features and target (1, C, H, W).
 
-    ``energy`` = |P|^2 makes it relative; 2 makes it the paper's (Gatys et al. 2016, eq. 1). With position weights
-    the squares are weighted by H*W*weight.
+    ``energy`` = |P|^2 makes it relative; 2 makes it half the sum of squares (Gatys et al. 2016, eq. 1). With position
+    weights the squares are weighted by H*W*weight.
     """
     squared = (features.float() - target).square()
     if weight is not None:

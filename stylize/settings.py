@@ -82,7 +82,7 @@ class Settings:
         (60, 40, 40), "gradient steps per scale, coarse to fine; the last repeats", low=1, high=100000
     )
     content_weight: float = _knob(
-        0.07, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
+        0.075, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7")
     tv_weight: float = _knob(0.0, "smoothness (total variation)", low=0, high=1e6, source="Rudin, Osher, Fatemi 1992")
@@ -97,14 +97,14 @@ class Settings:
     )
     normalize: str = _knob(
         "target",
-        "units of the losses: relative to their targets, or as in the paper (eq. 1 and 4, unit mean activation)",
+        "units of the losses: relative to their targets, or the sums of the paper (eq. 1 and 4)",
         choices=("target", "paper"),
     )
     optimizer: str = _knob("lbfgs", "optimizer", choices=("lbfgs", "adam"), source="Nocedal 1980; Kingma, Ba 2015")
     history: int = _knob(20, "curvature pairs L-BFGS keeps", low=1, high=200)
     learning_rate: float = _knob(0.02, "step of Adam", low=0, above=True, high=1)
     tolerance: float = _knob(
-        0.0, "stop a scale when ten steps improve the loss by less than this fraction", low=0, high=1
+        1e-3, "stop a scale when ten steps improve the loss by less than this fraction; 0: never", low=0, high=1
     )
     pooling: str = _knob("max", "pooling of the encoder", choices=("max", "average"), source=f"{GATYS}, sect. 2")
     init: str = _knob("content", "where the optimisation starts: content, noise, style, or the path of a picture")
@@ -253,6 +253,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "content_weight": 1e-3,
             "style_weight": 1.0,
             "history": 100,
+            "tolerance": 0.0,
         },
     ),
 }

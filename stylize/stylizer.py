@@ -24,9 +24,10 @@ from stylize.pyramid import Scale, pyramid
 from stylize.settings import INITS, Settings
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
+PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
 LayerLoss = Callable[[Tensor, Tensor | None], Tensor]  # (features, position weights) -> scalar
 
-RECONSTRUCTION = Settings(size=256, steps=(300,), tolerance=1e-3)  # where reconstruct() starts from
+RECONSTRUCTION = Settings(size=256, steps=(300,))  # where reconstruct() starts from
 
 
 class Stylizer:
@@ -72,6 +73,8 @@ class Stylizer:
         )
         if settings.content_weight:
             layers.add(settings.content_layer)
+        if settings.normalize == "paper":
+            layers.add("relu1_1")
         self.engine = Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)
         self._target = StyleTarget(self.styles, self.engine)
 
@@ -240,8 +243,7 @@ class StyleTarget:
             target = grams.sum(0)
             energy = target.square().sum().clamp_min(1e-12)
             if settings.normalize == "paper":
-                unit = torch.stack([features.float().mean() for features, _ in pairs]).mean().clamp_min(1e-12)
-                energy = 4 * len(target) ** 2 * unit**4
+                energy = 4 * len(target) ** 2 / _paper_scale(found[0][0]) ** 4
             made[layer] = partial(_gram, target=target, energy=energy)
         return made
 
@@ -259,15 +261,24 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: _Pos
     if not settings.content_weight:
         return Term("content", 0.0, lambda image, _: image.sum() * 0)
     layer = settings.content_layer
-    target = engine.encode(photo.expand(-1, 3, -1, -1))[layer]
+    features = engine.encode(photo.expand(-1, 3, -1, -1))
+    target = features[layer]
     energy = target.float().square().sum().clamp_min(1e-12)
     if settings.normalize == "paper":
-        energy = 2 * target.float().mean().clamp_min(1e-12).square()
+        energy = 2 / _paper_scale(features) ** 2
 
     def distance(image: Tensor, features: Features) -> Tensor:
         return losses.content(features[layer], target, energy, places.at(features[layer]))
 
     return Term("content", settings.content_weight, distance, (layer,))
+
+
+def _paper_scale(features: Features) -> Tensor:
+    """What brings activations to the size they have in the paper's network, which counts pixels from 0 to 255.
+
+    Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only.
+    """
+    return PAPER_ACTIVATION / features["relu1_1"].float().mean().clamp_min(1e-12)
 
 
 class _Positions:

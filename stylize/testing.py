@@ -23,7 +23,7 @@ def tiny_encoder(name: str = "tiny", seed: int = 0) -> EncoderSpec:
         tensors = random_weights(TINY_WIDTHS, seed)
 
         def build(layers: Iterable[str], place: Place) -> Encoder:
-            return VGG(tensors, TINY_WIDTHS, layers, pooling=place.pooling, device=place.device, dtype=place.dtype)
+            return VGG(tensors, TINY_WIDTHS, layers, place)
 
         return build
 
@@ -31,7 +31,7 @@ def tiny_encoder(name: str = "tiny", seed: int = 0) -> EncoderSpec:
 
 
 def random_weights(widths: Iterable[int | None], seed: int = 0) -> dict[str, Tensor]:
-    """Weights of a VGG with these widths, torchvision keys, that keep activations at the same scale (He et al. 2015)."""
+    """Weights with torchvision keys of a VGG with these widths, scaled to keep activations alike (He et al. 2015)."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Fixtures: the tiny encoder, pictures, and the real command line with a third-party plugin that brings that encoder."""
+"""Fixtures: the tiny encoder, pictures, and the real command line with a plugin that brings that encoder."""
 
 from __future__ import annotations
 

@@ -36,11 +36,12 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how an encoder computes."""
+    """Where and how an encoder computes; ``rescale`` asks it to make up for what average pooling takes away."""
 
     device: torch.device
     dtype: torch.dtype
     pooling: str = "max"
+    rescale: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _vgg(name: str) -> EncoderSpec:
         tensors, _ = weights.load(name, file, progress=progress)
 
         def build(layers: Iterable[str], place: Place) -> Encoder:
-            return VGG(tensors, widths, layers, pooling=place.pooling, device=place.device, dtype=place.dtype)
+            return VGG(tensors, widths, layers, place)
 
         return build
 

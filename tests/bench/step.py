@@ -56,7 +56,7 @@ def step(tensors: dict[str, torch.Tensor], image: torch.Tensor, style: torch.Ten
     widths = weights.ARCHITECTURES["vgg19"]
 
     def build(layers: object, place: Place) -> VGG:
-        return VGG(tensors, widths, layers, device=place.device, dtype=place.dtype)  # type: ignore[arg-type]
+        return VGG(tensors, widths, layers, place)  # type: ignore[arg-type]
 
     spec = EncoderSpec("vgg19", layer_names(widths), lambda file, progress: build)
     settings = Settings(style_loss=loss, device=str(image.device), scales=1, steps=(1,))
