@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 import typing
@@ -18,7 +17,7 @@ from click_default_group import DefaultGroup
 
 from stylize import __version__
 from stylize.errors import SettingsError, StylizeError
-from stylize.settings import PRESETS, Settings, knob_of, preset, type_of
+from stylize.settings import INITS, PRESETS, Settings, knob_of, preset, type_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from stylize.display import Display
     from stylize.host import Host
     from stylize.images import Picture
+    from stylize.jobs import Job
 
 INTERRUPTED = 130
 
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
         code = cli.main(args=arguments, prog_name="stylize", standalone_mode=False)
     except StylizeError as error:
         code = _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = error.exit_code
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
-        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -169,14 +169,15 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     settings = _settings(options)
     host = _host()
     with _display(options) as display:
-        job = _open(host, content, options)
+        keep = (*styles, *([] if settings.init in INITS else [Path(settings.init)]))
+        job = _open(host, content, options, keep)
         stylizer = Stylizer(styles, settings, **_encoder_options(host, options, display))
         display.notes(style.notes for style in stylizer.styles)
         with _interruptible(display) as stop:
 
             def on_step(frame: jobs.Frame, step: Any) -> None:
                 display.step(step)
-                host.hook.stylize_step(frame=frame, step=step)
+                host.call("stylize_step", frame=frame, step=step)
 
             target = jobs.run(
                 job, stylizer, on_step=on_step, stop=stop, on_frame=lambda f: display.notes([f.image.notes])
@@ -196,7 +197,7 @@ def texture(styles: tuple[Path, ...], **options: Any) -> int:
     """
     from stylize import stylizer
 
-    settings = _settings(options)
+    settings = _settings(options, stylizer.TEXTURE)
     return _reconstruct(stylizer.texture, styles, styles, "texture", settings, options)
 
 
@@ -372,16 +373,16 @@ def _host() -> Host:
     return host
 
 
-def _open(host: Host, content: Path, options: dict[str, Any]) -> Any:
-    saving = {name: options[name] for name in ("bits", "quality")}
-    job = host.hook.stylize_open(source=content, target=options["output"], options=saving)
+def _open(host: Host, content: Path, options: dict[str, Any], keep: Sequence[Path]) -> Job:
+    given = {"bits": options["bits"], "quality": options["quality"], "keep": keep}
+    job: Job | None = host.call("stylize_open", source=content, target=options["output"], options=given)
     if job is None:
         raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
     return job
 
 
 def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> dict[str, Any]:
-    specs = [spec for made in reversed(host.hook.stylize_encoders()) for spec in made]
+    specs = [spec for made in reversed(host.call("stylize_encoders")) for spec in made]
     return {"encoders": specs, "weights": options["weights"], "progress": display.download}
 
 
@@ -403,7 +404,7 @@ def _interruptible(display: Display) -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        display.notes([("stopping; press Ctrl-C again to drop the picture",)])
+        display.stopping()
 
     before = signal.signal(signal.SIGINT, on_signal)
     try:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import click
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from stylize.engine import Step
+
+
+STOPPING = "stopping after this step; press Ctrl-C again to drop the picture"
 
 
 class Quiet:
@@ -39,6 +45,9 @@ class Quiet:
     def notes(self, groups: Iterable[Iterable[str]]) -> None:
         """Remarks to the user."""
 
+    def stopping(self) -> None:
+        """Ctrl-C was pressed. Called in a signal handler, perhaps amid a print: it must not use the same stream."""
+
     def written(self, path: Path | None) -> None:
         """The result has its final name."""
 
@@ -49,10 +58,19 @@ Display = Quiet
 class Json(Quiet):
     """One JSON object per line and event on standard output."""
 
+    def __init__(self) -> None:
+        self._stopping = False
+
     def _print(self, event: str, **values: Any) -> None:
         print(json.dumps({"event": event, **values}), flush=True)
 
+    def stopping(self) -> None:
+        self._stopping = True
+
     def step(self, step: Step, label: str = "") -> None:
+        if self._stopping:
+            self._stopping = False
+            self.notes([(STOPPING,)])
         cell = {"label": label.strip()} if label else {}
         self._print("step", **cell, **dataclasses.asdict(step))
 
@@ -131,7 +149,10 @@ class Live(Quiet):
         for note in (note for group in groups for note in group):
             self._console.print(f"note: {note}", markup=False)
 
+    def stopping(self) -> None:
+        os.write(2, f"\n{STOPPING}\n".encode())
+
     def written(self, path: Path | None) -> None:
         self.close()
         if path is not None:
-            print(path)
+            click.echo(os.fsencode(path))  # as it is, whatever its encoding

@@ -11,6 +11,7 @@ import torch
 from stylize import images
 from stylize.encoders import EncoderSpec, Progress
 from stylize.engine import Step
+from stylize.errors import SettingsError
 from stylize.images import Picture
 from stylize.settings import Settings
 from stylize.stylizer import Source, Stylizer, as_picture
@@ -40,7 +41,11 @@ def grid(
     When ``stop`` becomes True the cells not begun stay empty.
     """
     settings, photo = settings or Settings(), as_picture(content)
+    if not content_weights:
+        raise SettingsError("content_weights is empty; give at least one")
     layers = [(layer, weight) for layer, weight in settings.style_layers.items() if weight]
+    if not layers:
+        raise SettingsError("style_layers is empty or all zero; give at least one layer a positive weight")
     rows: list[list[Picture]] = []
     height, width = images.fit(*photo.size, settings.size, upscale=settings.upscale)
     empty = Picture(torch.ones(1, 3, height, width))
@@ -65,6 +70,8 @@ def _compose(rows: Sequence[Sequence[Picture]], names: Sequence[str], headings: 
 
     height, width = rows[0][0].size
     text = max(11, round(max(height, width) / 16))
+    longest = max(ImageFont.load_default(text).getlength(heading) for heading in headings)
+    text = max(6, round(text * min(1, (width - MARGIN) / longest)))
     font = ImageFont.load_default(text)
     left = round(max(font.getlength(name) for name in names)) + 2 * MARGIN
     top = 2 * MARGIN + text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import Distribution, distributions
+from typing import Any
 
 import pluggy
 
 from stylize import hookspecs
-from stylize.errors import PluginError
+from stylize.errors import PluginError, StylizeError
 
 GROUP = "stylize"
 BUILTIN = ("stylize.builtin",)
@@ -26,6 +27,9 @@ class Host(pluggy.PluginManager):
     def load(self, name: str, distribution: Distribution, target: str) -> None:
         """Register one entry point; what it raises becomes a problem that names it."""
         label = f"plugin {name} ({distribution.name} {distribution.version})"
+        if self.has_plugin(name):
+            self.problems.append(f"{label} left out: another plugin has that name")
+            return
         try:
             module, _, attribute = target.partition(":")
             plugin: object = import_module(module)
@@ -33,10 +37,23 @@ class Host(pluggy.PluginManager):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
             self.check_pending()
-        except Exception as error:  # whatever a stranger's plugin raises, the host goes on
+        except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the host goes on
             if self.has_plugin(name):
                 self.unregister(name=name)
-            self.problems.append(f"{label} left out: {type(error).__name__}: {error}")
+            self.problems.append(f"{label} left out: {type(error).__name__}: {' '.join(str(error).split())}")
+
+    def call(self, hook: str, **arguments: object) -> Any:
+        """Call a hook; what a plugin raises, unless it is an error for the user, becomes one.
+
+        Raises:
+            PluginError: names the hook.
+        """
+        try:
+            return getattr(self.hook, hook)(**arguments)
+        except StylizeError:
+            raise
+        except Exception as error:
+            raise PluginError(f"a plugin failed in {hook}: {type(error).__name__}: {error}") from error
 
 
 def plugin_manager() -> Host:
@@ -45,7 +62,8 @@ def plugin_manager() -> Host:
     host.add_hookspecs(hookspecs)
     for module in BUILTIN:
         host.register(import_module(module), module)
-    for distribution in distributions():
+    first = {distribution.name: distribution for distribution in reversed([*distributions()])}  # a path may stand twice
+    for distribution in first.values():
         for entry in distribution.entry_points:
             if entry.group == GROUP:
                 host.load(entry.name, distribution, entry.value)

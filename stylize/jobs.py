@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -40,19 +40,27 @@ class Job(Protocol):
 
 
 class ImageJob:
-    """One picture file to another.
+    """One picture file to another; ``keep`` are other files of the run that must not be written over.
 
     Raises:
-        ImageError: the source cannot be read, or the target cannot be written or is the source.
+        ImageError: the source cannot be read, or the target cannot be written or is a source.
     """
 
-    def __init__(self, source: Path, target: Path | None, *, bits: int = 8, quality: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Path,
+        target: Path | None,
+        *,
+        bits: int = 8,
+        quality: int | None = None,
+        keep: Sequence[Path] = (),
+    ) -> None:
         from stylize import images
 
         self.image = images.load(source)
         self.target = target if target is not None else Path(f"{source.stem}-stylized.png")
-        check_distinct(self.target, source)
-        images.check_target(self.target, bits=bits)
+        check_distinct(self.target, source, *keep)
+        images.check_target(self.target, bits=bits, quality=quality)
         self._options = {"bits": bits, "quality": quality}
 
     def frames(self) -> Iterator[Frame]:

@@ -73,7 +73,9 @@ def _gram_matrix(x: Tensor, weight: Tensor | None) -> Tensor:
 
 def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     mean = x.mean(0) if weight is None else weight @ x
-    return mean, _gram_matrix(x, weight).addr_(mean, mean, alpha=-1)
+    if weight is None and x.device.type == "cpu":  # a pass over x less; the root there stands what rounding leaves
+        return mean, _gram_matrix(x, weight).addr_(mean, mean, alpha=-1)
+    return mean, _gram_matrix(x - mean, weight)
 
 
 class _Known(torch.autograd.Function):
@@ -87,7 +89,9 @@ class _Known(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         # written into a tensor of its own, not returned as a view: autograd adds into it in place
-        gradient = torch.empty_like(ctx.like, dtype=torch.float32)
+        last = ctx.like.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        gradient = torch.empty_like(ctx.like, dtype=torch.float32, memory_format=layout)
         ctx.pull(outer, gradient[0].flatten(1).T)
         return gradient.to(ctx.like.dtype), None, None
 
@@ -198,10 +202,14 @@ def _root(matrix: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _root_newton_schulz(matrix: Tensor, floor: Tensor, iterations: int = 24) -> tuple[Tensor, Tensor]:
-    """The same by products alone (Higham 2008, eq. 6.35), for devices on which eigenvalues are slow."""
+    """The same by products alone (Higham 2008, eq. 6.35), for devices on which eigenvalues are slow.
+
+    Zeros of M are eigenvalues of either sign after rounding, and negative ones would diverge: they are lifted by a
+    millionth of its norm.
+    """
     size = matrix.shape[0]
     eye = torch.eye(size, device=matrix.device, dtype=matrix.dtype)
-    matrix = matrix + floor * eye
+    matrix = matrix + (floor + 1e-6 * torch.linalg.matrix_norm(matrix)) * eye
     norm = torch.linalg.matrix_norm(matrix)
     y, z = matrix / norm, eye
     for _ in range(iterations):

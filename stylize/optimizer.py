@@ -16,6 +16,7 @@ from torch import Tensor
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 FIRST_MOVE = 0.02  # root mean square change of a pixel in the first step, before any curvature is known
+LONGEST_MOVE = 0.5  # the same for any step: beyond it the curvature found so far says nothing
 WORSE = 1e-3  # relative increase of the loss that still counts as a good step
 MIN_COSINE = 1e-6  # curvature check: s'y above this fraction of |s||y|
 RESET_AFTER = 3  # failed trials before the curvature history is dropped
@@ -56,8 +57,9 @@ class LBFGS(Optimizer):
 
         H g = gamma g + S' a + gamma Y' b,   b = -R^-1 S g,   a = R^-T ((D + gamma Y Y') R^-1 S g - gamma Y g)
 
-    Pairs without positive curvature are not stored. A trial that made things worse is backtracked: a quarter of the
-    step from the last good picture; after three the history is dropped and steepest descent begins anew.
+    Pairs without positive curvature are not stored, and no step is longer than :data:`LONGEST_MOVE`. A trial that made
+    things worse is backtracked: a quarter of the step from the last good picture; after three the history is dropped
+    and steepest descent begins anew.
 
     Args:
         evaluate: picture -> (values with the total first, gradient).
@@ -123,7 +125,7 @@ class LBFGS(Optimizer):
         self._stored = self._stored + keep.long()
 
     def _newton(self) -> Tensor:
-        """-H g."""
+        """-H g, no longer than the longest move."""
         size, small = len(self._slots), self._sy.dtype
         order = (self._slots + self._stored) % size  # slots, oldest first
         age = size - self._slots  # of the pair in order[i], newest 1
@@ -142,7 +144,8 @@ class LBFGS(Optimizer):
         a = torch.where(known, a, 0.0)[back].to(gradient.dtype)
         b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(gradient.dtype)
         direction = self._gamma.to(gradient.dtype) * gradient + a @ self._s + b @ self._y
-        return -direction.view_as(self.image)
+        rms = direction.square().mean().sqrt()
+        return direction.view_as(self.image) * -(LONGEST_MOVE / rms.clamp_min(LONGEST_MOVE))
 
 
 class Adam(Optimizer):

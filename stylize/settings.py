@@ -51,9 +51,10 @@ class Knob:
                 continue
             assert isinstance(number, (int, float))
             low = number > self.low if self.above else number >= self.low
-            if not (math.isfinite(number) and low and (self.high is None or number <= self.high)):
+            if not (low and (number <= self.high if self.high is not None else number < math.inf)):  # NaN is neither
                 unit = f" {self.unit}" if self.unit else ""
-                raise SettingsError(f"{name} is {number:g}; it must be {self.range}{unit}")
+                shown = f"{number:g}" if isinstance(number, float) else f"{number}"
+                raise SettingsError(f"{name} is {shown}; it must be {self.range}{unit}")
 
 
 GATYS = "Gatys, Ecker, Bethge 2016"
@@ -148,14 +149,14 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a TOML file; fields that are None are left out."""
         pairs = ((spec.name, getattr(self, spec.name)) for spec in dataclasses.fields(self))
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None}
+        return {name: _plain(value) for name, value in pairs if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], base: Settings | None = None) -> Settings:
         """Settings from plain values over ``base``; ``preset`` names a preset to start from instead."""
         values = dict(values)
         if "preset" in values:
-            base = preset(values.pop("preset"))
+            base = preset(str(values.pop("preset")))
         return (base or cls()).replace(**values)
 
     @classmethod
@@ -200,6 +201,10 @@ def type_of(name: str) -> Any:
     return _TYPES[name]
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, dict) else value
+
+
 def _known(names: Mapping[str, Any]) -> None:
     for name in names:
         if name not in Settings.__dataclass_fields__:
@@ -227,7 +232,7 @@ def _coerce(name: str, value: object) -> object:
 
 def _scalar(name: str, value: object, kind: type) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else math.inf * (1 if value > 0 else -1)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

@@ -28,6 +28,8 @@ PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photograp
 LayerLoss = Callable[[Tensor, Tensor | None], Tensor]  # (features, position weights) -> scalar
 
 RECONSTRUCTION = Settings(size=256, steps=(300,))  # where reconstruct() starts from
+# and texture(): started below 128 px, the layout of the style would come along
+TEXTURE = Settings(min_size=128, steps=(100, 60))
 
 
 class Stylizer:
@@ -162,7 +164,7 @@ def texture(
 
     The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
     """
-    settings = (settings or Settings()).replace(content_weight=0.0, init="noise", preserve_color="none")
+    settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
     stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
     height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
     blank = noise((height, width), settings)
@@ -304,6 +306,8 @@ def as_picture(source: Source) -> Picture:
     if isinstance(source, Tensor):
         if source.dim() != 4 or source.shape[:2] != (1, 3) or not source.numel():
             raise SettingsError(f"a picture must be a tensor (1, 3, H, W), not {tuple(source.shape)}")
+        if not torch.isfinite(source).all():
+            raise SettingsError("a picture holds NaN or infinity")
         return Picture(source.detach().float().cpu().clamp(0, 1))
     return images.load(source)
 

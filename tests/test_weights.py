@@ -484,7 +484,7 @@ def test_an_interrupted_transfer_is_resumed(server: Server, cache: Path) -> None
 def test_it_is_resumed_by_a_later_call(server: Server, cache: Path) -> None:
     size = len(server.content)
     server.cuts = [1000, 2000, 3000]
-    fetch_fails(server, f"^{server.url}: connection lost after 6000 of {size} bytes; ")
+    fetch_fails(server, f"^cannot get the tiny weights from {server.url}: connection lost after 6000 of {size} bytes; ")
     assert [part.stat().st_size for part in parts(cache)] == [6000]
     weights.fetch("tiny", source=server.url)
     assert server.ranges == [None, "bytes=1000-", "bytes=3000-", "bytes=6000-"]
@@ -542,7 +542,8 @@ def test_a_server_that_tells_no_length(server: Server, cache: Path) -> None:
 def test_a_wrong_hash_is_deleted(server: Server, cache: Path) -> None:
     server.name = "tiny-0123abcd.pth"
     digest = hashlib.sha256(server.content).hexdigest()[:8]
-    fetch_fails(server, f"^{server.url}: its SHA-256 begins with {digest}, not 0123abcd; deleted, try again; ")
+    told = f"its SHA-256 begins with {digest}, not 0123abcd; deleted, try again; "
+    fetch_fails(server, f"^cannot get the tiny weights from {server.url}: {told}")
     assert parts(cache) == []
 
 
@@ -560,13 +561,13 @@ def test_a_name_without_hash_is_never_resumed_later(server: Server, cache: Path)
 def test_a_download_of_something_else(server: Server, cache: Path) -> None:
     server.name = "weights.pth"
     server.content = save(tensors("other"))
-    fetch_fails(server, f"^{server.url}: holds weights of other, not tiny; ")
+    fetch_fails(server, f"^cannot get the tiny weights from {server.url}: holds weights of other, not tiny; ")
     assert parts(cache) == []
 
 
 def test_errors_of_the_server(server: Server, cache: Path) -> None:
     server.statuses = [404]
-    fetch_fails(server, f"^{server.url}: HTTP 404 Not Found; ")
+    fetch_fails(server, f"^cannot get the tiny weights from {server.url}: HTTP 404 Not Found; ")
     assert len(server.ranges) == 1  # asking again would not help
     server.statuses = [503, 429]
     weights.fetch("tiny", source=server.url)
@@ -576,7 +577,7 @@ def test_errors_of_the_server(server: Server, cache: Path) -> None:
 def test_no_server(server: Server, cache: Path) -> None:
     with Server(b"") as closed:
         pass
-    fetch_fails(server, f"^{closed.url}: Connection refused; ", source=closed.url)
+    fetch_fails(server, f"^cannot get the tiny weights from {closed.url}: Connection refused; ", source=closed.url)
     fetch_fails(server, "http://127.0.0.1:port/w.pth: ", source="http://127.0.0.1:port/w.pth")
     fetch_fails(server, "/grün.pth: ", source=server.url.replace(server.name, "grün.pth"))
 

@@ -6,6 +6,7 @@ Importing this package is cheap; torch comes with :func:`EncoderSpec.build`.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,18 +115,15 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         mps = platform.system() == "Darwin" and torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise DeviceError(f"device {name} is not there ({found} CUDA devices found); use --device cpu or auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device mps is not there; use --device cpu or auto")
-    if device.type not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name, re.ASCII):
         raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
-    return device
+    kind, _, index = name.partition(":")
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= found:
+        raise DeviceError(f"device {name} is not there ({found} CUDA devices found); use --device cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device mps is not there; use --device cpu or auto")
+    return torch.device(name)
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -310,7 +310,7 @@ def _fetch(name: str, address: str, target: Path, progress: Progress | None) -> 
     except WeightsError as error:
         if not isinstance(error, _TransferError):
             part.unlink(missing_ok=True)
-        raise WeightsError(f"{shown}: {error}; {ADVICE}") from error
+        raise WeightsError(f"cannot get the {name} weights from {shown}: {error}; {ADVICE}") from error
     unfinished = target.with_suffix(".tmp")
     unfinished.write_bytes(save(weights, {"origin": shown, "sha256": digest, "architecture": name}))
     unfinished.replace(target)

@@ -1,0 +1,290 @@
+"""What every encoder keeps to, the VGG against plain torch, and the choice of encoder, device and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylize.encoders import Encoder, EncoderSpec, Place, builtin, choose, layer_names, resolve_device, resolve_dtype
+from stylize.encoders.vgg import AVERAGE_POOLING_SCALES, VGG
+from stylize.errors import DeviceError, SettingsError
+from stylize.testing import TINY_WIDTHS, random_weights, tiny_encoder
+
+SIZES = [(1, 1), (1, 37), (15, 16), (33, 47)]
+LAYERS = layer_names(TINY_WIDTHS)
+sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+poolings = pytest.mark.parametrize("pooling", ["max", "average"])
+
+
+def photo(size: tuple[int, int], seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+# --- the contract, for every encoder ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["max", "average"])
+def place(request: pytest.FixtureRequest, device: str) -> Place:
+    return Place(torch.device(device), torch.float32, request.param)
+
+
+@pytest.fixture(params=[tiny_encoder()], ids=lambda spec: spec.name)
+def spec(request: pytest.FixtureRequest) -> EncoderSpec:
+    found: EncoderSpec = request.param
+    return found
+
+
+def build(spec: EncoderSpec, layers: tuple[str, ...], place: Place) -> Encoder:
+    return spec.load(None, None)(layers, place)
+
+
+@sizes
+def test_every_layer_asked_for_is_there_at_every_size(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+    encoder = build(spec, spec.layers, place)
+    features = encoder(photo(size).to(place.device))
+    assert encoder.layers == set(features) == set(spec.layers)
+    for layer in spec.layers:
+        assert features[layer].dim() == 4
+        assert features[layer].shape[0] == 1
+        assert min(features[layer].shape) >= 1
+        assert torch.isfinite(features[layer]).all()
+
+
+@sizes
+def test_features_do_not_depend_on_which_others_are_asked_for(
+    spec: EncoderSpec, place: Place, size: tuple[int, int]
+) -> None:
+    image = photo(size).to(place.device)
+    together = build(spec, spec.layers, place)(image)
+    for layer in spec.layers:
+        alone = build(spec, (layer,), place)(image)
+        assert set(alone) == {layer}
+        assert torch.equal(alone[layer], together[layer])
+
+
+@sizes
+def test_the_same_picture_gives_the_same_features(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+    image = photo(size).to(place.device)
+    encoder, another = build(spec, spec.layers, place), build(spec, spec.layers, place)
+    first = {layer: feature.clone() for layer, feature in encoder(image).items()}
+    encoder(photo(size, seed=1).to(place.device))
+    for later in (encoder(image), another(image)):
+        assert all(torch.equal(first[layer], later[layer]) for layer in spec.layers)
+
+
+@sizes
+def test_every_layer_has_a_gradient_to_the_picture(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+    encoder = build(spec, spec.layers, place)
+    for layer in spec.layers:
+        image = photo(size).to(place.device).requires_grad_()
+        (gradient,) = torch.autograd.grad(encoder(image)[layer].square().sum(), image)
+        assert gradient.shape == image.shape
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().max() > 0
+
+
+def test_the_picture_is_not_written_to(spec: EncoderSpec, place: Place) -> None:
+    image = photo((15, 16)).to(place.device)
+    before = image.clone()
+    build(spec, spec.layers, place)(image)
+    assert torch.equal(image, before)
+
+
+def test_a_grey_picture_may_be_expanded(spec: EncoderSpec, place: Place) -> None:
+    grey = photo((15, 16))[:, :1].to(place.device)
+    encoder = build(spec, spec.layers, place)
+    expanded, copied = encoder(grey.expand(-1, 3, -1, -1)), encoder(grey.repeat(1, 3, 1, 1))
+    assert all(torch.equal(expanded[layer], copied[layer]) for layer in spec.layers)
+
+
+def test_bfloat16_features_are_near_the_float32_ones(spec: EncoderSpec, place: Place) -> None:
+    image = photo((33, 47)).to(place.device)
+    exact = build(spec, spec.layers, place)(image)
+    rounded = build(spec, spec.layers, Place(place.device, torch.bfloat16, place.pooling))(image)
+    for layer in spec.layers:
+        assert rounded[layer].dtype == torch.bfloat16
+        assert (rounded[layer].float() - exact[layer]).norm() <= 0.05 * exact[layer].norm()
+
+
+# --- VGG ---------------------------------------------------------------------------------------------------------
+
+
+def tiny_vgg(
+    layers: Iterable[str],
+    weights: Mapping[str, Tensor] | None = None,
+    pooling: str = "max",
+    dtype: torch.dtype = torch.float32,
+    rescale: bool = True,
+) -> VGG:
+    place = Place(torch.device("cpu"), dtype, pooling, rescale=rescale)
+    return VGG(random_weights(TINY_WIDTHS) if weights is None else weights, TINY_WIDTHS, layers, place)
+
+
+def reference(image: Tensor, pooling: str, rescale: bool) -> dict[str, Tensor]:
+    """A VGG as one writes it down: normalised input with its edge replicated, then torchvision's sequence."""
+    mean, std = image.new_tensor([0.485, 0.456, 0.406]), image.new_tensor([0.229, 0.224, 0.225])
+    x = (image - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    weights, names = random_weights(TINY_WIDTHS), iter(LAYERS)
+    found, index, poolings = {}, 0, 0
+    for width in TINY_WIDTHS:
+        if width is None:
+            window = [min(2, side) for side in x.shape[2:]]
+            if pooling == "max":
+                x = x.unfold(2, window[0], window[0]).unfold(3, window[1], window[1]).amax((-2, -1))
+            else:
+                x = x.unfold(2, window[0], window[0]).unfold(3, window[1], window[1]).mean((-2, -1))
+                x = x * (AVERAGE_POOLING_SCALES[poolings] if rescale else 1)
+            index, poolings = index + 1, poolings + 1
+            continue
+        x = F.pad(x, (1, 1, 1, 1), mode="constant" if index else "replicate")
+        kernel, bias = weights[f"features.{index}.weight"].to(x), weights[f"features.{index}.bias"].to(x)
+        x = F.conv2d(x, kernel, bias).clamp_min(0)
+        found[next(names)] = x
+        index += 2
+    return found
+
+
+@sizes
+@poolings
+@pytest.mark.parametrize("rescale", [True, False], ids=["rescaled", "as in the paper"])
+def test_vgg_equals_plain_torch_on_a_normalised_picture(size: tuple[int, int], pooling: str, rescale: bool) -> None:
+    found = tiny_vgg(LAYERS, pooling=pooling, rescale=rescale)(photo(size))
+    expected = reference(photo(size, dtype=torch.float64), pooling, rescale)
+    assert list(found) == list(expected)
+    for layer in LAYERS:
+        largest = expected[layer].abs().max().item()
+        np.testing.assert_allclose(found[layer], expected[layer], rtol=0, atol=2e-5 * largest)
+
+
+@poolings
+@pytest.mark.parametrize("size", [(1, 1), (5, 6), (9, 16)])
+def test_vgg_gradient_equals_finite_differences(size: tuple[int, int], pooling: str) -> None:
+    encoder = tiny_vgg(LAYERS, pooling=pooling, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    image = photo(size, dtype=torch.float64).requires_grad_()
+    for layer in LAYERS[::3]:
+        pick = torch.randn(encoder(image)[layer].shape, generator=generator, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad((encoder(image)[layer] * pick).sum(), image)
+        for _ in range(4):
+            way = torch.randn(image.shape, generator=generator, dtype=torch.float64) * 1e-6
+            ends = [(encoder((image + sign * way).detach())[layer] * pick).sum() for sign in (1, -1)]
+            slope = (gradient * way).sum().item()
+            assert (ends[0] - ends[1]).item() / 2 == pytest.approx(slope, rel=1e-5, abs=1e-10)
+
+
+def test_vgg_replicates_the_edge_of_the_picture() -> None:
+    """Else a flat picture would have a frame in its features."""
+    first = tiny_vgg(["relu1_1"])(torch.full((1, 3, 8, 9), 0.25))["relu1_1"]
+    np.testing.assert_allclose(first, first[..., 4:5, 4:5].expand_as(first), atol=1e-6)
+
+
+def test_vgg_needs_no_weights_beyond_the_deepest_layer() -> None:
+    weights = random_weights(TINY_WIDTHS)
+    shallow = {key: value for key, value in weights.items() if int(key.split(".")[1]) <= 5}
+    found, expected = (tiny_vgg(["relu2_1"], held)(photo((15, 16)))["relu2_1"] for held in (shallow, weights))
+    assert torch.equal(found, expected)
+
+
+def test_vgg_names_the_layers_that_its_weights_hold() -> None:
+    weights = {key: value for key, value in random_weights(TINY_WIDTHS).items() if int(key.split(".")[1]) <= 5}
+    with pytest.raises(SettingsError) as caught:
+        tiny_vgg(["relu2_2"], weights)
+    assert str(caught.value) == "unknown layer 'relu2_2'; this encoder has relu1_1, relu1_2, relu2_1"
+
+
+@pytest.mark.parametrize("layer", ["relu6_1", "relu1_3", "conv1_1", ""])
+def test_an_unknown_layer_lists_those_there_are(layer: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        tiny_vgg(["relu1_1", layer])
+    assert repr(layer) in str(caught.value)
+    assert all(name in str(caught.value) for name in LAYERS)
+
+
+def test_vgg_does_no_work_beyond_the_deepest_layer() -> None:
+    broken = random_weights(TINY_WIDTHS)
+    broken["features.7.weight"] = torch.zeros(1)  # would fail in any convolution
+    assert set(tiny_vgg(["relu2_1"], broken)(photo((15, 16)))) == {"relu2_1"}
+
+
+# --- built-in encoders ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "configuration"), [("vgg19", "E"), ("vgg16", "D")])
+def test_built_in_layers_are_those_of_torchvision(name: str, configuration: str) -> None:
+    from torchvision.models.vgg import cfgs
+
+    from stylize.encoders.weights import ARCHITECTURES
+
+    widths = tuple(None if width == "M" else width for width in cfgs[configuration])
+    assert ARCHITECTURES[name] == widths
+    expected, block, number = [], 1, 0
+    for width in cfgs[configuration]:
+        block, number = (block + 1, 0) if width == "M" else (block, number + 1)
+        if number:
+            expected.append(f"relu{block}_{number}")
+    assert choose(name, builtin()).layers == tuple(expected)
+
+
+def test_choose_finds_by_name() -> None:
+    specs = [tiny_encoder("one"), tiny_encoder("two")]
+    assert choose("two", specs) is specs[1]
+
+
+def test_an_unknown_encoder_lists_those_there_are() -> None:
+    with pytest.raises(SettingsError) as caught:
+        choose("resnet", builtin())
+    assert "'resnet'" in str(caught.value)
+    assert "vgg19" in str(caught.value)
+    assert "vgg16" in str(caught.value)
+
+
+# --- device and precision ------------------------------------------------------------------------------------------
+
+
+def test_auto_is_cuda_where_there_is_cuda_and_the_cpu_where_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_devices_are_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("cuda").type == "cuda"
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:99999", 1), ("mps", 0)])
+def test_a_device_that_is_not_there_is_a_device_error(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=f"device {name} is not there"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "CUDA", "cuda:", "cuda:x", "cuda:-1", "gpu", "meta", "xpu"])
+def test_what_is_no_device_name_is_a_settings_error(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        resolve_device(name)
+    assert str(caught.value) == f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps"
+
+
+def test_precision_is_float32_unless_bfloat16_is_asked_for() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_dtype("auto", cpu) == torch.float32
+    assert resolve_dtype("float32", cpu) == torch.float32
+    assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
+
+
+def test_bfloat16_on_a_gpu_without_it_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(DeviceError, match="bfloat16"):
+        resolve_dtype("bfloat16", torch.device("cuda"))
+    assert resolve_dtype("float32", torch.device("cuda")) == torch.float32

@@ -1,0 +1,320 @@
+"""The loop over scales and steps, with terms made by hand on the tiny encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count, pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylize import losses
+from stylize.encoders import EncoderSpec
+from stylize.engine import GIVE_UP, WINDOW, Engine, Step
+from stylize.errors import DeviceError, OptimizationError, SettingsError
+from stylize.images import resize
+from stylize.losses import Features, Term
+from stylize.pyramid import Scale
+from stylize.settings import Settings
+
+from .conftest import waves
+
+LAYER = "relu2_1"
+SCALES = (Scale(8, 10, 6), Scale(16, 20, 5), Scale(33, 39, 4))
+optimizers = pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+
+
+@pytest.fixture
+def make(tiny: EncoderSpec) -> Callable[..., Engine]:
+    def made(layers: Sequence[str] = (LAYER,), **settings: object) -> Engine:
+        chosen = {"encoder": "tiny", "device": "cpu", "tolerance": 0.0, **settings}
+        return Engine(Settings(**chosen), layers, encoders=[tiny])  # type: ignore[arg-type]
+
+    return made
+
+
+def towards(target: Tensor, weight: float = 1.0, name: str = "pixels") -> Term:
+    """Squared distance of the pixels, the target at the picture's size."""
+
+    def function(image: Tensor, features: Features) -> Tensor:
+        return (image - resize(target, *image.shape[2:])).square().sum()
+
+    return Term(name, weight, function)
+
+
+def resembling(engine: Engine, target: Tensor, scale: Scale, weight: float = 1.0) -> Term:
+    """Squared distance of the features."""
+    wanted = engine.encode(resize(target, scale.height, scale.width))[LAYER]
+    energy = wanted.square().sum()
+    return Term("features", weight, lambda image, found: losses.content(found[LAYER], wanted, energy), (LAYER,))
+
+
+def spoilt_at(wrong: Callable[[int], bool], by: float = float("nan")) -> Term:
+    """Adds ``by`` at the calls for which ``wrong`` holds, counted from 0."""
+    calls = count()
+    return Term("spoilt", 1.0, lambda image, _: image.sum() * 0 + (by if wrong(next(calls)) else 0.0))
+
+
+# --- the picture -------------------------------------------------------------------------------------------------
+
+
+@optimizers
+@pytest.mark.parametrize("size", [(1, 1), (1, 23), (17, 16), (33, 39)])
+def test_the_result_is_a_picture_of_the_finest_size(
+    make: Callable[..., Engine], optimizer: str, size: tuple[int, int]
+) -> None:
+    engine = make(optimizer=optimizer)
+    half = Scale(max(1, size[0] // 2), max(1, size[1] // 2), 3)
+    beyond = waves(12, 14, seed=2) * 3 - 1  # pulls out of [0, 1]
+    result = engine.optimize((half, Scale(*size, 6)), waves(9, 11), lambda scale: [towards(beyond)])
+    assert result.shape == (1, 3, *size)
+    assert result.device.type == "cpu"
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+@optimizers
+def test_the_loss_is_minimised(make: Callable[..., Engine], optimizer: str) -> None:
+    target = waves(16, 20, seed=2)
+    scales = (Scale(8, 10, 40), Scale(16, 20, 80))
+    result = make(optimizer=optimizer).optimize(scales, waves(16, 20), lambda scale: [towards(target)])
+    np.testing.assert_allclose(result, target, atol=0.01)
+
+
+def test_features_lead_the_picture(make: Callable[..., Engine]) -> None:
+    engine, target, scale = make(), waves(16, 20, seed=2), Scale(16, 20, 60)
+    wanted = engine.encode(target)[LAYER]
+    start = waves(16, 20)
+    result = engine.optimize((scale,), start, lambda scale: [resembling(engine, target, scale)])
+    before, after = ((engine.encode(image)[LAYER] - wanted).norm() for image in (start, result))
+    assert after < 0.1 * before
+
+
+def test_a_grey_start_is_painted_grey(make: Callable[..., Engine]) -> None:
+    engine, target = make(), waves(16, 20, seed=2)
+    seen: list[tuple[int, ...]] = []
+
+    def terms(scale: Scale) -> list[Term]:
+        watching = Term("watching", 1.0, lambda image, _: (seen.append(tuple(image.shape)), image.sum() * 0)[1])
+        return [resembling(engine, target, scale), watching]
+
+    result = engine.optimize((Scale(8, 10, 3), Scale(16, 20, 3)), waves(16, 20)[:, :1], terms)
+    assert result.shape == (1, 1, 16, 20)
+    assert set(seen) == {(1, 3, 8, 10), (1, 3, 16, 20)}
+
+
+def test_the_start_is_not_written_to(make: Callable[..., Engine]) -> None:
+    start = waves(16, 20)
+    make().optimize((Scale(16, 20, 4),), start, lambda scale: [towards(waves(16, 20, seed=2))])
+    assert torch.equal(start, waves(16, 20))
+
+
+@optimizers
+def test_the_same_run_is_bit_identical(make: Callable[..., Engine], optimizer: str) -> None:
+    found = []
+    for _ in range(2):
+        engine, target, steps = make(optimizer=optimizer), waves(40, 40, seed=2), list[Step]()
+        result = engine.optimize(
+            SCALES,
+            waves(33, 39),
+            lambda scale, engine=engine, target=target: [  # type: ignore[misc]
+                resembling(engine, target, scale),
+                Term("tv", 0.1, lambda image, _: losses.total_variation(image)),
+            ],
+            on_step=steps.append,
+        )
+        found.append((result, [step.total for step in steps]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+# --- what an observer sees -----------------------------------------------------------------------------------------
+
+
+@optimizers
+def test_observers_see_every_step_in_order(make: Callable[..., Engine], optimizer: str) -> None:
+    steps: list[Step] = []
+    target = waves(33, 39, seed=2)
+    make(optimizer=optimizer).optimize(SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=steps.append)
+    expected = [(i, n) for i, scale in enumerate(SCALES, 1) for n in range(1, scale.steps + 1)]
+    assert [(step.scale, step.number) for step in steps] == expected
+    for step in steps:
+        scale = SCALES[step.scale - 1]
+        assert step.scales == 3
+        assert (step.height, step.width, step.steps) == (scale.height, scale.width, scale.steps)
+        assert step.finite
+    assert steps[0].seconds >= 0
+    assert all(before.seconds <= after.seconds for before, after in pairwise(steps))
+
+
+def test_terms_are_weighted_and_add_up_to_the_total(make: Callable[..., Engine]) -> None:
+    engine, target, start = make(), waves(16, 20, seed=2), waves(16, 20)
+    steps: list[Step] = []
+
+    def terms(scale: Scale) -> list[Term]:
+        return [towards(target, 2.5), resembling(engine, target, scale, 0.5)]
+
+    engine.optimize((Scale(16, 20, 5),), start, terms, on_step=steps.append)
+    for step in steps:
+        assert set(step.terms) == {"pixels", "features"}
+        assert sum(step.terms.values()) == pytest.approx(step.total, rel=1e-5)
+    assert steps[0].terms["pixels"] == pytest.approx(2.5 * (start - target).square().sum().item(), rel=1e-5)
+    wanted = engine.encode(target)[LAYER]
+    apart = (engine.encode(start)[LAYER] - wanted).square().sum() / wanted.square().sum()
+    assert steps[0].terms["features"] == pytest.approx(0.5 * apart.item(), rel=1e-4)
+
+
+def test_a_term_without_weight_is_not_computed(make: Callable[..., Engine]) -> None:
+    def fail(image: Tensor, features: Features) -> Tensor:
+        raise AssertionError("computed")
+
+    steps: list[Step] = []
+    terms = [towards(waves(8, 8)), Term("nothing", 0.0, fail)]
+    make().optimize((Scale(8, 8, 3),), waves(8, 8, seed=2), lambda scale: terms, on_step=steps.append)
+    assert set(steps[-1].terms) == {"pixels"}
+
+
+def test_terms_are_asked_for_once_a_scale(make: Callable[..., Engine]) -> None:
+    asked: list[Scale] = []
+
+    def terms(scale: Scale) -> list[Term]:
+        asked.append(scale)
+        return [towards(waves(33, 39))]
+
+    make().optimize(SCALES, waves(33, 39, seed=2), terms)
+    assert asked == list(SCALES)
+
+
+# --- ending early --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_stop_ends_with_the_picture_so_far_at_the_final_size(make: Callable[..., Engine], after: int) -> None:
+    steps: list[Step] = []
+    target, start = waves(33, 39, seed=2), waves(33, 39)
+    result = make().optimize(
+        SCALES, start, lambda scale: [towards(target)], on_step=steps.append, stop=lambda: len(steps) >= after
+    )
+    assert len(steps) == after
+    assert result.shape == (1, 3, 33, 39)
+    if after == 4:
+        assert (result - target).norm() < (start - target).norm()
+
+
+def test_a_stop_that_never_comes_changes_nothing(make: Callable[..., Engine]) -> None:
+    target = waves(33, 39, seed=2)
+    results = [
+        make().optimize(SCALES, waves(33, 39), lambda scale: [towards(target)], stop=stop)
+        for stop in (None, lambda: False)
+    ]
+    assert torch.equal(*results)
+
+
+def test_a_settled_scale_ends_early_and_the_next_begins(make: Callable[..., Engine]) -> None:
+    steps: list[Step] = []
+    flat = Term("flat", 1.0, lambda image, _: 1 + 1e-6 * image.square().sum())
+    scales = (Scale(8, 8, 50), Scale(16, 16, 50))
+    make(tolerance=0.01).optimize(scales, waves(16, 16), lambda scale: [flat], on_step=steps.append)
+    assert [step.number for step in steps if step.scale == 1] == list(range(1, WINDOW + 2))
+    assert [step.number for step in steps if step.scale == 2] == list(range(1, WINDOW + 2))
+
+
+def test_a_scale_that_still_improves_takes_all_its_steps(make: Callable[..., Engine]) -> None:
+    steps: list[Step] = []
+    falling = count()
+    better = Term("better", 1.0, lambda image, _: image.mean() * 0 + 0.9 ** next(falling))
+    make(tolerance=0.1).optimize((Scale(8, 8, 40),), waves(8, 8), lambda scale: [better], on_step=steps.append)
+    assert len(steps) == 40
+
+
+@optimizers
+def test_without_tolerance_every_step_is_taken(make: Callable[..., Engine], optimizer: str) -> None:
+    steps: list[Step] = []
+    near = waves(8, 8) + 1e-3  # Adam's first steps overshoot: the loss rises
+    make(optimizer=optimizer).optimize(
+        (Scale(8, 8, 25),), waves(8, 8), lambda scale: [towards(near)], on_step=steps.append
+    )
+    assert len(steps) == 25 or steps[-1].retries > GIVE_UP
+
+
+# --- NaN and other failures ----------------------------------------------------------------------------------------
+
+
+@optimizers
+@pytest.mark.parametrize("by", [float("nan"), float("inf")])
+@pytest.mark.parametrize("call", [1, 7])
+def test_a_term_that_is_not_finite_once_is_survived(
+    make: Callable[..., Engine], optimizer: str, by: float, call: int
+) -> None:
+    steps: list[Step] = []
+    target, spoilt = waves(8, 10, seed=2), spoilt_at(lambda number: number == call, by)
+    result = make(optimizer=optimizer).optimize(
+        (Scale(8, 10, 200),), waves(8, 10), lambda scale: [towards(target), spoilt], on_step=steps.append
+    )
+    assert [step.number for step in steps if not step.finite] == [call + 1]
+    assert steps[call].retries == 1
+    assert all(np.isfinite(step.total) for step in steps)
+    np.testing.assert_allclose(result, target, atol=0.05)
+
+
+@optimizers
+def test_a_term_that_stays_nan_is_an_error_after_some_tries(make: Callable[..., Engine], optimizer: str) -> None:
+    steps: list[Step] = []
+    target, spoilt = waves(8, 10, seed=2), spoilt_at(lambda number: number >= 3)
+    with pytest.raises(OptimizationError, match=r"at 10x8, step \d+; try") as caught:
+        make(optimizer=optimizer).optimize(
+            (Scale(8, 10, 80),), waves(8, 10), lambda scale: [towards(target), spoilt], on_step=steps.append
+        )
+    assert [step.retries for step in steps if not step.finite] == list(range(1, GIVE_UP + 1))
+    assert "\n" not in str(caught.value)
+
+
+@optimizers
+def test_nan_at_the_very_start_is_an_error_at_once(make: Callable[..., Engine], optimizer: str) -> None:
+    with pytest.raises(OptimizationError, match=r"at 10x8, step 1; try"):
+        make(optimizer=optimizer).optimize(
+            (Scale(8, 10, 5),), waves(8, 10), lambda scale: [spoilt_at(lambda number: True)]
+        )
+
+
+def test_unknown_names_are_refused(make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"unknown layer 'relu9_1'; tiny has relu1_1, "):
+        make(["relu1_1", "relu9_1"])
+    with pytest.raises(SettingsError, match="unknown encoder 'vgg99'; known: tiny"):
+        make(encoder="vgg99")
+    with pytest.raises(SettingsError, match="device is 'tpu'"):
+        make(device="tpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceError, match="device cuda is not there"):
+        make(device="cuda")
+
+
+def test_a_term_that_needs_a_layer_nobody_asked_for_is_refused(make: Callable[..., Engine]) -> None:
+    term = Term("mine", 1.0, lambda image, found: found["relu5_1"].sum(), ("relu5_1",))
+    with pytest.raises(SettingsError, match="term mine needs relu5_1"):
+        make().optimize((Scale(8, 8, 3),), waves(8, 8), lambda scale: [term])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")], ids=["host", "GPU"])
+def test_too_little_memory_is_one_line(make: Callable[..., Engine], error: Exception) -> None:
+    def exhaust(image: Tensor, features: Features) -> Tensor:
+        raise error
+
+    with pytest.raises(OptimizationError, match="not enough memory for 10x8; use a smaller --size"):
+        make().optimize((Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("large", 1.0, exhaust)])
+
+
+def test_any_other_failure_of_a_term_is_not_hidden(make: Callable[..., Engine]) -> None:
+    def fail(image: Tensor, features: Features) -> Tensor:
+        raise RuntimeError("the plugin's own fault")
+
+    with pytest.raises(RuntimeError, match="the plugin's own fault"):
+        make().optimize((Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("broken", 1.0, fail)])
+
+
+def test_encode_has_no_gradient(make: Callable[..., Engine]) -> None:
+    features = make().encode(waves(8, 8).requires_grad_())
+    assert set(features) == {LAYER}
+    assert not features[LAYER].requires_grad

@@ -1,0 +1,250 @@
+"""Jobs: what every one of them keeps to, and run(), which drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import stylize
+from stylize import Frame, ImageError, Picture, Settings, Step, Stylizer, images
+from stylize.encoders import EncoderSpec
+from stylize.jobs import ImageJob, Job, check_distinct
+from tests.conftest import waves
+
+QUICK = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, device="cpu")
+
+
+@pytest.fixture
+def stylizer(tiny: EncoderSpec) -> Stylizer:
+    return Stylizer(waves(20, 20, 2), QUICK, encoders=[tiny])
+
+
+# The contract of every job
+
+
+def image_job(folder: Path) -> Job:
+    Picture(waves(12, 16, 1)).save(folder / "photo.png")
+    return ImageJob(folder / "photo.png", folder / "out.png")
+
+
+JOBS: dict[str, Callable[[Path], Job]] = {"image": image_job}
+
+
+@pytest.fixture(params=JOBS)
+def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
+    return JOBS[request.param](tmp_path)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_frames_are_made_lazily_and_hold_a_picture_with_a_name(job: Job) -> None:
+    frames = job.frames()
+    assert iter(frames) is frames
+    count = 0
+    for count, frame in enumerate(frames, 1):  # noqa: B007
+        assert isinstance(frame, Frame)
+        assert frame.name
+        assert frame.image.rgb.shape[:2] == (1, 3)
+        job.write(frame, frame.image)
+    assert count
+
+
+def test_opening_and_reading_frames_writes_nothing(job: Job, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    next(job.frames())
+    assert contents(tmp_path) == before
+
+
+def test_what_is_written_lies_where_finish_says(job: Job, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    for frame in job.frames():
+        job.write(frame, Picture(torch.full_like(frame.image.rgb, 0.2)))
+    path = job.finish()
+    assert path is not None
+    assert path.exists()
+    after = contents(tmp_path)
+    assert set(after) > set(before)
+    assert all(after[old] == data for old, data in before.items())  # the sources are as they were
+    assert not [name for name in after if ".tmp" in name.name]
+
+
+def test_a_run_gives_the_path_and_the_stylized_picture(job: Job, stylizer: Stylizer) -> None:
+    path = stylize.run(job, stylizer)
+    assert path is not None
+    assert path.exists()
+
+
+# ImageJob
+
+
+def test_the_picture_of_an_image_job_is_written_with_its_options(tmp_path: Path) -> None:
+    image_job(tmp_path)
+    sizes = []
+    for quality in (10, 100):
+        job = ImageJob(tmp_path / "photo.png", tmp_path / "out.jpg", quality=quality)
+        (frame,) = job.frames()
+        job.write(frame, Picture(waves(64, 64, 3)))
+        sizes.append((tmp_path / "out.jpg").stat().st_size)
+    assert sizes[0] < sizes[1]
+    job = ImageJob(tmp_path / "photo.png", tmp_path / "deep.png", bits=16)
+    (frame,) = job.frames()
+    job.write(frame, Picture(torch.full((1, 3, 4, 4), 0.3)))
+    assert images.load(tmp_path / "deep.png").depth == 16
+    assert frame.name == "photo"
+
+
+def test_without_a_target_an_image_job_writes_beside_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    image_job(tmp_path)
+    monkeypatch.chdir(tmp_path / "work")
+    job = ImageJob(tmp_path / "photo.png", None)
+    (frame,) = job.frames()
+    job.write(frame, frame.image)
+    assert job.finish() == Path("photo-stylized.png")
+    assert (tmp_path / "work" / "photo-stylized.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("nowhere/out.png", {}),
+        ("out.bmp", {}),
+        ("out.jpg", {"bits": 16}),
+        ("out.png", {"bits": 12}),
+        ("out.jpg", {"quality": 0}),
+        ("photo.png", {}),
+    ],
+)
+def test_an_image_job_that_could_not_be_written_is_not_begun(
+    tmp_path: Path, target: str, options: dict[str, Any]
+) -> None:
+    image_job(tmp_path)
+    with pytest.raises(ImageError) as raised:
+        ImageJob(tmp_path / "photo.png", tmp_path / target, **options)
+    assert str(tmp_path / target) in str(raised.value)
+
+
+def test_a_source_that_cannot_be_read_is_refused_when_the_job_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        ImageJob(tmp_path / "missing.png", tmp_path / "out.png")
+
+
+# run()
+
+
+class Recorder:
+    """A job of three frames that notes what happens; each frame begins where the last ended."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.results: list[Picture] = []
+
+    def frames(self) -> Iterator[Frame]:
+        last: Tensor | None = None
+        for number in range(3):
+            self.log.append(f"pull {number}")
+            yield Frame(str(number), Picture(waves(12, 16, number)), last)
+            last = self.results[-1].rgb
+
+    def write(self, frame: Frame, result: Picture) -> None:
+        self.log.append(f"write {frame.name}")
+        self.results.append(result)
+
+    def finish(self) -> Path | None:
+        self.log.append("finish")
+        return Path("the end")
+
+
+WHOLE = ["pull 0", "write 0", "pull 1", "write 1", "pull 2", "write 2", "finish"]
+
+
+def test_each_frame_is_written_before_the_next_is_pulled(stylizer: Stylizer) -> None:
+    job = Recorder()
+    assert stylize.run(job, stylizer) == Path("the end")
+    assert job.log == WHOLE
+
+
+def test_a_frame_begins_where_its_job_says(stylizer: Stylizer) -> None:
+    job = Recorder()
+    stylize.run(job, stylizer)
+    first, second, third = (result.rgb for result in job.results)
+    assert torch.equal(first, stylizer(waves(12, 16, 0)).rgb)
+    assert torch.equal(second, stylizer(waves(12, 16, 1), init=first).rgb)
+    assert torch.equal(third, stylizer(waves(12, 16, 2), init=second).rgb)
+    assert not torch.equal(third, stylizer(waves(12, 16, 2)).rgb)
+
+
+def test_observers_see_every_frame_and_every_step_of_it(stylizer: Stylizer) -> None:
+    job = Recorder()
+    steps: list[tuple[str, int]] = []
+
+    def on_step(frame: Frame, step: Step) -> None:
+        steps.append((frame.name, step.number))
+
+    stylize.run(job, stylizer, on_frame=lambda frame: job.log.append(f"see {frame.name}"), on_step=on_step)
+    assert job.log[:4] == ["pull 0", "see 0", "write 0", "pull 1"]
+    assert [entry for entry in job.log if entry.startswith("see")] == ["see 0", "see 1", "see 2"]
+    assert steps == [(name, number) for name in "012" for number in (1, 2)]
+
+
+def test_stop_writes_the_frame_in_work_and_finishes(stylizer: Stylizer) -> None:
+    job, steps = Recorder(), list[Step]()
+    path = stylize.run(job, stylizer, on_step=lambda frame, step: steps.append(step), stop=lambda: len(steps) >= 3)
+    assert job.log == ["pull 0", "write 0", "pull 1", "write 1", "finish"]
+    assert len(steps) == 3
+    assert path == Path("the end")
+    assert job.results[-1].size == (12, 16)
+
+
+def test_an_error_of_the_stylizer_reaches_the_caller_and_writes_nothing(tmp_path: Path) -> None:
+    job = image_job(tmp_path)
+    before = contents(tmp_path)
+
+    def fails(*arguments: object, **options: object) -> Picture:
+        raise stylize.OptimizationError("no luck")
+
+    with pytest.raises(stylize.OptimizationError):
+        stylize.run(job, fails)  # type: ignore[arg-type]
+    assert contents(tmp_path) == before
+
+
+# check_distinct()
+
+
+def test_a_target_that_is_a_source_is_refused_however_it_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, cellar = Path("photo.png"), Path("cellar")
+    source.touch()
+    cellar.mkdir()
+    Path("link.png").symlink_to(source)
+    Path("hard.png").hardlink_to(source)
+    Path("attic").symlink_to(cellar)
+    (cellar / "deep.png").touch()
+    for target in ("photo.png", "./photo.png", "cellar/../photo.png", "link.png", "hard.png", tmp_path / "photo.png"):
+        with pytest.raises(ImageError, match=r"photo\.png|link\.png|hard\.png"):
+            check_distinct(Path(target), source)
+        with pytest.raises(ImageError):
+            check_distinct(source, Path("other.png"), Path(target))
+    with pytest.raises(ImageError):
+        check_distinct(Path("attic/deep.png"), cellar / "deep.png")
+
+
+def test_other_targets_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "old.png"):
+        Path(name).touch()
+    Path("cellar").mkdir()
+    for target in ("out.png", "old.png", "cellar/photo.png", "photo.jpg"):
+        check_distinct(Path(target), Path("photo.png"), tmp_path / "missing.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cellar", "old.png", "photo.png"]
