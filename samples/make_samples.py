@@ -3,6 +3,7 @@
     python samples/make_samples.py                      paint swirls.jpg, waves.jpg and mosaic.jpg
     python samples/make_samples.py --only waves         just one of them
     python samples/make_samples.py --sources FOLDER     cut the photos and the starry night
+    python samples/make_samples.py --demo PICTURE       set bridge.jpg and starry-night.jpg beside what was made of them
 
 FOLDER is any folder that holds the unpacked packages named in CREDITS.md; files are found there by name
 and taken only if their SHA-256 is the one written below. Needs numpy, opencv-python and Pillow.
@@ -16,7 +17,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 # isort: split
 from painters import PAINTERS
@@ -78,11 +79,29 @@ def cut(name: str, folder: Path) -> None:
     print(f"{name}.jpg  not made: no {wanted} with the right SHA-256 in {folder}")
 
 
+def demo(painted: Path) -> None:
+    """demo.jpg: the content above the style, and to their right the result, with thin white gaps."""
+    result = Image.open(painted).convert("RGB")
+    gap = 4
+    height = (result.height - gap) // 2
+    beside = [Image.open(HERE / f"{name}.jpg").convert("RGB") for name in ("bridge", "starry-night")]
+    width = max(round(picture.width * height / picture.height) for picture in beside)
+    sheet = Image.new("RGB", (width + gap + result.width, result.height), "white")
+    for picture, top in zip(beside, (0, result.height - height), strict=True):
+        sheet.paste(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS), (0, top))
+    sheet.paste(result, (width + gap, 0))
+    save("demo", sheet)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures in samples/.")
     parser.add_argument("--sources", type=Path, help="folder with the unpacked packages named in CREDITS.md")
     parser.add_argument("--only", choices=sorted(PAINTERS), help="paint just this one")
+    parser.add_argument("--demo", type=Path, metavar="PICTURE", help="make demo.jpg around this result")
     arguments = parser.parse_args()
+    if arguments.demo:
+        demo(arguments.demo)
+        return
     if arguments.sources:
         for name in SOURCES:
             cut(name, arguments.sources)
