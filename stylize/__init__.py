@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.figure import grid
+    from stylize.host import hookimpl
     from stylize.images import Picture, load, save
     from stylize.jobs import Frame, Job, run
     from stylize.losses import Term

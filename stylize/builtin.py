@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,4 +19,5 @@ def stylize_encoders() -> Sequence[encoders.EncoderSpec]:
 
 @hookimpl(trylast=True)
 def stylize_open(source: Path, target: Path | None, options: Mapping[str, Any]) -> Job | None:
-    return None if source.is_dir() else ImageJob(source, target, **options)
+    is_folder = os.path.isdir(source)  # noqa: PTH112, Path's raises OSError
+    return None if is_folder else ImageJob(source, target, **options)

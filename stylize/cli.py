@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import os
 import signal
 import sys
 import typing
@@ -16,7 +18,7 @@ import click
 from click_default_group import DefaultGroup
 
 from stylize import __version__
-from stylize.errors import SettingsError, StylizeError
+from stylize.errors import PluginError, SettingsError, StylizeError
 from stylize.settings import INITS, PRESETS, Settings, knob_of, preset, type_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
         code = _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted", INTERRUPTED)
+    except Exception as error:  # a fault of ours, or of a plugin
+        if os.environ.get("STYLIZE_TRACEBACK"):
+            raise
+        code = _fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
+    if arguments is None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is done
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -115,8 +123,8 @@ def _common_options(function: Any) -> Any:
     for option in reversed(
         (
             click.option("-o", "--output", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF or AVIF."),
-            click.option("--bits", type=int, default=8, help="8 or 16 per channel (PNG, TIFF)."),
-            click.option("--quality", type=int, help="1 to 100 (JPEG, WebP, AVIF)."),
+            click.option("--bits", type=click.Choice((8, 16)), default=8, help="Per channel; 16 in PNG and TIFF."),
+            click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF."),
             click.option("--weights", type=Path, metavar="FILE", help="Encoder weights (safetensors or torch)."),
             click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
             click.option("--json", "as_json", is_flag=True, help="One JSON object per event, on standard output."),
@@ -129,7 +137,7 @@ def _common_options(function: Any) -> Any:
 def _settings(options: dict[str, Any], base: Settings | None = None) -> Settings:
     """The settings a command line asks for; takes its own options out of ``options``."""
     name, config = options.pop("preset_name"), options.pop("config")
-    settings = preset(name) if name else base or Settings()
+    settings = preset(name, base) if name else base or Settings()
     if config is not None:
         settings = Settings.from_toml(config, settings)
     names = [field.name for field in dataclasses.fields(Settings) if field.name in options]
@@ -169,15 +177,21 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     settings = _settings(options)
     host = _host()
     with _display(options) as display:
-        keep = (*styles, *([] if settings.init in INITS else [Path(settings.init)]))
-        job = _open(host, content, options, keep)
+        job = _open(host, content, options, settings, styles)
         stylizer = Stylizer(styles, settings, **_encoder_options(host, options, display))
         display.notes(style.notes for style in stylizer.styles)
         with _interruptible(display) as stop:
+            watched = True
 
             def on_step(frame: jobs.Frame, step: Any) -> None:
+                nonlocal watched
                 display.step(step)
-                host.call("stylize_step", frame=frame, step=step)
+                try:
+                    if watched:
+                        host.call("stylize_step", frame=frame, step=step)
+                except PluginError as error:  # not worth the picture
+                    watched = False
+                    display.warning(f"{error}; the picture goes on without")
 
             target = jobs.run(
                 job, stylizer, on_step=on_step, stop=stop, on_frame=lambda f: display.notes([f.image.notes])
@@ -260,13 +274,13 @@ def _reconstruct(
 
     target = options["output"] or Path(f"{sources[0].stem}-{suffix}.png")
     saving = {"bits": options["bits"], "quality": options["quality"]}
-    check_distinct(target, *sources)
     images.check_target(target, **saving)
+    check_distinct(target, *sources, *_init_file(settings))
     with _display(options) as display:
         rest = _encoder_options(_host(), options, display)
         with _interruptible(display) as stop:
             result = paint(source, settings, on_step=display.step, stop=stop, **rest)
-        result.save(target, **saving)
+            result.save(target, **saving)
         display.written(target)
         return INTERRUPTED if stop() else 0
 
@@ -306,10 +320,11 @@ def weights(context: click.Context) -> None:
 def _where(name: str) -> str:
     from stylize.encoders import weights as found
 
-    place = found.find(name)
-    if place.path is None:
-        return f"not here; `stylize weights fetch {name}` downloads {found.DOWNLOAD_SIZES[name]} and keeps the features"
     try:
+        place = found.find(name)
+        if place.path is None:
+            size = found.DOWNLOAD_SIZES[name]
+            return f"not here; `stylize weights fetch {name}` downloads {size} and keeps the features"
         found.read(place.path, name)
     except StylizeError as error:
         return f"not usable: {error}"
@@ -367,31 +382,59 @@ def doctor(as_json: bool) -> int:
 def _host() -> Host:
     from stylize.host import plugin_manager
 
-    host = plugin_manager()
-    for problem in host.problems:
-        print(f"stylize: {problem}", file=sys.stderr)
-    return host
+    return plugin_manager()
 
 
-def _open(host: Host, content: Path, options: dict[str, Any], keep: Sequence[Path]) -> Job:
-    given = {"bits": options["bits"], "quality": options["quality"], "keep": keep}
-    job: Job | None = host.call("stylize_open", source=content, target=options["output"], options=given)
+def _init_file(settings: Settings) -> list[Path]:
+    return [] if settings.init in INITS else [Path(settings.init)]
+
+
+def _open(host: Host, content: Path, options: dict[str, Any], settings: Settings, styles: Sequence[Path]) -> Job:
+    given = {
+        "bits": options["bits"],
+        "quality": options["quality"],
+        "size": settings.size,
+        "keep": (*styles, *_init_file(settings)),
+    }
+    job = host.call("stylize_open", source=content, target=options["output"], options=given)
     if job is None:
         raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
-    return job
+    if not all(callable(getattr(job, name, None)) for name in ("frames", "write", "finish")):
+        raise PluginError(f"a plugin opened {content} as {job!r}, which is not a job")
+    return cast("Job", job)
 
 
 def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> dict[str, Any]:
-    specs = [spec for made in reversed(host.call("stylize_encoders")) for spec in made]
+    specs = host.encoders()
+    for problem in host.problems:
+        display.warning(problem)
     return {"encoders": specs, "weights": options["weights"], "progress": display.download}
 
 
-def _display(options: dict[str, Any]) -> Display:
+@contextmanager
+def _display(options: dict[str, Any]) -> Iterator[Display]:
+    """What shows the run; what the package logs goes there, too."""
     from stylize import display
 
     if options["quiet"] and options["as_json"]:
         raise SettingsError("--quiet and --json exclude each other")
-    return display.Quiet() if options["quiet"] else display.Json() if options["as_json"] else display.Live()
+    chosen = display.Quiet() if options["quiet"] else display.Json() if options["as_json"] else display.Live()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                chosen.warning(record.getMessage())
+            else:
+                chosen.notes([(record.getMessage(),)])
+
+    log, handler = logging.getLogger("stylize"), Handler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with chosen:
+            yield chosen
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager
@@ -407,8 +450,17 @@ def _interruptible(display: Display) -> Iterator[Callable[[], bool]]:
         display.stopping()
 
     before = signal.signal(signal.SIGINT, on_signal)
+    told = False
+
+    def stop() -> bool:
+        nonlocal told
+        if pressed and not told:
+            told = True
+            display.stopped()
+        return pressed
+
     try:
-        yield lambda: pressed
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 

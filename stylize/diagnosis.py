@@ -35,13 +35,16 @@ def checks(host: Host) -> Iterator[Check]:
     yield Check("ok", "stylize", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
     for package in PACKAGES:
         yield _package(package)
-    yield from _devices()
+    devices = list(_devices())
+    yield from devices
     yield _memory()
     ffmpeg = shutil.which("ffmpeg")
-    missing = "install ffmpeg, or `pip install imageio-ffmpeg`; only clips need it"
+    missing = "install ffmpeg; only clips need it"
     yield Check("ok", "ffmpeg", ffmpeg) if ffmpeg else Check("note", "ffmpeg", "not on PATH", missing)
-    for name in weights.ARCHITECTURES:
-        yield _weights(name)
+    if devices[0].state == "ok":
+        for name in weights.ARCHITECTURES:
+            yield _weights(name)
+    host.encoders()  # adds to the problems
     for name, _ in sorted(host.list_name_plugin()):
         yield Check("ok", "plugin", name)
     for problem in host.problems:

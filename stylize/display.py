@@ -5,18 +5,45 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
 
 import click
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from stylize.engine import Step
+
+
+class _Steady:
+    """A stream that may break (a closed pipe, a full disk) without ending the run: it then says nothing more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return _unbroken(self._stream, lambda: self._stream.write(text)) or 0
+
+    def flush(self) -> None:
+        _unbroken(self._stream, self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _unbroken(stream: TextIO, action: Callable[[], T]) -> T | None:
+    try:
+        return action()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still in its buffer goes there, too
+        return None
 
 
 STOPPING = "stopping after this step; press Ctrl-C again to drop the picture"
@@ -45,8 +72,15 @@ class Quiet:
     def notes(self, groups: Iterable[Iterable[str]]) -> None:
         """Remarks to the user."""
 
+    def warning(self, text: str) -> None:
+        """What the user must know even if nothing else is shown."""
+        print(f"stylize: {text}", file=sys.stderr, flush=True)
+
     def stopping(self) -> None:
         """Ctrl-C was pressed. Called in a signal handler, perhaps amid a print: it must not use the same stream."""
+
+    def stopped(self) -> None:
+        """Ctrl-C has been heeded: the last step is done."""
 
     def written(self, path: Path | None) -> None:
         """The result has its final name."""
@@ -59,18 +93,15 @@ class Json(Quiet):
     """One JSON object per line and event on standard output."""
 
     def __init__(self) -> None:
-        self._stopping = False
+        self._stream = _Steady(sys.stdout)
 
     def _print(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}), flush=True)
+        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
 
-    def stopping(self) -> None:
-        self._stopping = True
+    def stopped(self) -> None:
+        self.notes([(STOPPING,)])
 
     def step(self, step: Step, label: str = "") -> None:
-        if self._stopping:
-            self._stopping = False
-            self.notes([(STOPPING,)])
         cell = {"label": label.strip()} if label else {}
         self._print("step", **cell, **dataclasses.asdict(step))
 
@@ -80,6 +111,9 @@ class Json(Quiet):
     def notes(self, groups: Iterable[Iterable[str]]) -> None:
         for note in (note for group in groups for note in group):
             self._print("note", text=note)
+
+    def warning(self, text: str) -> None:
+        self.notes([(text,)])
 
     def written(self, path: Path | None) -> None:
         self._print("written", path=None if path is None else str(path))
@@ -92,27 +126,28 @@ class Live(Quiet):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=cast("IO[str]", _Steady(sys.stderr)), highlight=False)
         self._bars: Progress | None = None
-        self._tasks: dict[tuple[str, int], Any] = {}
+        self._tasks: dict[tuple[str, int], TaskID] = {}
         self._begun = 0.0
         self._failed = False
+        self._last: tuple[TaskID, str, Step] | None = None  # the scale in work
 
     def _progress(self) -> Progress:
         from rich.progress import BarColumn, Progress, TextColumn
 
         if self._bars is None:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("{task.fields[text]}"),
-            )
+            bar = (BarColumn(bar_width=20),) if self._console.width >= 80 else ()
+            columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[text]}"))
             self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
             self._bars.start()
         return self._bars
 
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def close(self) -> None:
+        self._end_scale()
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -121,33 +156,47 @@ class Live(Quiet):
         bars, key = self._progress(), (label, step.scale)
         name = f"{label}{step.width}x{step.height}"
         if key not in self._tasks:
+            self._end_scale()
             self._tasks[key] = bars.add_task(f"{name:>11}", total=step.steps, text="")
             self._begun = time.perf_counter()
         self._say_failures(step, name)
-        terms = "  ".join(f"{term} {value:.4f}" for term, value in step.terms.items())
+        self._last = self._tasks[key], name, step
         seconds = time.perf_counter() - self._begun
-        left = f"{seconds / max(1, step.number - 1) * (step.steps - step.number):.0f} s left" if step.number > 1 else ""
-        bars.update(self._tasks[key], completed=step.number, text=f"loss {step.total:.4f}  {terms}  {left}")
-        if step.number == step.steps and not self._console.is_terminal:
-            self._console.print(f"{name:>11}  {step.steps} steps  loss {step.total:.4f}  {terms}  {seconds:.0f} s")
+        left = f"{seconds / (step.number - 1) * (step.steps - step.number):.0f} s left" if step.number > 1 else ""
+        text = f"{step.number}/{step.steps}  {left:>9}  {_losses(step)}"
+        bars.update(self._tasks[key], completed=step.number, text=text)
+
+    def _end_scale(self) -> None:
+        """The last word on the scale in work, which may have settled before its last step."""
+        if self._last is None:
+            return
+        (task, name, step), self._last = self._last, None
+        text = f"{step.number} steps  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s"
+        if self._console.is_terminal:
+            self._progress().update(task, completed=step.number, total=step.number, text=text)
+        else:
+            self._print(f"{name:>11}  {text}")
 
     def _say_failures(self, step: Step, name: str) -> None:
         if not step.finite and not self._failed:
-            self._console.print(f"{name}: step {step.number} gave NaN or infinity; back to the last good picture")
+            self._print(f"{name}: step {step.number} gave NaN or infinity; back to the last good picture")
         self._failed = not step.finite
 
     def download(self, done: int, total: int | None) -> None:
         bars, key = self._progress(), ("download", 0)
+        size = f"{total / 1e6:.0f} MB" if total else "unknown size"
         if key not in self._tasks:
             self._tasks[key] = bars.add_task("   download", total=total, text="")
             if not self._console.is_terminal:
-                size = f" ({total / 1e6:.0f} MB)" if total else ""
-                self._console.print(f"downloading encoder weights{size}")
-        bars.update(self._tasks[key], completed=done, total=total, text=f"{done / 1e6:.0f} MB")
+                self._print(f"downloading encoder weights ({size})")
+        bars.update(self._tasks[key], completed=done, total=total, text=f"{done / 1e6:.0f} of {size}")
 
     def notes(self, groups: Iterable[Iterable[str]]) -> None:
         for note in (note for group in groups for note in group):
-            self._console.print(f"note: {note}", markup=False)
+            self._print(f"note: {note}")
+
+    def warning(self, text: str) -> None:
+        self.notes([(text,)])
 
     def stopping(self) -> None:
         os.write(2, f"\n{STOPPING}\n".encode())
@@ -155,4 +204,9 @@ class Live(Quiet):
     def written(self, path: Path | None) -> None:
         self.close()
         if path is not None:
-            click.echo(os.fsencode(path))  # as it is, whatever its encoding
+            _unbroken(sys.stdout, lambda: click.echo(os.fsencode(path)))  # as it is, whatever its encoding
+
+
+def _losses(step: Step) -> str:
+    terms = "".join(f"  {term} {value:.4f}" for term, value in step.terms.items())
+    return f"loss {step.total:.4f}{terms}"

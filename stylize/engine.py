@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from stylize.encoders import EncoderSpec, Place, Progress, builtin, choose, resolve_device, resolve_dtype
+from stylize.encoders import EncoderSpec, Place, Progress, builtin, load, resolve_device, resolve_dtype
 from stylize.errors import OptimizationError, SettingsError
 from stylize.images import resize
 from stylize.losses import Features, Term
@@ -92,14 +92,11 @@ class Engine:
         self.settings = settings
         self.device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, self.device)
-        spec = choose(settings.encoder, builtin() if encoders is None else encoders)
-        wanted = frozenset(layers)
-        for layer in sorted(wanted):
-            if layer not in spec.layers:
-                raise SettingsError(f"unknown layer {layer!r}; {spec.name} has {', '.join(spec.layers)}")
-        self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
-        self._build = spec.load(None if weights is None else Path(weights), progress)
-        self.encoder: Encoder = self._build(wanted, self._place)
+        specs, wanted = builtin() if encoders is None else encoders, frozenset(layers)
+        file = None if weights is None else Path(weights)
+        self.spec, build = load(settings.encoder, wanted, specs, file, progress)
+        place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
+        self.encoder: Encoder = build(wanted, place)
 
     def encode(self, image: Tensor) -> Features:
         """Features of a picture (1, 3, H, W) on any device, without gradients."""
@@ -127,14 +124,16 @@ class Engine:
         Raises:
             OptimizationError: NaN or inf that smaller steps could not avoid, or too little memory.
         """
-        image, begun = start.to(self.device), time.perf_counter()
+        # on the CPU: one resize there, as no GPU takes a whole photograph down to the coarsest scale in one step
+        image = resize(start.float().cpu(), scales[0].height, scales[0].width).to(self.device)
+        begun = time.perf_counter()
         for index, scale in enumerate(scales, 1):
 
             def observe(report: Report, names: Sequence[str], place: tuple[int, Scale] = (index, scale)) -> None:
                 if on_step is not None:
                     on_step(_step(report, names, *place, len(scales), time.perf_counter() - begun))
 
-            with _memory(scale):
+            with enough_memory(scale.height, scale.width):
                 image = resize(image, scale.height, scale.width)
                 image = self._optimize_scale(image, scale, terms(scale), observe, stop)
             if stop is not None and stop():
@@ -157,22 +156,24 @@ class Engine:
         totals: list[float] = []
         for report in self._reports(optimizer, scale.steps):
             if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
+                precision = ", or --precision float32" if self.settings.precision == "bfloat16" else ""
                 raise OptimizationError(
                     f"the optimisation left the finite numbers at {scale.width}x{scale.height}, step {report.number}; "
-                    "try a smaller style or content weight, or --precision float32"
+                    f"try a smaller style or content weight{precision}"
                 )
-            totals.append(report.values[0])
+            if not report.retries:
+                totals.append(report.values[0])
             observe(report, [term.name for term in active])
             if report.retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
                 break
-        return optimizer.image.clamp(0, 1)
+        return optimizer.image
 
     def optimizer(self, terms: Sequence[Term], image: Tensor) -> Optimizer:
-        """The optimizer of the settings over these terms, from an image (1, C, H, W)."""
-        evaluate = self._objective(terms)
+        """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
+        evaluate, image = self._objective(terms), image.clamp(0, 1)
         if self.settings.optimizer == "adam":
             return Adam(evaluate, image, self.settings.learning_rate)
-        return LBFGS(evaluate, image, self.settings.history)
+        return LBFGS(evaluate, image, self.settings.history, bounds=(0.0, 1.0))
 
     def _objective(self, terms: Sequence[Term]) -> Evaluate:
         def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,6 +181,9 @@ class Engine:
             rgb = image.expand(-1, 3, -1, -1)
             features = self.encoder(rgb)
             values = [term.weight * term.function(rgb, features) for term in terms]
+            for term, value in zip(terms, values, strict=True):
+                if value.shape:
+                    raise SettingsError(f"term {term.name} gives {tuple(value.shape)}, not a scalar")
             total = torch.stack(values).sum()
             (gradient,) = torch.autograd.grad(total, image)
             return torch.stack([total, *values]).detach(), gradient
@@ -202,9 +206,10 @@ class Engine:
             optimizer.step()
             report, event = optimizer.report, None
             if report.is_cuda:
-                report = torch.empty(report.shape, pin_memory=True).copy_(report, non_blocking=True)
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                event.record()
+                stream = torch.cuda.current_stream(report.device)
+                report = torch.empty(report.shape, pin_memory=True).copy_(report, non_blocking=True)
+                event.record(stream)
             pending.append((number, report, event))
             if len(pending) > (event is not None):
                 yield read()
@@ -236,12 +241,12 @@ def _step(report: Report, names: Sequence[str], index: int, scale: Scale, scales
 
 
 @contextmanager
-def _memory(scale: Scale) -> Iterator[None]:
+def enough_memory(height: int, width: int) -> Iterator[None]:
     """Turn what torch raises for too little memory, which is no class of its own on the CPU, into one line."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
-            message = f"not enough memory for {scale.width}x{scale.height}; use a smaller --size"
+            message = f"not enough memory for {width}x{height}; use a smaller --size"
             raise OptimizationError(message) from error
         raise

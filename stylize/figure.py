@@ -10,7 +10,7 @@ import torch
 
 from stylize import images
 from stylize.encoders import EncoderSpec, Progress
-from stylize.engine import Step
+from stylize.engine import Step, enough_memory
 from stylize.errors import SettingsError
 from stylize.images import Picture
 from stylize.settings import Settings
@@ -40,26 +40,31 @@ def grid(
 
     When ``stop`` becomes True the cells not begun stay empty.
     """
-    settings, photo = settings or Settings(), as_picture(content)
+    settings = settings or Settings()
+    photo = as_picture(content, settings.size)
     if not content_weights:
         raise SettingsError("content_weights is empty; give at least one")
     layers = [(layer, weight) for layer, weight in settings.style_layers.items() if weight]
     if not layers:
         raise SettingsError("style_layers is empty or all zero; give at least one layer a positive weight")
-    rows: list[list[Picture]] = []
     height, width = images.fit(*photo.size, settings.size, upscale=settings.upscale)
-    empty = Picture(torch.ones(1, 3, height, width))
-    for depth in range(1, len(layers) + 1):
-        rows.append([])
-        for content_weight in content_weights:
-            if stop is not None and stop():
-                rows[-1].append(empty)
-                continue
-            cell = settings.replace(style_layers=dict(layers[:depth]), content_weight=content_weight)
-            stylizer = Stylizer(style, cell, encoders=encoders, weights=weights, progress=progress)
-            number = (depth - 1) * len(content_weights) + len(rows[-1])
-            observe = None if on_step is None else lambda step, number=number: on_step(number, step)
-            rows[-1].append(stylizer(photo, on_step=observe, stop=stop))
+    with enough_memory(height, width):
+        empty = Picture(torch.ones(1, 3, height, width))
+    cells = [
+        settings.replace(style_layers=dict(layers[:depth]), content_weight=content_weight)
+        for depth in range(1, len(layers) + 1)
+        for content_weight in content_weights
+    ]
+    painted: list[Picture] = []
+    for number, cell in enumerate(cells):
+        if stop is not None and stop():
+            painted.append(empty)
+            continue
+        stylizer = Stylizer(style, cell, encoders=encoders, weights=weights, progress=progress)
+        observe = None if on_step is None else lambda step, number=number: on_step(number, step)
+        painted.append(stylizer(photo, on_step=observe, stop=stop))
+    columns = len(content_weights)
+    rows = [painted[first : first + columns] for first in range(0, len(painted), columns)]
     names = [layer if index == 0 else f"+ {layer}" for index, (layer, _) in enumerate(layers)]
     return _compose(rows, names, [f"content {value:g}" for value in content_weights])
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import Distribution, distributions
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from stylize import hookspecs
 from stylize.errors import PluginError, StylizeError
+
+if TYPE_CHECKING:
+    from stylize.encoders import EncoderSpec
 
 GROUP = "stylize"
 BUILTIN = ("stylize.builtin",)
@@ -40,7 +43,7 @@ class Host(pluggy.PluginManager):
         except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the host goes on
             if self.has_plugin(name):
                 self.unregister(name=name)
-            self.problems.append(f"{label} left out: {type(error).__name__}: {' '.join(str(error).split())}")
+            self.problems.append(f"{label} left out: {_said(error)}")
 
     def call(self, hook: str, **arguments: object) -> Any:
         """Call a hook; what a plugin raises, unless it is an error for the user, becomes one.
@@ -53,7 +56,40 @@ class Host(pluggy.PluginManager):
         except StylizeError:
             raise
         except Exception as error:
-            raise PluginError(f"a plugin failed in {hook}: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self._culprit(hook, error)} failed in {hook}: {_said(error)}") from error
+
+    def encoders(self) -> list[EncoderSpec]:
+        """The encoders of all plugins, the built-in ones first; a plugin that fails becomes a problem."""
+        from stylize.encoders import EncoderSpec
+
+        found: list[EncoderSpec] = []
+        for name, plugin in self.list_name_plugin():
+            caller = self.subset_hook_caller("stylize_encoders", self.get_plugins() - {plugin})
+            try:
+                made = [spec for specs in caller() for spec in specs]
+                for spec in made:
+                    if not isinstance(spec, EncoderSpec):
+                        raise TypeError(f"{spec!r} is not an EncoderSpec")
+                found += made
+            except Exception as error:  # as above
+                self.problems.append(f"plugin {name} gives no encoders: {_said(error)}")
+        return found
+
+    def _culprit(self, hook: str, error: Exception) -> str:
+        """Which plugin an error came from: the one whose function is in its traceback."""
+        frames = set()
+        trace = error.__traceback__
+        while trace is not None:
+            frames.add(trace.tb_frame.f_code)
+            trace = trace.tb_next
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            if getattr(implementation.function, "__code__", None) in frames:
+                return f"plugin {implementation.plugin_name}"
+        return "a plugin"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def plugin_manager() -> Host:

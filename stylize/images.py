@@ -6,6 +6,7 @@ Writing is atomic: a target is either the complete new picture or what it was be
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -14,10 +15,10 @@ import re
 import secrets
 import stat
 import struct
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,11 @@ FORMATS = {
     ".avif": "AVIF",
 }  # what save() writes, by extension
 DEEP_FORMATS = ("PNG", "TIFF")  # those of them that hold 16 bits per channel
+SIDES = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # px a side they hold: what libjpeg and libavif read again
+UNREAD = {"EPS", "WMF", "FPX", "MIC", "PDF", "BUFR", "GRIB", "HDF5", "MPEG"}  # not decoded by Pillow itself
+SPARE = 4  # how many times larger than painted a picture is read, so that its scales are made from fine detail
+GAP = 3  # how many times larger than wanted a picture stays after coarse, fast shrinking
+RESAMPLING = Image.Resampling.BICUBIC  # antialiased; the kernel of resize()
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the Y of YIQ
 NOISE = 0.5 / 255  # a standard deviation below half a level of 8 bits is quantisation, not colour
 
@@ -54,7 +60,7 @@ class Picture:
 
     ``alpha`` is (1, 1, H, W) in [0, 1], or None when every pixel is opaque. ``exif`` is the camera's, with the
     orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading left out.
-    ``depth`` is the bits per channel that were read: 8 or 16. ``name`` is the stem of the file.
+    ``name`` is the stem of the file.
     """
 
     rgb: Tensor
@@ -62,7 +68,6 @@ class Picture:
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     name: str = ""
-    depth: int = 8
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,11 +80,6 @@ class Picture:
             return self
         return dataclasses.replace(self, rgb=fill_transparent(self.rgb, self.alpha), alpha=None)
 
-    def resized(self, height: int, width: int) -> Picture:
-        """The same picture at another size; colours hidden under alpha 0 do not bleed into their neighbours."""
-        alpha = None if self.alpha is None else resize(self.alpha, height, width)
-        return dataclasses.replace(self, rgb=resize(self.opaque().rgb, height, width), alpha=alpha)
-
     def save(self, path: str | Path, **options: Any) -> None:
         """Write it to ``path``; the options are those of :func:`save`."""
         save(self, path, **options)
@@ -88,8 +88,11 @@ class Picture:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path) -> Picture:
-    """Read a picture of any mode, upright and in sRGB.
+def load(path: str | Path, *, longest: int | None = None) -> Picture:
+    """Read a picture of any mode, upright and in sRGB, its longest side no longer than ``longest`` px.
+
+    A larger one is shrunk to the size :func:`fit` gives while it is decoded: it never takes the memory of its full
+    size in floating point.
 
     Integer greys above 8 bits are relative to 65535 (to 2**31-1 where they exceed it); floating-point ones are
     taken as [0, 1], or as 8 or 16-bit levels where they exceed 1.
@@ -106,7 +109,7 @@ def load(path: str | Path) -> Picture:
             raise ImageError("the file is empty; get a complete copy")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what is checked or refused here
-            return _decode(file, status.st_size, path.stem)
+            return _decode(file, status.st_size, path.stem, longest)
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(_one_line(f"cannot read {path}: {_problem(error)}")) from error
 
@@ -131,41 +134,61 @@ def _problem(error: Exception) -> str:
     return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
 
 
-def _decode(file: BinaryIO, length: int, name: str) -> Picture:
-    image: Image.Image = Image.open(file)
-    _refuse_bomb(*image.size, length)
+def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Picture:
+    image: Image.Image = Image.open(file, formats=_formats())
+    width, height = image.size
+    _refuse_bomb(width, height)
     notes = _frame_notes(image)
     sixteen = _has_sixteen_bits(image)
     exif = _read_exif(image)
-    image.load()
+    drafted = None
+    if longest is not None:  # only JPEG decodes at a fraction of its size
+        rows, columns = fit(height, width, longest)
+        drafted = image.draft(None, (GAP * columns, GAP * rows))
+    try:
+        image.load()
+    except (OSError, SyntaxError) as error:
+        if width * height > 1000 * length:
+            claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
+            raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy") from error
+        raise
     orientation = exif.get(ExifTags.Base.Orientation)  # after load(), which turns a TIFF by itself
+    if drafted is None:
+        width, height = image.size
+    wanted = (height, width) if longest is None else fit(height, width, longest)
 
     profile = _foreign_profile(image, notes)
-    deep = _decode_deep(image, file, sixteen)
+    deep = _decode_deep(image, file, sixteen, wanted)
     if deep is not None and profile:  # the colour engine takes 8 bits
         notes.append("16 bits read as 8 because of its colour profile")
         levels = np.rint(deep * 255).astype(np.uint8)
-        image, deep = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]), None
-    pixels = _decode_plain(image, profile, notes).astype(np.float32) / 255 if deep is None else deep  # (H, W, C)
+        image, deep, drafted = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]), None, None
+    box = drafted[1] if drafted else (0, 0, *image.size)
+    pixels = _decode_plain(image, box, wanted, profile, notes) if deep is None else deep  # (H, W, C)
+    white = 255 if deep is None else 1
 
     samples = _ORIENTATIONS[orientation if orientation in _ORIENTATIONS else 1](torch.from_numpy(pixels))
     samples = samples.permute(2, 0, 1)[None]
     has_alpha = samples.shape[1] in (2, 4)
-    rgb = (samples[:, :-1] if has_alpha else samples).expand(-1, 3, -1, -1).contiguous()
-    alpha = samples[:, -1:].contiguous() if has_alpha and bool((samples[:, -1] < 1).any()) else None
-    return Picture(rgb, alpha, _camera_exif(exif), tuple(notes), name, 8 if deep is None else 16)
+    rgb = torch.empty(1, 3, *samples.shape[2:]).copy_(samples[:, :-1] if has_alpha else samples).div_(white)
+    alpha = None
+    if has_alpha and bool((samples[:, -1] < white).any()):
+        alpha = torch.empty(1, 1, *samples.shape[2:]).copy_(samples[:, -1:]).div_(white)
+    return Picture(rgb, alpha, _camera_exif(exif), tuple(notes), name)
 
 
-def _refuse_bomb(width: int, height: int, length: int) -> None:
-    """Raise ImageError when a header promises more pixels than are safe, or than ``length`` bytes can hold."""
-    pixels = width * height
-    if pixels < 1:
+def _formats() -> list[str]:
+    """The formats Pillow decodes by itself. It would hand an EPS to Ghostscript, whatever the name of the file."""
+    Image.init()
+    return [format for format in Image.ID if format not in UNREAD]
+
+
+def _refuse_bomb(width: int, height: int) -> None:
+    """Raise ImageError when a header promises more pixels than are safe."""
+    if width * height < 1:
         raise ImageError(f"it has no pixels ({width}x{height}); get a complete copy")
-    if pixels > MAX_PIXELS:
-        raise ImageError(f"{width}x{height} is {_too_large(pixels)}")
-    if pixels >= 50_000_000 and length < pixels // 1000:
-        claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
-        raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} is {_too_large(width * height)}")
 
 
 def _too_large(pixels: int) -> str:
@@ -174,7 +197,7 @@ def _too_large(pixels: int) -> str:
 
 def _frame_notes(image: Image.Image) -> list[str]:
     count = getattr(image, "n_frames", 1)
-    if count < 2:
+    if count < 2 or image.format == "MPO":  # the second picture of a phone's JPEG is a preview or a depth map
         return []
     return [f"first of {count} pages used" if image.format == "TIFF" else f"animated: first of {count} frames used"]
 
@@ -235,10 +258,11 @@ def _has_sixteen_bits(image: Image.Image) -> bool:
     return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
 
 
-def _decode_deep(image: Image.Image, file: BinaryIO, sixteen: bool) -> Array | None:
-    """The samples of a picture of more than 8 bits, (H, W, 1 to 4) float32 in [0, 1]; None for all others."""
+def _decode_deep(image: Image.Image, file: BinaryIO, sixteen: bool, wanted: tuple[int, int]) -> Array | None:
+    """The samples of a picture of more than 8 bits, (*wanted, 1 to 4) float32 in [0, 1]; None for all others."""
     if sixteen:
-        return _decode_sixteen(image, file)
+        values = _decode_sixteen(image, file)
+        return None if values is None else _to_unit(values, 65535, wanted)
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)[..., None]
@@ -249,12 +273,31 @@ def _decode_deep(image: Image.Image, file: BinaryIO, sixteen: bool) -> Array | N
         white = next((white for white in (1.0, 255.0, 65535.0) if highest <= white), highest)
     else:
         white = 65535.0 if highest <= 65535 else 2.0**31 - 1
-    grey = (values / white).clip(0, 1).astype(np.float32)
     key = image.info.get("transparency")
-    return np.concatenate([grey, values != key], axis=2, dtype=np.float32) if isinstance(key, int) else grey
+    if isinstance(key, int):
+        values = np.concatenate([values, (values != key) * values.dtype.type(white)], axis=2)
+    return _to_unit(values, white, wanted)
+
+
+def _to_unit(values: Array, white: float, wanted: tuple[int, int]) -> Array:
+    """(H, W, C) of any numbers -> (*wanted, C) float32 with ``white`` as 1."""
+    channels = values.shape[2]
+    if values.shape[:2] != wanted:
+        planes = []
+        for index in range(channels):
+            plane = values[..., index].astype(np.float32)
+            if channels in (2, 4) and index < channels - 1:
+                plane *= values[..., -1]
+            planes.append(np.asarray(Image.fromarray(plane).resize(wanted[::-1], RESAMPLING, reducing_gap=GAP)))
+        values = np.stack(planes, axis=2)
+        if channels in (2, 4):
+            values[..., :-1] /= np.maximum(values[..., -1:], white * 1e-6)
+    unit = values.astype(np.float32, copy=False) / np.float32(white)
+    return np.clip(unit, 0, 1, out=unit)
 
 
 def _decode_sixteen(image: Image.Image, file: BinaryIO) -> Array | None:
+    """The samples as they are, (H, W, 3 or 4), 0 to 65535."""
     import cv2
 
     file.seek(0)
@@ -266,16 +309,25 @@ def _decode_sixteen(image: Image.Image, file: BinaryIO) -> Array | None:
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
         return None
     order = [2, 1, 0, 3] if pixels.shape[2] == 4 and image.has_transparency_data else [2, 1, 0]
-    pixels = pixels[..., order].astype(np.float32) / np.float32(65535)
+    pixels = pixels[..., order]
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(338) == (1,):  # premultiplied
-        pixels[..., :3] = np.minimum(pixels[..., :3] / np.maximum(pixels[..., 3:], 1 / 65535), 1)
+        pixels = pixels.astype(np.float32)
+        pixels[..., :3] = np.minimum(pixels[..., :3] / np.maximum(pixels[..., 3:] / 65535, 1 / 65535), 65535)
     return pixels
 
 
-def _decode_plain(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, notes: list[str]) -> Array:
-    """The samples of an 8-bit picture in sRGB, (H, W, 3 or 4) uint8."""
-    image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
-    colour = image if image.mode == "CMYK" else image.convert("L" if _channels(image.mode) == "GRAY" else "RGB")
+def _decode_plain(
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    wanted: tuple[int, int],
+    profile: ImageCms.ImageCmsProfile | None,
+    notes: list[str],
+) -> Array:
+    """The samples of an 8-bit picture in sRGB, (*wanted, 3 or 4) uint8; ``box`` is the part of it that counts."""
+    plain = "L" if _channels(image.mode) == "GRAY" else "RGB"
+    mode = "CMYK" if image.mode == "CMYK" else "RGBA" if image.has_transparency_data else plain
+    image = _shrink(image, mode, box, *wanted)
+    colour = image if mode == "CMYK" else _convert(image, plain)
     if profile:
         try:
             if profile.profile.xcolor_space == "RGB ":
@@ -283,10 +335,36 @@ def _decode_plain(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, 
             colour = ImageCms.profileToProfile(colour, profile, _srgb(), outputMode="RGB") or colour
         except ImageCms.PyCMSError as error:
             notes.append(_one_line(f"colour profile ignored: {error}"))
-    rgb = np.asarray(colour.convert("RGB"))
-    if not image.has_transparency_data:
-        return rgb
-    return np.concatenate([rgb, np.asarray(image.convert("RGBA"))[..., 3:]], axis=2)
+    rgb = np.array(_convert(colour, "RGB"))
+    return rgb if mode != "RGBA" else np.concatenate([rgb, np.asarray(image.getchannel("A"))[..., None]], axis=2)
+
+
+def _shrink(
+    image: Image.Image, mode: str, box: tuple[float, float, float, float], height: int, width: int
+) -> Image.Image:
+    """What ``box`` holds of an 8-bit picture, resized and in ``mode``; strip by strip, to need little memory."""
+    if image.size == (width, height):
+        return _convert(image, mode)
+    premultiplied = "RGBa" if mode == "RGBA" else mode  # hidden colours do not bleed into their neighbours
+    factors = _power_of_two(box[2] / width / GAP), _power_of_two(box[3] / height / GAP)
+    coarse = Image.new(premultiplied, (-(-image.width // factors[0]), -(-image.height // factors[1])))
+    rows = factors[1] * max(1, 2**20 // (factors[1] * image.width))
+    for top in range(0, image.height, rows):
+        strip = _convert(image.crop((0, top, image.width, min(top + rows, image.height))), mode)
+        coarse.paste(_convert(strip, premultiplied).reduce(factors), (0, top // factors[1]))
+    box = (0, 0, box[2] / factors[0], box[3] / factors[1])
+    return _convert(coarse.resize((width, height), RESAMPLING, box), mode)
+
+
+def _power_of_two(factor: float) -> int:
+    """The largest one up to ``factor``: by others Pillow reduces inexactly, and white is no longer white."""
+    return 1 << max(0, int(factor).bit_length() - 1)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "La":  # Pillow has no shorter way
+        image = image.convert("LA")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _channels(mode: str) -> str:
@@ -349,61 +427,131 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
 
     Raises:
         ImageError: the target cannot be written, or the picture holds NaN or infinity; an old target is left as it was.
+            The picture is then kept as a PNG in the system's temporary folder, which the message names; not so when
+            the options or the extension were wrong from the beginning.
     """
-    check_target(path, quality=quality, bits=bits)
+    if problem := _option_problem(Path(path), quality, bits):
+        raise ImageError(_one_line(f"cannot write {path}: {problem}"))
     picture = picture if isinstance(picture, Picture) else Picture(picture)
     try:
-        data = _encode(picture, FORMATS[Path(path).suffix.lower()], quality, bits)
-    except Exception as error:  # encoders raise nearly anything, for instance on sizes they do not have
-        problem = "not enough memory" if isinstance(error, MemoryError) else error
+        _write(picture, path, quality, bits)
+    except ImageError as error:
+        kept = _keep(picture, bits)
+        if kept is None:
+            raise
+        raise ImageError(_one_line(f"{error}; the picture was kept as {kept}")) from error
+
+
+def _write(picture: Picture, path: str | Path, quality: int | None, bits: int) -> None:
+    format = FORMATS[Path(path).suffix.lower()]
+    try:
+        data = _encode(picture, format, quality, bits)
+    except Exception as error:  # encoders raise nearly anything
+        problem = "not enough memory" if isinstance(error, MemoryError) else str(error)
         raise ImageError(_one_line(f"cannot write {path}: {problem}")) from error
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
-def check_target(path: str | Path, *, quality: int | None = None, bits: int = 8) -> None:
+def _keep(picture: Picture, bits: int) -> str | None:
+    """Write a picture that could not go where it should into the temporary folder; where it lies, if that went well."""
+    try:
+        data = _encode(picture, "PNG", None, bits)
+        with tempfile.NamedTemporaryFile(prefix="stylize-", suffix=".png", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        return file.name
+    except Exception:  # the first error is the one to report
+        return None
+
+
+def check_target(
+    path: str | Path, *, quality: int | None = None, bits: int = 8, size: tuple[int, int] | None = None
+) -> None:
     """Raise now whatever :func:`save` would raise about ``path`` and its options after the work is done.
+
+    ``size`` is the (height, width) of the picture to come, where it is known. Whether the folder takes a new file is
+    tried with a hidden, empty one, which is removed again.
 
     Raises:
         ImageError: unknown extension, missing or unwritable folder, a target that is no plain writable file, a
-            quality out of range, or 16 bits in a format that has 8.
+            quality out of range, 16 bits in a format that has 8, or a size the format cannot hold.
     """
-    path = Path(path)
-    extension = path.suffix.lower()
-    deep = ", ".join(name for name, format in FORMATS.items() if format in DEEP_FORMATS)
-    problem = _target_problem(path)
-    if extension not in FORMATS:
-        problem = f"unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}"
-    elif FORMATS[extension] == "AVIF" and not features.check("avif"):
-        problem = "this Pillow was built without AVIF; use another extension"
-    elif bits not in (8, 16):
-        problem = f"{bits} bits per channel are not to be had; use 8 or 16"
-    elif bits == 16 and FORMATS[extension] not in DEEP_FORMATS:
-        problem = f"{extension} holds 8 bits per channel; for 16 use one of {deep}"
-    elif quality is not None and not 1 <= quality <= 100:
-        problem = f"quality is {quality}; it must be 1 to 100"
+    problem = _option_problem(Path(path), quality, bits)
+    if not problem and size is not None:
+        problem = _size_problem(FORMATS[Path(path).suffix.lower()], size)
+    problem = problem or _target_problem(Path(path)) or _folder_problem(Path(path))
     if problem:
         raise ImageError(_one_line(f"cannot write {path}: {problem}"))
 
 
+def _option_problem(path: Path, quality: int | None, bits: int) -> str:
+    """What is wrong with an extension and its options, or nothing."""
+    extension = path.suffix.lower()
+    if extension not in FORMATS:
+        return f"unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}"
+    if FORMATS[extension] == "AVIF" and not features.check("avif"):
+        return "this Pillow was built without AVIF; use another extension"
+    if bits not in (8, 16):
+        return f"{bits} bits per channel are not to be had; use 8 or 16"
+    if bits == 16 and FORMATS[extension] not in DEEP_FORMATS:
+        deep = ", ".join(name for name, format in FORMATS.items() if format in DEEP_FORMATS)
+        return f"{extension} holds 8 bits per channel; for 16 use one of {deep}"
+    if quality is not None and not 1 <= quality <= 100:
+        return f"quality is {quality}; it must be 1 to 100"
+    return ""
+
+
+def _size_problem(format: str, size: tuple[int, int]) -> str:
+    """Why a format cannot hold a picture of (height, width), or nothing."""
+    limit = SIDES.get(format)
+    if limit is None or max(size) <= limit:
+        return ""
+    return f"{format} holds {limit} pixels a side, and the picture is {size[1]}x{size[0]}; use .png or a smaller size"
+
+
 def _target_problem(path: Path) -> str:
-    """Why no file can be put at ``path``, or nothing."""
+    """Why no file can have this path, or nothing."""
     try:
         target = Path(os.path.realpath(path))
-        if target.is_dir():
-            return "it is a folder; give the path of a file"
-        if target.exists() and not target.is_file():
-            return "it is not a regular file; give another path"
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a loop or a name too long raises others
+            mode = target.stat().st_mode
+            if stat.S_ISDIR(mode):
+                return "it is a folder; give the path of a file"
+            if not stat.S_ISREG(mode):
+                return "it is not a regular file; give another path"
+            if not os.access(target, os.W_OK):
+                return "it is write-protected; give another path or change its permissions"
         if not target.parent.is_dir():
             return f"there is no folder {path.parent}; create it first"
-        if not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
-            return "permission denied; choose another folder or change its permissions"
     except (OSError, ValueError) as error:
         return f"{getattr(error, 'strerror', None) or error}; give another path"
     return ""
 
 
-@contextmanager
+def _folder_problem(path: Path) -> str:
+    """Why no file can be made beside ``path``, or nothing: not every reason shows in the permissions."""
+    temporary = _hidden(Path(os.path.realpath(path)))
+    try:
+        temporary.open("xb").close()
+        temporary.unlink()
+    except OSError as error:
+        return f"no file can be made in its folder ({error.strerror or error}); choose another one"
+    return ""
+
+
+def _hidden(target: Path) -> Path:
+    """A new name beside ``target``, with its extension."""
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    # 40 + 10 characters of up to 4 bytes: well below the 255 bytes a file name may have
+    return target.with_name(f".{target.stem[:40]}.{unique}.tmp{target.suffix[:10]}")
+
+
+@contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A hidden, empty file beside ``path``, with its extension, that takes its place when the block ends well.
 
@@ -416,9 +564,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if problem := _target_problem(Path(path)):
         raise ImageError(_one_line(f"cannot write {path}: {problem}"))
     target = Path(os.path.realpath(path))
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
-    # 40 + 10 characters of up to 4 bytes: well below the 255 bytes a file name may have
-    temporary = target.with_name(f".{target.stem[:40]}.{unique}.tmp{target.suffix[:10]}")
+    temporary = _hidden(target)
     try:
         temporary.open("xb").close()
         yield temporary
@@ -444,6 +590,8 @@ _ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
 def _encode(picture: Picture, format: str, quality: int | None, bits: int) -> bytes:
     if picture.rgb.ndim != 4 or picture.rgb.shape[:2] != (1, 3) or not picture.rgb.numel():
         raise ImageError(f"a tensor of shape {tuple(picture.rgb.shape)} is no picture; it must be (1, 3, H, W)")
+    if problem := _size_problem(format, picture.size):
+        raise ImageError(problem)
     rgb, alpha = picture.rgb.detach().cpu().float(), picture.alpha
     if alpha is not None:
         alpha = alpha.detach().cpu().float()

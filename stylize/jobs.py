@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Job(Protocol):
 class ImageJob:
     """One picture file to another; ``keep`` are other files of the run that must not be written over.
 
+    A picture much larger than ``size``, the longest side of the result in px, is shrunk as it is read.
+
     Raises:
         ImageError: the source cannot be read, or the target cannot be written or is a source.
     """
@@ -53,14 +56,16 @@ class ImageJob:
         *,
         bits: int = 8,
         quality: int | None = None,
+        size: int | None = None,
         keep: Sequence[Path] = (),
     ) -> None:
         from stylize import images
 
-        self.image = images.load(source)
+        self.image = images.load(source, longest=size and size * images.SPARE)
         self.target = target if target is not None else Path(f"{source.stem}-stylized.png")
+        painted = None if size is None else images.fit(*self.image.size, size)
+        images.check_target(self.target, bits=bits, quality=quality, size=painted)
         check_distinct(self.target, source, *keep)
-        images.check_target(self.target, bits=bits, quality=quality)
         self._options = {"bits": bits, "quality": quality}
 
     def frames(self) -> Iterator[Frame]:
@@ -80,7 +85,13 @@ def check_distinct(target: Path, *sources: Path) -> None:
         ImageError: names the file.
     """
     for source in sources:
-        if target.resolve() == source.resolve() or (target.exists() and source.exists() and target.samefile(source)):
+        try:
+            same = os.path.realpath(target) == os.path.realpath(source)
+            if not same and os.path.exists(target) and os.path.exists(source):  # noqa: PTH110, Path's raises OSError
+                same = target.samefile(source)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
+        if same:
             raise ImageError(f"the target {target} is also a source; choose another name with -o")
 
 

@@ -7,6 +7,7 @@ the last good one is a failed trial, answered by a shorter step from there. All 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -59,16 +60,25 @@ class LBFGS(Optimizer):
 
     Pairs without positive curvature are not stored, and no step is longer than :data:`LONGEST_MOVE`. A trial that made
     things worse is backtracked: a quarter of the step from the last good picture; after three the history is dropped
-    and steepest descent begins anew.
+    and steepest descent begins anew. Steps are projected into the bounds, so that what is judged is a picture that
+    can be saved.
 
     Args:
         evaluate: picture -> (values with the total first, gradient).
         image: where to start, (1, C, H, W); copied.
         history: pairs kept; their memory is 2 * history pictures.
+        bounds: lowest and highest value of a pixel.
     """
 
-    def __init__(self, evaluate: Evaluate, image: Tensor, history: int = 20) -> None:
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        image: Tensor,
+        history: int = 20,
+        bounds: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
         super().__init__(evaluate, image)
+        self._bounds = bounds
         device, count = image.device, image.numel()
         small = torch.float32 if device.type == "mps" else torch.float64
         self._s = image.new_zeros(history, count)
@@ -83,7 +93,7 @@ class LBFGS(Optimizer):
         self._move = torch.zeros_like(self.image)
 
     def step(self) -> None:
-        trial = self.image + self._move
+        trial = (self.image + self._move).clamp(*self._bounds)
         values, gradient = self.evaluate(trial)
         self._judge(values, gradient)
         if not self.values.numel():  # the first evaluation, where we stand
@@ -92,7 +102,9 @@ class LBFGS(Optimizer):
             self._move = self._steepest(1.0)
             return
         good = self.finite & (values[0] <= self.values[0] + WORSE * self.values[0].abs())
-        self._remember(good, self._move.flatten(), torch.where(good, gradient - self._gradient, 0.0).flatten())
+        self._remember(
+            good, (trial - self.image).flatten(), torch.where(good, gradient - self._gradient, 0.0).flatten()
+        )
         self.image = torch.where(good, trial, self.image)
         self.values = torch.where(good, values, self.values)
         self._gradient = torch.where(good, gradient, self._gradient)

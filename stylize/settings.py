@@ -122,9 +122,11 @@ class Settings:
     seed: int = _knob(0, "seed of the noise", low=0, high=2**63 - 1)
     device: str = _knob("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = _knob(
-        "auto", "precision of the encoder; losses are float32", choices=("auto", "float32", "bfloat16")
+        "auto",
+        "precision of the encoder (float32: TF32 where a GPU has it); losses are float32",
+        choices=("auto", "float32", "bfloat16"),
     )
-    encoder: str = _knob("vgg19", "encoder, by name")
+    encoder: str = _knob("auto", "encoder, by name; auto is vgg19, or mini where its weights cannot be had")
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -153,15 +155,15 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], base: Settings | None = None) -> Settings:
-        """Settings from plain values over ``base``; ``preset`` names a preset to start from instead."""
+        """Settings from plain values over ``base``; those of the preset that ``preset`` names go between."""
         values = dict(values)
         if "preset" in values:
-            base = preset(str(values.pop("preset")))
+            base = preset(str(values.pop("preset")), base)
         return (base or cls()).replace(**values)
 
     @classmethod
     def from_toml(cls, path: str | Path, base: Settings | None = None) -> Settings:
-        """Settings from a TOML file of ``field = value`` lines over ``base``, or over its own ``preset = "name"``.
+        """Settings from a TOML file of ``field = value`` lines and perhaps ``preset = "name"``, over ``base``.
 
         Raises:
             SettingsError: the file is missing, not TOML, or holds a bad field; the message names the file.
@@ -170,7 +172,7 @@ class Settings:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also text that is not UTF-8, and numbers of 5000 digits
             raise SettingsError(f"settings file {path} is not valid TOML: {error}") from error
         try:
             return cls.from_dict(values, base)
@@ -259,17 +261,18 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "style_weight": 1.0,
             "history": 100,
             "tolerance": 0.0,
+            "encoder": "vgg19",
         },
     ),
 }
 
 
-def preset(name: str) -> Settings:
-    """The settings of a named preset.
+def preset(name: str, base: Settings | None = None) -> Settings:
+    """The settings of a named preset, over ``base``.
 
     Raises:
         SettingsError: there is no such preset; the message lists those there are.
     """
     if name not in PRESETS:
         raise SettingsError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return Settings(**PRESETS[name][1])
+    return (base or Settings()).replace(**PRESETS[name][1])

@@ -7,6 +7,7 @@ painted coarse to fine. The preset ``gatys2015`` turns all of this back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from stylize import images, losses
 from stylize.encoders import EncoderSpec, Progress
-from stylize.engine import Engine, Observer
+from stylize.engine import Engine, Observer, enough_memory
 from stylize.errors import SettingsError
 from stylize.images import Picture, fit, resize
 from stylize.losses import Features, Term
@@ -68,8 +69,9 @@ class Stylizer:
                 f"style_weights has {len(settings.style_weights)} numbers for {len(sources)} style pictures; "
                 "give one number per style"
             )
-        self.styles = tuple(as_picture(source) for source in sources)
-        self._begin = _beginning(settings.init)
+        needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
+        self.styles = tuple(as_picture(source, needed) for source in sources)
+        self._begin = None if settings.init in INITS else as_picture(settings.init, settings.size)
         layers = (
             {layer for layer, weight in settings.style_layers.items() if weight} if settings.style_weight else set()
         )
@@ -101,11 +103,24 @@ class Stylizer:
         Raises:
             OptimizationError: NaN or inf that smaller steps could not avoid.
         """
-        picture = as_picture(content)
+        picture = as_picture(content, self.settings.size)
         height, width = fit(*picture.size, self.settings.size, upscale=self.settings.upscale)
+        with enough_memory(height, width):
+            return self._paint(picture, height, width, init, terms, on_step, stop)
+
+    def _paint(
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        init: Tensor | None,
+        terms: Callable[[Scale], Sequence[Term]] | None,
+        on_step: Observer | None,
+        stop: Callable[[], bool] | None,
+    ) -> Picture:
         scales = pyramid(height, width, self.settings)
-        photo, target = self._in_color_mode(_opaque(picture))
-        start = self._start(init, photo, target, height, width)
+        photo, target = self._in_color_mode(picture)
+        start = self._start(init, photo, target, scales)
 
         def all_terms(scale: Scale) -> list[Term]:
             made = self.terms(photo, scale, target=target, alpha=picture.alpha)
@@ -128,25 +143,37 @@ class Stylizer:
             Term("tv", self.settings.tv_weight, lambda image, _: losses.total_variation(image)),
         ]
 
-    def _in_color_mode(self, photo: Tensor) -> tuple[Tensor, StyleTarget]:
+    def _in_color_mode(self, picture: Picture) -> tuple[Tensor, StyleTarget]:
         """What is painted, (1, 3 or 1, H, W), and the style for it (Gatys et al. 2016, "Preserving color")."""
+        photo = _opaque(picture)
         if self.settings.preserve_color == "none":
             return photo, self._target
         if self.settings.preserve_color == "match":
-            recolored = [Picture(images.match_color(_opaque(style), photo), style.alpha) for style in self.styles]
-            return photo, StyleTarget(recolored, self.engine)
-        grey = images.luminance(photo)
-        matched = [images.match_luminance(images.luminance(_opaque(style)), grey) for style in self.styles]
-        greys = [Picture(y.expand(-1, 3, -1, -1), s.alpha) for y, s in zip(matched, self.styles, strict=True)]
-        return grey, StyleTarget(greys, self.engine)
+            matched = [
+                images.match_color(_opaque(style), photo, style_alpha=style.alpha, content_alpha=picture.alpha)
+                for style in self.styles
+            ]
+        else:
+            photo = images.luminance(photo)
+            matched = [
+                images.match_luminance(
+                    images.luminance(_opaque(style)), photo, style_alpha=style.alpha, content_alpha=picture.alpha
+                ).expand(-1, 3, -1, -1)
+                for style in self.styles
+            ]
+        styles = [Picture(rgb, style.alpha) for rgb, style in zip(matched, self.styles, strict=True)]
+        return photo, StyleTarget(styles, self.engine)
 
-    def _start(self, init: Tensor | None, photo: Tensor, target: StyleTarget, height: int, width: int) -> Tensor:
-        if init is None and self.settings.init == "noise":
-            return noise((height, width), self.settings, channels=photo.shape[1])
-        if init is None and self.settings.init == "content":
+    def _start(self, init: Tensor | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
+        if init is not None:
+            init = as_picture(init).rgb
+        elif self.settings.init == "noise":  # at the size it is used, as a smaller one of a larger is grey
+            return noise((scales[0].height, scales[0].width), self.settings, channels=photo.shape[1])
+        elif self.settings.init == "content":
             return photo
-        if init is None:
-            init = _cover(_opaque(target.styles[0] if self._begin is None else self._begin), height, width)
+        else:
+            begin = target.styles[0] if self._begin is None else self._begin
+            init = _cover(_opaque(begin), scales[-1].height, scales[-1].width)
         return images.luminance(init) if photo.shape[1] == 1 else init
 
 
@@ -167,7 +194,8 @@ def texture(
     settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
     stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
     height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
-    blank = noise((height, width), settings)
+    with enough_memory(height, width):
+        blank = torch.zeros(1, 3, height, width)
     return stylizer(blank, on_step=on_step, stop=stop)
 
 
@@ -265,14 +293,14 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: _Pos
     layer = settings.content_layer
     features = engine.encode(photo.expand(-1, 3, -1, -1))
     target = features[layer]
-    energy = target.float().square().sum().clamp_min(1e-12)
+    energy = losses.content(target, torch.zeros_like(target), 1.0, places.at(target)).clamp_min(1e-12)
     if settings.normalize == "paper":
         energy = 2 / _paper_scale(features) ** 2
 
     def distance(image: Tensor, features: Features) -> Tensor:
         return losses.content(features[layer], target, energy, places.at(features[layer]))
 
-    return Term("content", settings.content_weight, distance, (layer,))
+    return Term("content", settings.content_weight * engine.spec.content_scale, distance, (layer,))
 
 
 def _paper_scale(features: Features) -> Tensor:
@@ -299,8 +327,8 @@ class _Positions:
         return self._known[height, width]
 
 
-def as_picture(source: Source) -> Picture:
-    """A picture as it is, a path loaded, a tensor (1, 3, H, W) in [0, 1] wrapped."""
+def as_picture(source: Source, size: int | None = None) -> Picture:
+    """A picture as it is, a path loaded (as far as ``size`` needs it), a tensor (1, 3, H, W) in [0, 1] wrapped."""
     if isinstance(source, Picture):
         return source
     if isinstance(source, Tensor):
@@ -309,17 +337,13 @@ def as_picture(source: Source) -> Picture:
         if not torch.isfinite(source).all():
             raise SettingsError("a picture holds NaN or infinity")
         return Picture(source.detach().float().cpu().clamp(0, 1))
-    return images.load(source)
+    return images.load(source, longest=size and size * images.SPARE)
 
 
 def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tensor:
     """White noise (1, channels, *size), the same on every device for the same seed."""
     generator = torch.Generator().manual_seed(settings.seed)
     return torch.rand(1, channels, *size, generator=generator)
-
-
-def _beginning(init: str) -> Picture | None:
-    return None if init in INITS else images.load(init)
 
 
 def _opaque(picture: Picture) -> Tensor:

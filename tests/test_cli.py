@@ -142,6 +142,15 @@ def test_progress_is_one_line_per_scale_where_there_is_no_terminal(call: Call, p
     assert [re.findall(r"\d+x\d+ +\d steps", line) for line in lines] == [["24x18  2 steps"], ["48x36  3 steps"]]
 
 
+def test_a_scale_that_settles_early_has_its_line_unbroken(
+    call: Call, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    done = call("photo.png", "starry.png", "--encoder", "tiny", "--steps", "40", "--tolerance", "0.9")
+    (line,) = done.err.splitlines()
+    assert re.fullmatch(r" +48x36  1\d steps  loss \S+  content \S+  style \S+  \d+ s", line)
+
+
 @pytest.mark.parametrize("extension", ["jpg", "webp", "tiff"])
 def test_the_extension_chooses_the_format(call: Call, pictures: tuple[Path, Path], extension: str) -> None:
     assert call("photo.png", "starry.png", "-o", f"out.{extension}", *FAST).code == 0
@@ -220,7 +229,7 @@ def test_quiet_prints_nothing(call: Call, pictures: tuple[Path, Path], command: 
 
 
 def test_sixteen_bits_are_really_written(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
-    assert call("photo.png", "starry.png", "-o", "deep.png", "--bits", "16", *FAST).code == 0
+    assert call("photo.png", "starry.png", "-o", "deep.png", "--bits", "16", *FAST, "--steps", "3").code == 0
     assert (folder / "deep.png").read_bytes()[24] == 16  # IHDR: bit depth
     pixels = cv2.imread(str(folder / "deep.png"), cv2.IMREAD_UNCHANGED)
     assert pixels.dtype == np.uint16
@@ -623,7 +632,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--style-layers", "relu1_1=much"), "relu1_1=4"),
         (2, ("--content-layer", "conv4"), "unknown layer 'conv4'"),
         (2, ("--content-weight", "0", "--style-weight", "0"), "both 0"),
-        (2, ("--encoder", "nonsense"), "unknown encoder 'nonsense'; known: vgg16, vgg19, tiny"),
+        (2, ("--encoder", "nonsense"), "unknown encoder 'nonsense'; known: auto, vgg16, vgg19, mini, tiny"),
         (2, ("--preset", "nonsense"), "unknown preset 'nonsense'"),
         (2, ("--config", "nowhere.toml"), "nowhere.toml"),
         (2, ("--config", "photo.png"), "photo.png"),
@@ -638,7 +647,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (1, ("-o", "cellar.png"), "folder"),
         (1, ("-o", "photo.png/out.png"), "photo.png"),
         (1, ("-o", "out.jpg", "--bits", "16"), "8 bits per channel"),
-        (1, ("--bits", "12"), "12 bits"),
+        (2, ("--bits", "12"), "'12' is not one of '8', '16'"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(
@@ -684,7 +693,7 @@ def test_a_wrong_quality_is_refused_before_the_work(
     call: Call, pictures: tuple[Path, Path], command: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
     done = call(*command, *options, *FAST, "--json")
-    assert_one_error(done, 1)  # no step on standard output
+    assert_one_error(done, 2)  # no step on standard output
     assert "quality" in done.err
 
 
@@ -751,7 +760,7 @@ def test_unusable_weights_are_refused_in_one_line(
         (1, "photo.png", "not a safetensors or torch file"),
         (2, "cut.safetensors", "this encoder has relu1_1"),
     ):
-        done = call("photo.png", "starry.png", "-o", "out.png", "--weights", weights, "--size", "16")
+        done = call("photo.png", "starry.png", "-o", "out.png", "--weights", weights, "--size", "16", "-q")
         assert_one_error(done, code)
         assert words in done.err
     monkeypatch.setenv("STYLIZE_WEIGHTS", str(folder / "elsewhere"))
@@ -798,6 +807,66 @@ def test_running_out_of_memory_is_one_line(
     done = call("photo.png", "starry.png", "-o", "out.png", *FAST)
     assert_one_error(done, 1)
     assert "memory" in done.err
+
+
+def test_memory_that_is_short_before_the_first_step_is_one_line(
+    call: Call, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(*arguments: object, **options: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("stylize.stylizer.noise", noise)
+    for command in (("texture", "starry.png"), ("photo.png", "starry.png", "--init", "noise")):
+        done = call(*command, "-o", "out.png", *FAST)
+        assert_one_error(done, 1)
+        assert "not enough memory for 16x1" in done.err
+
+
+def test_a_fault_of_ours_is_one_line_and_its_traceback_can_be_had(
+    call: Call, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pyramid(*arguments: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr("stylize.stylizer.pyramid", pyramid)
+    done = call("photo.png", "starry.png", *FAST)
+    assert_one_error(done, 1)
+    assert "unexpected ZeroDivisionError: oh no; STYLIZE_TRACEBACK=1 shows where" in done.err
+    monkeypatch.setenv("STYLIZE_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(["photo.png", "starry.png", *FAST])
+
+
+# Streams that break
+
+
+@pytest.mark.parametrize("options", [("--json",), ()])
+def test_a_reader_that_goes_away_does_not_cost_the_picture(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST, *options]
+    try:
+        done = subprocess.run(
+            command, env=dict(cli_environment), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=60
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+    assert size_of(tmp_path / "out.png") == (16, 12)
+
+
+def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=dict(cli_environment), cwd=tmp_path, stdout=full, stderr=full, timeout=60)
+    assert done.returncode == 0
+    assert size_of(tmp_path / "out.png") == (16, 12)
 
 
 # Interruption

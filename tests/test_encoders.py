@@ -138,7 +138,7 @@ def reference(image: Tensor, pooling: str, rescale: bool) -> dict[str, Tensor]:
                 x = x.unfold(2, window[0], window[0]).unfold(3, window[1], window[1]).amax((-2, -1))
             else:
                 x = x.unfold(2, window[0], window[0]).unfold(3, window[1], window[1]).mean((-2, -1))
-                x = x * (AVERAGE_POOLING_SCALES[poolings] if rescale else 1)
+                x = x * (AVERAGE_POOLING_SCALES[poolings] if rescale and window != [1, 1] else 1)
             index, poolings = index + 1, poolings + 1
             continue
         x = F.pad(x, (1, 1, 1, 1), mode="constant" if index else "replicate")

@@ -229,6 +229,31 @@ def test_a_scale_that_still_improves_takes_all_its_steps(make: Callable[..., Eng
     assert len(steps) == 40
 
 
+def test_steps_that_were_taken_back_do_not_count_as_settled(make: Callable[..., Engine]) -> None:
+    engine, seen = make(tolerance=1e-3), list[Step]()
+    scale, start = Scale(16, 20, 40), waves(16, 20, seed=4)
+    terms = [resembling(engine, waves(16, 20), scale), spoilt_at(lambda call: 4 <= call < 12)]
+    engine.optimize([scale], start, lambda _: terms, on_step=seen.append)
+    assert len(seen) > 25
+
+
+def test_a_large_start_is_taken_down_before_it_goes_to_the_device(
+    make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA refuses an antialiased resize by more than a factor of 47."""
+    asked: list[tuple[int, int]] = []
+
+    def spy(image: Tensor, height: int, width: int) -> Tensor:
+        asked.append((image.shape[2], height))
+        return resize(image, height, width)
+
+    monkeypatch.setattr("stylize.engine.resize", spy)
+    make().optimize(SCALES, waves(800, 80), lambda scale: [towards(waves(8, 8))])
+    (first, *rest) = asked
+    assert first == (800, 8)
+    assert all(before <= after for before, after in rest)
+
+
 @optimizers
 def test_without_tolerance_every_step_is_taken(make: Callable[..., Engine], optimizer: str) -> None:
     steps: list[Step] = []
@@ -282,7 +307,7 @@ def test_nan_at_the_very_start_is_an_error_at_once(make: Callable[..., Engine], 
 def test_unknown_names_are_refused(make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"unknown layer 'relu9_1'; tiny has relu1_1, "):
         make(["relu1_1", "relu9_1"])
-    with pytest.raises(SettingsError, match="unknown encoder 'vgg99'; known: tiny"):
+    with pytest.raises(SettingsError, match="unknown encoder 'vgg99'; known: auto, tiny"):
         make(encoder="vgg99")
     with pytest.raises(SettingsError, match="device is 'tpu'"):
         make(device="tpu")

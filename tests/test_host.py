@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def names(host: Host) -> set[str]:
 
 
 def encoders(host: Host) -> set[str]:
-    return {spec.name for made in host.hook.stylize_encoders() for spec in made}
+    return {spec.name for spec in host.encoders()}
 
 
 def module(name: str) -> ModuleType:
@@ -178,6 +179,51 @@ def test_a_broken_plugin_is_left_out_and_named_while_the_others_stay(install: In
     assert name not in names(host)
     assert {"theirs", "late", "vgg19"} <= encoders(host)
     host.check_pending()  # nothing of it is left behind
+
+
+WRONG = {
+    "raises": ("raise ImportError('no luck today')", "ImportError: no luck today"),
+    "single": ("return tiny_encoder('single')", "TypeError"),
+    "nonsense": ("return ['nonsense']", "'nonsense' is not an EncoderSpec"),
+    "generator": ("yield 1 / 0", "ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_plugin_whose_encoders_fail_is_named_while_the_others_stay(install: Install, name: str) -> None:
+    body, words = WRONG[name]
+    head = "from stylize import hookimpl\nfrom stylize.testing import tiny_encoder\n"
+    install(name, f"{head}@hookimpl\ndef stylize_encoders():\n    {body}\n")
+    install("good", GOOD)
+    host = plugin_manager()
+    assert [spec.name for spec in host.encoders()] == ["vgg16", "vgg19", "mini", "theirs"]
+    (problem,) = host.problems
+    assert problem.startswith(f"plugin {name} gives no encoders: ")
+    assert words in problem
+
+
+def test_a_plugin_that_fails_at_a_step_is_named_and_costs_no_picture(
+    install: Install, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("good", GOOD)
+    install("tired", "from stylize import hookimpl\n@hookimpl\ndef stylize_step(step):\n    1 / 0\n")
+    options = ("--encoder", "theirs", "--size", "16", "--steps", "3", "-q", "-o", str(tmp_path / "out.png"))
+    with pytest.raises(SystemExit) as exit:
+        main([*map(str, pictures), *options])
+    assert exit.value.code == 0
+    error = "plugin tired failed in stylize_step: ZeroDivisionError: division by zero; the picture goes on without"
+    assert capsys.readouterr().err == f"stylize: {error}\n"
+    assert (tmp_path / "out.png").exists()
+
+
+def test_what_a_plugin_opens_must_be_a_job(
+    install: Install, pictures: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("five", "from stylize import hookimpl\n@hookimpl\ndef stylize_open(source):\n    return 5\n")
+    with pytest.raises(SystemExit) as exit:
+        main([*map(str, pictures)])
+    assert exit.value.code == 1
+    assert re.fullmatch(r"stylize: a plugin opened .*photo.png as 5, which is not a job\n", capsys.readouterr().err)
 
 
 def test_a_second_plugin_of_the_same_name_does_not_drive_out_the_first(install: Install) -> None:

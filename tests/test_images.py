@@ -6,7 +6,11 @@ import io
 import os
 import stat
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,27 @@ HASTY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for what could not be written where it should."""
+    folder = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which this process may not search; root may anywhere, so it is somebody else meanwhile."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0)
+    if ROOT:
+        os.seteuid(65534)
+    yield folder
+    if ROOT:
+        os.seteuid(0)
+    folder.chmod(0o700)
 
 
 def photo(height: int = 12, width: int = 18) -> Array:
@@ -189,7 +214,7 @@ def test_modes_in_files(tmp_path: Path, mode: str) -> None:
 def test_modes_that_only_live_in_memory(mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = of_mode({"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB"))
     image = of_mode(mode) if mode.startswith("I;16") else source.convert(mode)
-    monkeypatch.setattr(Image, "open", lambda file: image)
+    monkeypatch.setattr(Image, "open", lambda file, **_: image)
     path = tmp_path / "x.png"
     path.write_bytes(b"x")
     picture = load(path)
@@ -229,7 +254,6 @@ def test_float_pictures_of_other_ranges(tmp_path: Path) -> None:
     levels = np.array([[0, 51, 255]], np.float32)
     picture = load(write(tmp_path / "f.tif", Image.fromarray(levels)))
     assert picture.rgb[0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
-    assert picture.depth == 16
     path = write(tmp_path / "nan.tif", Image.fromarray(np.array([[np.nan, 1]], np.float32)))
     with pytest.raises(ImageError) as error:
         load(path)
@@ -251,6 +275,15 @@ def test_animations_give_their_first_frame(tmp_path: Path, format: str) -> None:
     assert picture.rgb[0, :, 2, 2].tolist() == pytest.approx([1, 0, 0], abs=0.03)
 
 
+def test_the_second_picture_of_a_phone_is_no_animation(tmp_path: Path) -> None:
+    path, second = tmp_path / "phone.jpg", Image.new("RGB", (20, 10), "blue")
+    Image.fromarray(photo(200, 300)).save(path, "MPO", save_all=True, append_images=[second])
+    with Image.open(path) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+    assert load(path).notes == ()
+    assert load(path, longest=30).size == (20, 30)
+
+
 def test_pages_of_a_tiff(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", Image.new("L", (3, 3)), save_all=True, append_images=[Image.new("L", (3, 3), 9)])
     assert load(path).notes == ("first of 2 pages used",)
@@ -265,7 +298,6 @@ def test_sixteen_bit_png(tmp_path: Path, channels: int) -> None:
     path = tmp_path / "deep.png"
     path.write_bytes(deep_png(pixels))
     picture = load(path)
-    assert picture.depth == 16
     expected = tensor(pixels)
     colour = expected[:, :3] if channels > 2 else expected[:, :1].expand(-1, 3, -1, -1)
     assert torch.equal(picture.rgb, colour)
@@ -313,7 +345,8 @@ def test_sixteen_bits_survive_an_srgb_profile_but_not_another(tmp_path: Path) ->
     for channels in (1, 2, 3, 4):
         path.write_bytes(deep_png(SIXTEEN[..., :channels], chunk(b"iCCP", b"x\0\0" + zlib.compress(WIDE))))
         picture = load(path)
-        assert picture.depth == 8
+        levels = picture.rgb * 255
+        torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
         assert picture.notes == ("16 bits read as 8 because of its colour profile",)
         assert (picture.alpha is not None) == (channels in (2, 4))
 
@@ -462,6 +495,109 @@ def test_rgb_profile_on_cmyk_is_ignored_with_a_note(tmp_path: Path) -> None:
     assert load(write(tmp_path / "c.tif", of_mode("CMYK"), icc_profile=WIDE)).notes
 
 
+# --- reading: no larger than asked for ---
+
+LARGE = {
+    "a.png": lambda image: image,
+    "b.jpg": lambda image: image,
+    "cmyk.jpg": lambda image: image.convert("CMYK"),
+    "grey.jpg": lambda image: image.convert("L"),
+    "c.webp": lambda image: image,
+    "d.tif": lambda image: image,
+    "grey.png": lambda image: image.convert("L"),
+    "palette.png": lambda image: image.quantize(32),
+    "bits.png": lambda image: image.convert("1"),
+    "deep.png": lambda image: Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257),
+    "float.tif": lambda image: image.convert("F"),
+}
+
+
+@pytest.mark.parametrize("longest", [8, 37, 150, 333])
+@pytest.mark.parametrize("name", LARGE)
+def test_a_picture_loaded_small_is_the_large_one_resized(tmp_path: Path, name: str, longest: int) -> None:
+    path = write(tmp_path / name, LARGE[name](Image.fromarray(photo(601, 457))))
+    full, small = load(path), load(path, longest=longest)
+    size = fit(601, 457, longest)
+    assert small.size == size
+    assert small.rgb.is_contiguous()
+    assert small.notes == full.notes
+    assert float((small.rgb - resize(full.rgb, *size)).abs().mean()) < 1 / 255
+    assert torch.equal(load(path, longest=601).rgb, full.rgb)
+    assert torch.equal(load(path, longest=5000).rgb, full.rgb)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("profile", [b"", chunk(b"iCCP", b"x\0\0" + zlib.compress(WIDE))])
+def test_sixteen_bits_loaded_small(tmp_path: Path, channels: int, profile: bytes) -> None:
+    pixels = np.concatenate([photo(90, 120), photo(90, 120)[:, ::-1, :1]], axis=2).astype(np.uint16)[..., -channels:]
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(pixels * 257 + 1 if channels == 3 else pixels * 257, profile))
+    full, small = load(path), load(path, longest=31)
+    assert small.size == fit(90, 120, 31)
+    assert (small.alpha is None) == (full.alpha is None)
+    weight = 1.0
+    if full.alpha is not None and small.alpha is not None:
+        expected, weight = resize(full.alpha, *small.size), small.alpha
+        assert float((small.alpha - expected).abs().max()) < 1 / 255
+    difference = (small.rgb - resize(full.rgb, *small.size)).abs() * weight
+    assert float(difference.mean()) < 2 / 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".tif"])
+def test_orientation_of_a_picture_loaded_small(tmp_path: Path, orientation: int, extension: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = write(tmp_path / f"o{extension}", Image.fromarray(photo(501, 333)), exif=exif)
+    full, small = load(path), load(path, longest=50)
+    assert small.size == fit(*full.size, 50)
+    assert float((small.rgb - resize(full.rgb, *small.size)).abs().mean()) < 1 / 255
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("longest", [5, 50, 199])
+def test_hidden_colours_do_not_bleed_when_a_picture_is_loaded_small(tmp_path: Path, bits: int, longest: int) -> None:
+    alpha = torch.zeros(1, 1, 200, 200)
+    alpha[..., :77] = 1
+    hidden = torch.where(alpha > 0, torch.full((1, 3, 200, 200), 0.2), 1.0)
+    save(Picture(hidden, alpha), tmp_path / "h.png", bits=bits)
+    small = load(tmp_path / "h.png", longest=longest)
+    assert small.alpha is not None
+    assert float((small.alpha - resize(alpha, longest, longest)).abs().max()) < 2 / 255
+    visible = small.alpha.expand_as(small.rgb) > 0.1
+    assert float((small.rgb[visible] - 0.2).abs().max()) < 6 / 255
+
+
+@pytest.mark.parametrize("longest", [1, 3, 29, 300])
+def test_white_stays_white_and_opaque_when_a_picture_is_loaded_small(tmp_path: Path, longest: int) -> None:
+    picture = load(write(tmp_path / "w.png", Image.new("RGBA", (1000, 700), "white")), longest=longest)
+    assert picture.alpha is None
+    assert bool((picture.rgb == 1).all())
+
+
+def test_loading_small_takes_little_more_memory_than_decoding(tmp_path: Path) -> None:
+    path = write(tmp_path / "flat.png", Image.new("RGBA", (4000, 4000), (10, 200, 30, 128)))
+    program = """
+import resource, sys
+from stylize import images
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images.load(sys.argv[1], longest=64)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    if sys.platform != "linux":
+        pytest.skip("ru_maxrss is in KiB on Linux only")
+    told = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
+    assert int(told) < 160  # MiB; 61 are the decoded picture
+
+
+def test_a_large_picture_that_compresses_well_is_no_bomb(tmp_path: Path) -> None:
+    path = write(tmp_path / "blank.png", Image.new("1", (9000, 9000), 1), compress_level=9)
+    assert path.stat().st_size < 81_000
+    picture = load(path, longest=9)
+    assert picture.size == (9, 9)
+    assert float(picture.rgb.min()) == 1
+
+
 # --- reading: what is refused ---
 
 
@@ -488,6 +624,7 @@ BAD = {
     "large.png": (bomb(13_300, 13_400), "13300x13400 is 178 megapixels"),
     "tiny.png": (bomb(10_000, 10_000), "10000x10000"),
     "thin.png": (bomb(0, 10), ""),
+    "eps.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not a picture"),
     "film.mp4": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(200), "not a picture"),
 }
 
@@ -504,7 +641,15 @@ def test_bad_files(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str])
 
 
 def test_missing_and_odd_paths(tmp_path: Path) -> None:
-    for path, words in [(tmp_path / "none.jpg", "No such file"), (tmp_path, "regular file"), (tmp_path / "a\0b", "")]:
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in [
+        ("none.jpg", "No such file"),
+        ("", "regular file"),
+        ("a\0b", ""),
+        ("x" * 300, "too long"),
+        ("loop", "symbolic links"),
+    ]:
+        path = tmp_path / name
         with pytest.raises(ImageError) as error:
             load(path)
         assert words in message(error, path)
@@ -528,7 +673,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_out_of_memory_is_an_error_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "p.png", Image.fromarray(photo()))
 
-    def full(_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", full)
@@ -645,7 +790,6 @@ def test_sixteen_bit_round_trip(
     path = tmp_path / f"d{extension}"
     save(Picture(samples[:, :3], alpha), path, bits=16)
     picture = load(path)
-    assert picture.depth == 16
     assert torch.equal(picture.rgb, samples[:, :3])
     assert (picture.alpha is None) == (alpha is None)
     assert alpha is None or (picture.alpha is not None and torch.equal(picture.alpha, alpha))
@@ -708,6 +852,7 @@ def test_shapes_and_sizes_a_format_cannot_hold(tmp_path: Path) -> None:
     for name, picture in [
         ("a.png", torch.zeros(3, 4, 4)),
         ("b.webp", torch.zeros(1, 3, 1, 20_000)),
+        ("d.jpg", torch.zeros(1, 3, 65_501, 1)),
         ("c.png", torch.zeros(1, 3, 0, 4)),
     ]:
         with pytest.raises(ImageError) as error:
@@ -729,16 +874,44 @@ def test_shapes_and_sizes_a_format_cannot_hold(tmp_path: Path) -> None:
         ("a.jpg", {"quality": 0}, "1 to 100"),
         ("a.jpg", {"quality": 101}, "1 to 100"),
         ("nul\0.png", {}, ""),
+        ("x" * 300 + ".png", {}, "too long"),
+        ("loop.png", {}, "symbolic links"),
     ],
 )
 def test_targets_are_checked_before_the_work(tmp_path: Path, name: str, options: dict[str, int], words: str) -> None:
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
     os.mkfifo(tmp_path / "pipe.png")
     for attempt in (check_target, lambda path, **options: save(torch.zeros(1, 3, 2, 2), path, **options)):
         with pytest.raises(ImageError) as error:
             attempt(tmp_path / name, **options)
         assert words in message(error, tmp_path / name)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("extension", "limit"), [(".jpg", 65500), (".webp", 16383), (".avif", 32768)])
+def test_sizes_a_format_cannot_hold_are_refused_before_the_work(tmp_path: Path, extension: str, limit: int) -> None:
+    if extension not in EXTENSIONS:
+        pytest.skip("no AVIF")
+    path = tmp_path / f"a{extension}"
+    for size in ((limit + 1, 1), (1, limit + 1)):
+        with pytest.raises(ImageError) as error:
+            check_target(path, size=size)
+        assert f"{limit} pixels a side" in message(error, path)
+        check_target(tmp_path / "a.png", size=size)
+    check_target(path, size=(1, limit))
+    assert not list(tmp_path.iterdir())
+    save(torch.zeros(1, 3, 1, limit), path)
+    assert load(path).size == (1, limit)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_folders_that_take_no_files_are_found_before_the_work(folder: str) -> None:
+    path = Path(folder, "x.png")
+    with pytest.raises(ImageError) as error:
+        check_target(path)
+    assert "no file can be made" in message(error, path)
 
 
 def test_missing_avif_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -748,14 +921,29 @@ def test_missing_avif_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "AVIF" in message(error, tmp_path / "a.avif")
 
 
+def test_unsearchable_folder(locked: Path) -> None:
+    for attempt in (check_target, load, lambda path: save(torch.zeros(1, 3, 2, 2), path)):
+        with pytest.raises(ImageError) as error:
+            attempt(locked / "a.png")
+        assert "Permission denied" in message(error, locked / "a.png")
+
+
 def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if ROOT:
-        monkeypatch.setattr(os, "access", lambda *_: False)
-    tmp_path.chmod(0o500)
+    def refuse(path: Path, *_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may write everywhere
     with pytest.raises(ImageError) as error:
         check_target(tmp_path / "a.png")
-    tmp_path.chmod(0o700)
-    assert "permission" in message(error, tmp_path / "a.png")
+    assert "no file can be made in its folder (Permission denied)" in message(error, tmp_path / "a.png")
+
+
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.png", Image.fromarray(photo()))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write to any
+    with pytest.raises(ImageError) as error:
+        check_target(path)
+    assert "write-protected" in message(error, path)
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("x")])
@@ -787,6 +975,47 @@ def test_disk_full_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         save(torch.zeros(1, 3, 2, 2), tmp_path / "a.png")
     assert "No space left" in message(error, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def kept_as(kept: Path, error: pytest.ExceptionInfo[ImageError], path: Path) -> Path:
+    (found,) = kept.iterdir()
+    assert message(error, path).endswith(f"; the picture was kept as {found}")
+    assert found.name.startswith("stylize-")
+    assert found.suffix == ".png"
+    return found
+
+
+def test_what_cannot_be_written_is_kept(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture(tensor(photo()), torch.full((1, 1, 12, 18), 0.2))
+    path = tmp_path / "gone" / "a.tif"
+    with pytest.raises(ImageError) as error:
+        picture.save(path, bits=16)
+    assert "there is no folder" in str(error.value)
+    found = kept_as(kept, error, path)
+    again = load(found)
+    assert again.alpha is not None
+    torch.testing.assert_close(torch.cat([again.rgb, again.alpha], 1), torch.cat([picture.rgb, picture.alpha], 1))
+    found.unlink()
+
+    with pytest.raises(ImageError) as error:
+        save(torch.zeros(1, 3, 1, 16384), tmp_path / "wide.webp")
+    found = kept_as(kept, error, tmp_path / "wide.webp")
+    assert load(found).size == (1, 16384)
+    found.unlink()
+
+    for name, options in [("a.xyz", {}), ("a.png", {"quality": 101}), ("a.jpg", {"bits": 16})]:
+        with pytest.raises(ImageError) as error:
+            picture.save(tmp_path / name, **options)
+        assert "kept" not in message(error, tmp_path / name).removeprefix(f"cannot write {tmp_path / name}")
+    assert not list(kept.iterdir())
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(ImageError) as error:
+        picture.save(path)
+    assert str(error.value) == f"cannot write {path}: there is no folder {path.parent}; create it first"
 
 
 def test_file_modes(tmp_path: Path) -> None:
@@ -860,17 +1089,6 @@ def test_resize_is_antialiased_and_agrees_with_pillow() -> None:
     pillow = Image.fromarray(noise[0, 0].numpy()).resize((30, 20), Image.Resampling.BICUBIC)
     ours = resize(noise, 20, 30, clamp=False)[0, 0].numpy()
     np.testing.assert_allclose(ours, np.asarray(pillow), atol=1e-4)
-
-
-def test_resizing_does_not_let_hidden_colours_bleed() -> None:
-    alpha = torch.zeros(1, 1, 16, 16)
-    alpha[..., :8] = 1
-    shown = torch.full((1, 3, 16, 16), 0.5)
-    hidden = torch.where(alpha > 0, shown, 1.0)
-    picture = Picture(hidden, alpha).resized(5, 5)
-    torch.testing.assert_close(picture.rgb, torch.full((1, 3, 5, 5), 0.5))
-    assert picture.alpha is not None
-    assert picture.size == (5, 5)
 
 
 # --- transparency ---

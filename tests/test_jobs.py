@@ -12,6 +12,7 @@ from torch import Tensor
 
 import stylize
 from stylize import Frame, ImageError, Picture, Settings, Step, Stylizer, images
+from stylize.builtin import stylize_open
 from stylize.encoders import EncoderSpec
 from stylize.jobs import ImageJob, Job, check_distinct
 from tests.conftest import waves
@@ -96,7 +97,7 @@ def test_the_picture_of_an_image_job_is_written_with_its_options(tmp_path: Path)
     job = ImageJob(tmp_path / "photo.png", tmp_path / "deep.png", bits=16)
     (frame,) = job.frames()
     job.write(frame, Picture(torch.full((1, 3, 4, 4), 0.3)))
-    assert images.load(tmp_path / "deep.png").depth == 16
+    assert float((images.load(tmp_path / "deep.png").rgb - 0.3).abs().max()) < 0.6 / 65535
     assert frame.name == "photo"
 
 
@@ -131,6 +132,40 @@ def test_an_image_job_that_could_not_be_written_is_not_begun(
     with pytest.raises(ImageError) as raised:
         ImageJob(tmp_path / "photo.png", tmp_path / target, **options)
     assert str(tmp_path / target) in str(raised.value)
+
+
+def test_an_image_job_reads_little_more_than_its_size(tmp_path: Path) -> None:
+    image_job(tmp_path)
+    for size, read in ((None, (12, 16)), (2, (6, 8)), (100, (12, 16))):
+        job = ImageJob(tmp_path / "photo.png", tmp_path / "out.png", size=size)
+        (frame,) = job.frames()
+        assert frame.image.size == read
+
+
+def test_a_result_too_large_for_its_format_is_refused_at_once(tmp_path: Path) -> None:
+    Picture(torch.zeros(1, 3, 1, 17000)).save(tmp_path / "wide.png")
+    with pytest.raises(ImageError, match="16383 pixels a side"):
+        ImageJob(tmp_path / "wide.png", tmp_path / "out.webp", size=20000)
+    ImageJob(tmp_path / "wide.png", tmp_path / "out.webp", size=16383)
+
+
+def test_a_default_target_with_too_long_a_name_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("x" * 245 + ".png")
+    Picture(waves(12, 16, 1)).save(source)
+    for keep in ((), (source,)):
+        with pytest.raises(ImageError, match=r"^cannot write x+-stylized\.png: File name too long; .*$"):
+            ImageJob(source, None, keep=keep)
+
+
+def test_odd_sources_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("x" * 300, "loop", "nul\0"):
+        with pytest.raises(ImageError, match="cannot read"):
+            stylize_open(tmp_path / name, None, {})
+    assert stylize_open(tmp_path, None, {}) is None
 
 
 def test_a_source_that_cannot_be_read_is_refused_when_the_job_is_made(tmp_path: Path) -> None:
@@ -238,6 +273,16 @@ def test_a_target_that_is_a_source_is_refused_however_it_is_spelt(
             check_distinct(source, Path("other.png"), Path(target))
     with pytest.raises(ImageError):
         check_distinct(Path("attic/deep.png"), cellar / "deep.png")
+
+
+def test_odd_paths_are_compared_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "photo.png").touch()
+    for name in ("x" * 300, "loop"):
+        check_distinct(tmp_path / name, tmp_path / "photo.png")
+        check_distinct(tmp_path / "out.png", tmp_path / name)
+    with pytest.raises(ImageError, match="null"):
+        check_distinct(tmp_path / "nul\0", tmp_path / "photo.png")
 
 
 def test_other_targets_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -397,6 +397,16 @@ def test_adam_takes_the_steps_of_torch(device: str) -> None:
     assert (leaf - start).abs().max() > 0.05
 
 
+def test_lbfgs_finds_the_minimum_within_its_bounds(device: str) -> None:
+    target = torch.linspace(-1, 2, 60, device=device).view(1, 3, 4, 5)
+    seen: list[Tensor] = []
+    evaluate = objective(lambda image: ((image - target).square() * (1 + target.abs())).sum(), seen)
+    optimizer = LBFGS(evaluate, torch.full_like(target, 0.5), bounds=(0.0, 1.0))
+    run(optimizer, 60)
+    assert all(0 <= image.min() <= image.max() <= 1 for image in seen)
+    assert_close(optimizer.image, target.clamp(0, 1), atol=1e-3)
+
+
 def test_adam_stays_between_black_and_white(device: str) -> None:
     seen: list[Tensor] = []
     target = torch.linspace(-2, 3, 48, device=device).view(1, 3, 4, 4)

@@ -18,6 +18,7 @@ import stylize
 from stylize import Picture, Settings, SettingsError, Step, StylizeError, Stylizer, Term, images, reconstruct, texture
 from stylize.encoders import Encoder, EncoderSpec, Place, Progress
 from stylize.jobs import ImageJob
+from stylize.pyramid import Scale
 from tests.conftest import waves
 
 QUICK = Settings(encoder="tiny", size=24, steps=(3,), tolerance=0.0, device="cpu")
@@ -136,7 +137,7 @@ def test_a_tensor_that_is_not_finite_is_refused(tiny: EncoderSpec) -> None:
         (QUICK.replace(style_weights=(1.0, 2.0)), [STARRY], "2 numbers for 1 style"),
         (QUICK.replace(style_weights=(1.0,)), [STARRY, PHOTO], "1 numbers for 2 style"),
         (QUICK, [], "no style"),
-        (QUICK.replace(encoder="nonsense"), [STARRY], "unknown encoder 'nonsense'; known: tiny"),
+        (QUICK.replace(encoder="nonsense"), [STARRY], "unknown encoder 'nonsense'; known: auto, tiny"),
         (QUICK.replace(content_layer="relu9_1"), [STARRY], "unknown layer 'relu9_1'; tiny has relu1_1"),
         (QUICK.replace(style_layers={"relu9_1": 1.0}), [STARRY], "unknown layer 'relu9_1'"),
         (QUICK.replace(device="nonsense"), [STARRY], "device is 'nonsense'"),
@@ -289,6 +290,36 @@ def test_extra_terms_join_the_loss(tiny: EncoderSpec) -> None:
     assert bright.rgb.mean() > plain.rgb.mean() + 0.1
 
 
+@pytest.mark.parametrize(
+    "init",
+    [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.full((1, 3, 8, 8), torch.nan)],
+    ids=["3d", "grey", "nan"],
+)
+def test_a_start_that_is_no_picture_is_refused(tiny: EncoderSpec, init: Tensor) -> None:
+    with pytest.raises(SettingsError, match=r"^a picture "):
+        paint(tiny, init=init)
+
+
+def test_a_term_that_is_no_number_is_refused_by_name(tiny: EncoderSpec) -> None:
+    def terms(scale: Scale) -> list[Term]:
+        return [Term("mine", 1.0, lambda image, _: image.mean((0, 2, 3)))]
+
+    with pytest.raises(SettingsError, match=r"^term mine gives \(3,\), not a scalar$"):
+        paint(tiny, terms=terms)
+
+
+def test_noise_is_white_at_the_first_scale(tiny: EncoderSpec) -> None:
+    begun: list[float] = []
+
+    def look(image: Tensor, features: object) -> Tensor:
+        begun.append(float(image.detach().std()))
+        return image.sum() * 0
+
+    settings = QUICK.replace(init="noise", size=256, upscale=True, min_size=16, steps=(1,))
+    paint(tiny, settings, terms=lambda scale: [Term("look", 1.0, look)])
+    assert begun[0] == pytest.approx(12**-0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("pressed_at", [1, 3, 9])
 def test_stop_midway_returns_a_full_size_picture(tiny: EncoderSpec, pressed_at: int) -> None:
     steps: list[Step] = []
@@ -411,6 +442,26 @@ def test_what_is_filled_in_for_transparent_places_does_not_count_as_content_or_s
         assert distance(paint(tiny, settings, content, style).rgb[visible], filled.rgb[visible]) > 1e-3
     settings = QUICK.replace(style_loss=loss, steps=(6,))
     assert distance(paint(tiny, settings, PHOTO, style).rgb, paint(tiny, settings, PHOTO, style.opaque()).rgb) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["none", "match", "luminance"])
+def test_the_room_around_a_cut_out_does_not_count(tiny: EncoderSpec, mode: str) -> None:
+    """The same cut-out on a larger transparent canvas: the same target colours, the same weight of the content."""
+    settings = QUICK.replace(preserve_color=mode, size=400)
+
+    def measured(margin: int) -> tuple[Tensor, float]:
+        edges = (margin,) * 4
+        rgb, alpha = torch.nn.functional.pad(PHOTO, edges, value=0.9), torch.ones(1, 1, *PHOTO.shape[2:])
+        picture = Picture(rgb, torch.nn.functional.pad(alpha, edges))
+        stylizer = Stylizer(STARRY, settings, encoders=[tiny])
+        photo, target = stylizer._in_color_mode(picture)
+        term, *_ = stylizer.terms(photo, Scale(*picture.size, 1), alpha=picture.alpha)
+        changed = (photo * 0.5).expand(-1, 3, -1, -1)
+        return target.styles[0].rgb, float(term.function(changed, stylizer.engine.encode(changed)))
+
+    (style, content), (roomy_style, roomy_content) = measured(32), measured(96)
+    assert distance(style, roomy_style) < 1e-4
+    assert roomy_content == pytest.approx(content, rel=0.02)
 
 
 def test_transparency_of_the_start_hides_its_colours(tiny: EncoderSpec, tmp_path: Path) -> None:

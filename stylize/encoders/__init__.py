@@ -1,10 +1,12 @@
 """Encoders: callables that give features by layer name of a picture.
 
-Importing this package is cheap; torch comes with :func:`EncoderSpec.build`.
+Importing this package is cheap; torch comes with :attr:`EncoderSpec.load`.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -12,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from stylize.encoders import weights
-from stylize.errors import DeviceError, SettingsError
+from stylize.encoders import mini, weights
+from stylize.errors import DeviceError, SettingsError, WeightsError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Progress = Callable[[int, int | None], None]
+log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -45,31 +48,71 @@ class Place:
     rescale: bool = True
 
 
+Build = Callable[[Iterable[str], Place], Encoder]
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """An encoder that can be asked for by name.
 
     ``load(weights_file, progress)`` reads (or fetches) what it needs once and returns ``build(layers, place)``,
-    which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep.
+    which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep. ``content_scale`` is
+    what content weights are multiplied by for this encoder, so that they balance content and style as with VGG-19.
     """
 
     name: str
     layers: tuple[str, ...]
-    load: Callable[[Path | None, Progress | None], Callable[[Iterable[str], Place], Encoder]]
+    load: Callable[[Path | None, Progress | None], Build]
+    content_scale: float = 1.0
 
 
 def builtin() -> tuple[EncoderSpec, ...]:
     """The encoders of this package."""
-    return tuple(_vgg(name) for name in weights.ARCHITECTURES)
+    return (*(_vgg(name) for name in weights.ARCHITECTURES), _mini())
+
+
+def load(
+    name: str,
+    layers: Iterable[str],
+    specs: Iterable[EncoderSpec],
+    file: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[EncoderSpec, Build]:
+    """The spec of that name, which must have these layers, and what builds its encoder. ``auto`` is vgg19, or mini
+    where its weights can't be had, which the log says. Weights that were named, by option or environment, must be
+    right.
+
+    Raises:
+        SettingsError: no such encoder or layer.
+        WeightsError: no usable weights.
+    """
+    specs, layers = tuple(specs), sorted(layers)
+    spec = _having(layers, choose("vgg19" if name == "auto" else name, specs))
+    try:
+        return spec, spec.load(file, progress)
+    except WeightsError as error:
+        if name != "auto" or file is not None or os.environ.get("STYLIZE_WEIGHTS"):
+            raise
+        log.warning("painting with the small built-in encoder mini: %s", error)
+    spec = _having(layers, choose("mini", specs))
+    return spec, spec.load(None, progress)
+
+
+def _having(layers: Iterable[str], spec: EncoderSpec) -> EncoderSpec:
+    for layer in layers:
+        if layer not in spec.layers:
+            raise SettingsError(f"unknown layer {layer!r}; {spec.name} has {', '.join(spec.layers)}")
+    return spec
 
 
 def _vgg(name: str) -> EncoderSpec:
     widths = weights.ARCHITECTURES[name]
 
-    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+    def load(file: Path | None, progress: Progress | None) -> Build:
         from stylize.encoders.vgg import VGG
 
-        tensors, _ = weights.load(name, file, progress=progress)
+        tensors, found = weights.load(name, file, progress=progress)
+        log.info("%s weights: %s (%s)", name, found.path, found.origin)
 
         def build(layers: Iterable[str], place: Place) -> Encoder:
             return VGG(tensors, widths, layers, place)
@@ -77,6 +120,14 @@ def _vgg(name: str) -> EncoderSpec:
         return build
 
     return EncoderSpec(name, layer_names(widths), load)
+
+
+def _mini() -> EncoderSpec:
+    def load(file: Path | None, progress: Progress | None) -> Build:
+        tensors = mini.read()
+        return lambda layers, place: mini.encoder(tensors, layers, place)
+
+    return EncoderSpec("mini", mini.LAYERS, load, mini.CONTENT_SCALE)
 
 
 def layer_names(widths: Iterable[int | None]) -> tuple[str, ...]:
@@ -99,7 +150,7 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     """
     known = {spec.name: spec for spec in specs}
     if name not in known:
-        raise SettingsError(f"unknown encoder {name!r}; known: {', '.join(known)}")
+        raise SettingsError(f"unknown encoder {name!r}; known: auto, {', '.join(known)}")
     return known[name]
 
 
@@ -142,12 +193,14 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 __all__ = [
+    "Build",
     "Encoder",
     "EncoderSpec",
     "Place",
     "builtin",
     "choose",
     "layer_names",
+    "load",
     "resolve_device",
     "resolve_dtype",
 ]

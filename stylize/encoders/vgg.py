@@ -34,6 +34,7 @@ class VGG:
         layers: names of the layers wanted; the network ends at the deepest.
         place: device, precision, and pooling: "max" or "average" (scaled by :data:`AVERAGE_POOLING_SCALES` if
             ``place.rescale``).
+        maps: what is given of a layer in place of its activation: a weight (C', C) and a bias (C',) by layer.
 
     Raises:
         SettingsError: a layer this network (or this weights file) does not have.
@@ -45,19 +46,25 @@ class VGG:
         widths: Iterable[int | None],
         layers: Iterable[str],
         place: Place,
+        maps: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         widths = tuple(widths)
         names = layer_names(widths)
         self.layers = frozenset(layers)
         self._at = place
-        indices = [index for index, width in _modules(widths) if width is not None]
+        indices = [index for index, width in modules(widths) if width is not None]
         held = [name for name, index in zip(names, indices, strict=True) if f"features.{index}.weight" in weights]
         for layer in sorted(self.layers):
             if layer not in held:
                 raise SettingsError(f"unknown layer {layer!r}; this encoder has {', '.join(held)}")
         self._program: list[tuple[str, Tensor, Tensor] | None] = []  # None: pooling
+        self._maps = {
+            layer: (self._place(weight[:, :, None, None]), self._place(bias))
+            for layer, (weight, bias) in (maps or {}).items()
+            if layer in self.layers
+        }
         missing, order = set(self.layers), iter(names)
-        for index, width in _modules(widths):
+        for index, width in modules(widths):
             if not missing:
                 break
             if width is None:
@@ -91,18 +98,20 @@ class VGG:
             name, weight, bias = part
             x = F.relu_(F.conv2d(x, weight, bias, padding=1 if position else 0))
             if name in self.layers:
-                found[name] = x
+                found[name] = F.conv2d(x, *self._maps[name]) if name in self._maps else x
         return found
 
     def _pool(self, x: Tensor, scale: float) -> Tensor:
         kernel = (min(2, x.shape[2]), min(2, x.shape[3]))
+        if kernel == (1, 1):
+            return x
         if self._at.pooling == "max":
             return F.max_pool2d(x, kernel)
         pooled = F.avg_pool2d(x, kernel)
         return pooled * scale if self._at.rescale else pooled
 
 
-def _modules(widths: Iterable[int | None]) -> Iterable[tuple[int, int | None]]:
+def modules(widths: Iterable[int | None]) -> Iterable[tuple[int, int | None]]:
     """(index in torchvision's Sequential, width or None) for each convolution and pooling; each ReLU takes an index."""
     index = 0
     for width in widths:

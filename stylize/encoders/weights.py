@@ -172,6 +172,8 @@ def _open_safetensors(path: Path) -> Mapping[Any, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except ImportError:
+        raise
     except Exception as error:  # its own class, OSError, and torch's for types it does not have
         size, whole = path.stat().st_size, _announced_size(path)
         if size < whole:

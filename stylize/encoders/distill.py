@@ -1,0 +1,324 @@
+"""Train the embedded encoder ``mini``: a narrow VGG that predicts what VGG-19 sees (Hinton, Vinyals, Dean 2015).
+
+    python -m stylize.encoders.distill --teacher vgg19-features.safetensors --pictures DIR... --paintings DIR...
+                                       [--without NAME,...] [--work FOLDER] [--output FILE] [--steps N] [--seed N]
+
+At each layer of :data:`ERRORS` the student's features, through a linear map learnt with them, predict the
+teacher's; what is minimised is the squared error relative to the teacher's energy. An optimisation against an encoder
+walks where that encoder is wrong, far from photographs. So every :data:`WALK_EVERY` steps pictures are stylized with
+the student as it is, and the teacher's view of the results is learnt along with photographs and paintings.
+
+At the end each map W = QR (QR decomposition) leaves R with the student: |Ws - Wt| = |Rs - Rt|, so that distances
+between the student's features approximate distances between the teacher's. relu1_1 needs no map: it is as wide as
+the teacher's.
+
+Runs are deterministic for a machine and a number of threads, and go on from FOLDER/checkpoint.pt when called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylize import images
+from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names, mini, weights
+from stylize.encoders.vgg import MEAN, STD, VGG, modules
+from stylize.images import resize
+from stylize.settings import Settings
+from stylize.stylizer import Stylizer
+
+ERRORS = {"relu1_1": 2.0, "relu2_1": 2.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu4_2": 2.0, "relu5_1": 0.3}  # weights
+BATCH, CROP = 6, 80  # crops a step, and their side in px
+RATE, WARM_UP, DECAY = 3e-3, 200, 1e-4
+WALK_EVERY, WALK_PICTURES, WALKS_KEPT = 200, 3, 240
+WALK_SIZE = 160  # px, longest side
+WALK_SHARE, PAINTING_SHARE = 0.4, 0.2  # of the crops; the rest are photographs
+LOG_EVERY = 200
+LARGEST = 640  # px, longest side of a picture in memory
+
+
+@dataclass
+class Training:
+    """The student in the making: its parameters, the pictures to learn from, and where it stands."""
+
+    teacher: VGG
+    photos: Sequence[Tensor]
+    paintings: Sequence[Tensor]
+    steps: int
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    widths: tuple[int | None, ...] = mini.WIDTHS
+    done: int = 0
+    walks: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.no_grad():
+            seen = self.teacher(self._batch(generator).to(self.device))
+        # activations run to hundreds; the student learns them as multiples of their size
+        self.unit = {layer: seen[layer].square().mean().sqrt().item() for layer in ERRORS}
+        made: dict[str, Tensor] = {}
+        channels, names = 3, iter(layer_names(self.widths))
+        for index, width in modules(self.widths):
+            if width is None:
+                continue
+            layer = next(names)
+            spread = (2 / (9 * channels)) ** 0.5
+            made[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) * spread
+            made[f"features.{index}.bias"] = torch.full((width,), 0.05)
+            if layer in ERRORS and layer != "relu1_1":
+                wide = seen[layer].shape[1]
+                made[f"{layer}.weight"] = torch.randn(wide, width, generator=generator) / width**0.5
+                made[f"{layer}.bias"] = torch.zeros(wide)
+            channels = width
+        self.parameters = {key: value.to(self.device).requires_grad_() for key, value in made.items()}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=RATE, weight_decay=DECAY)
+
+    def train(self, log: Callable[[str], object], save: Callable[[], object] = lambda: None) -> None:
+        """Go on to the last step; ``save`` is called at every line of the log."""
+        begun, recent = time.perf_counter(), []
+        while self.done < self.steps:
+            if self.done and self.done % WALK_EVERY == 0:
+                self._walk(self.done)
+            recent.append(self.step())
+            if self.done % LOG_EVERY == 0 or self.done == self.steps:
+                mean = {layer: sum(error[layer] for error in recent) / len(recent) for layer in ERRORS}
+                line = {"step": self.done, **{k: round(v, 4) for k, v in mean.items()}}
+                log(json.dumps(line | {"seconds": round(time.perf_counter() - begun)}))
+                recent.clear()
+                save()
+
+    def step(self) -> dict[str, float]:
+        """One step of AdamW; the relative error of every layer."""
+        rate = RATE * min(1, (self.done + 1) / WARM_UP) * (1 + math.cos(math.pi * self.done / self.steps)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self._batch(self._generator(self.done)).to(self.device)
+        errors = self.errors(batch)
+        self.optimizer.zero_grad()
+        torch.stack([ERRORS[layer] * error for layer, error in errors.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 2.0)
+        self.optimizer.step()
+        self.done += 1
+        return {layer: error.item() for layer, error in errors.items()}
+
+    def errors(self, batch: Tensor) -> dict[str, Tensor]:
+        """Squared error of the prediction over the teacher's energy, by layer, for pictures (B, 3, H, W)."""
+        with torch.no_grad():
+            wanted = self.teacher(batch)
+        found = {}
+        for layer, predicted in self._predict(batch).items():
+            target = wanted[layer] / self.unit[layer]
+            found[layer] = (predicted - target).square().sum() / target.square().sum().clamp_min(1e-12)
+        return found
+
+    def _predict(self, image: Tensor) -> dict[str, Tensor]:
+        """The teacher's features as the student predicts them, in units of :attr:`unit`."""
+        mean, std = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+        x = F.pad((image - mean) / std, (1, 1, 1, 1), mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last)
+        found: dict[str, Tensor] = {}
+        names = iter(layer_names(self.widths))
+        for index, width in modules(self.widths):
+            if width is None:
+                x = F.max_pool2d(x, 2)
+                continue
+            layer, own = next(names), self.parameters
+            x = F.relu(
+                F.conv2d(x, own[f"features.{index}.weight"], own[f"features.{index}.bias"], padding=min(index, 1))
+            )
+            if layer in ERRORS:
+                mapped = f"{layer}.weight" in own
+                found[layer] = (
+                    F.conv2d(x, own[f"{layer}.weight"][:, :, None, None], own[f"{layer}.bias"]) if mapped else x
+                )
+        return found
+
+    def folded(self) -> dict[str, Tensor]:
+        """The tensors of the encoder: convolutions as they are, of each map only what keeps distances."""
+        own = {key: value.detach().cpu() for key, value in self.parameters.items()}
+        made = {key: value for key, value in own.items() if key.startswith("features.")}
+        for layer, unit in self.unit.items():
+            if f"{layer}.weight" not in own:
+                continue
+            q, r = torch.linalg.qr(own[f"{layer}.weight"].double() * unit)
+            made[f"{layer}.weight"] = r.float()
+            made[f"{layer}.bias"] = (q.T @ own[f"{layer}.bias"].double() * unit).float()
+        first, second, *_ = (key for key in made if key.endswith(".weight"))
+        for key in (first, first.replace("weight", "bias")):  # relu1_1 itself in its unit, undone by the next layer
+            made[key] = made[key] * self.unit["relu1_1"]
+        made[second] = made[second] / self.unit["relu1_1"]
+        return made
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "parameters": {key: value.detach() for key, value in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "walks": [*self.walks],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.done, self.walks = state["done"], [*state["walks"]]
+        with torch.no_grad():
+            for key, value in state["parameters"].items():
+                self.parameters[key].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Random numbers of one step, the same whether the run was interrupted or not."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+
+    def _batch(self, generator: torch.Generator) -> Tensor:
+        crops = []
+        for _ in range(BATCH):
+            draw = _uniform(generator)
+            if draw < WALK_SHARE and self.walks:
+                source: Sequence[Tensor] = self.walks
+            elif WALK_SHARE <= draw < WALK_SHARE + PAINTING_SHARE:
+                source = self.paintings
+            else:
+                source = self.photos
+            crops.append(augment(_pick(source, generator), generator, gentle=source is self.walks))
+        return torch.stack(crops)
+
+    def _walk(self, number: int) -> None:
+        """Stylize some pictures with the student as it is, and keep the results to learn from."""
+        generator = self._generator(-1 - number)
+        tensors = self.folded()
+
+        def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+            return lambda layers, place: mini.encoder(tensors, layers, place, self.widths)
+
+        spec = EncoderSpec("student", tuple(ERRORS), load)
+        for _ in range(WALK_PICTURES):
+            noisy = _uniform(generator) < 0.15
+            settings = Settings(
+                size=WALK_SIZE,
+                min_size=WALK_SIZE // 2,
+                upscale=True,
+                steps=(5 + int(35 * _uniform(generator)), 5 + int(25 * _uniform(generator))),
+                content_weight=0.02 * 10 ** _uniform(generator),
+                init="noise" if noisy else "content",
+                seed=number,
+                device=str(self.device),
+                encoder="student",
+            )
+            style, content = (_pick(source, generator) for source in (self.paintings, self.photos))
+            made = Stylizer(_float(style), settings, encoders=[spec])(_float(content))
+            self.walks.append((made.rgb[0] * 255).round().to(torch.uint8))
+        del self.walks[:-WALKS_KEPT]
+
+
+def augment(picture: Tensor, generator: torch.Generator, *, gentle: bool = False) -> Tensor:
+    """A crop (3, CROP, CROP) in [0, 1] of a picture (3, H, W) in uint8: scaled and turned, its colours changed,
+    sometimes noisy; ``gentle`` only crops and flips."""
+
+    def draw(low: float = 0.0, high: float = 1.0) -> float:
+        return low + (high - low) * _uniform(generator)
+
+    height, width = picture.shape[1:]
+    side = min(height, width, CROP if gentle else round(CROP * 2 ** draw(-0.6, 1.2)))
+    top, left = (int(draw(0, free + 1)) for free in (height - side, width - side))
+    crop = _float(picture[:, top : top + side, left : left + side])
+    crop = resize(crop, CROP, CROP)[0]
+    if draw() < 0.5:
+        crop = crop.flip(2)
+    if gentle:
+        return crop
+    if draw() < 0.2:
+        crop = crop.flip(1)
+    if draw() < 0.5:
+        gain = torch.rand(3, 1, 1, generator=generator) * 0.8 + 0.6
+        crop = (crop - 0.5) * gain + 0.5 + (torch.rand(3, 1, 1, generator=generator) - 0.5) * 0.4
+    if draw() < 0.1:
+        crop = crop.mean(0, keepdim=True).expand(3, -1, -1)
+    if draw() < 0.25:
+        crop = crop + torch.randn(crop.shape, generator=generator) * draw(0, 0.2)
+    return crop.clamp(0, 1)
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return torch.rand((), generator=generator).item()
+
+
+def _pick(pictures: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    return pictures[int(torch.randint(len(pictures), (), generator=generator))]
+
+
+def _float(picture: Tensor) -> Tensor:
+    return picture[None].float() / 255
+
+
+def gather(folders: Iterable[Path], without: Iterable[str] = ()) -> list[Tensor]:
+    """The pictures (3, H, W) in uint8 of some folders, in order of their names, without those of these stems."""
+    left_out, found = set(without), []
+    for path in sorted(path for folder in folders for path in folder.iterdir() if path.is_file()):
+        if path.stem in left_out:
+            continue
+        picture = images.load(path, longest=LARGEST)
+        found.append((picture.rgb[0] * 255).round().to(torch.uint8))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", type=Path, required=True, help="weights of VGG-19")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--paintings", type=Path, nargs="+", required=True, help="folders of style pictures")
+    parser.add_argument("--without", default="", help="names, without ending, of pictures to leave out")
+    parser.add_argument("--work", type=Path, default=Path("distill"), help="folder for the checkpoint and the log")
+    parser.add_argument("--output", type=Path, default=mini.FILE)
+    parser.add_argument("--steps", type=int, default=14000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    tensors = weights.read(options.teacher, "vgg19")
+    teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], ERRORS, Place(device, torch.float32))
+    without = options.without.split(",")
+    photos, paintings = (gather(folders, without) for folders in (options.pictures, options.paintings))
+    training = Training(teacher, photos, paintings, options.steps, options.seed, device)
+    options.work.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = options.work / "checkpoint.pt", options.work / "log.jsonl"
+    if checkpoint.exists():
+        training.restore(torch.load(checkpoint, weights_only=True))
+
+    def note(line: str) -> None:
+        print(line, flush=True)
+        with log.open("a") as file:
+            file.write(line + "\n")
+
+    def save() -> None:
+        unfinished = checkpoint.with_suffix(".tmp")
+        torch.save(training.state(), unfinished)
+        unfinished.replace(checkpoint)
+
+    training.train(note, save)
+    errors = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    mini.save(
+        training.folded(),
+        options.output,
+        {
+            "teacher": f"VGG-19, SHA-256 of its weights {weights.fingerprint(tensors)}",
+            "data": f"{len(photos)} photographs, {len(paintings)} paintings, and pictures stylized on the way",
+            "seed": str(options.seed),
+            "steps": str(options.steps),
+            "errors": json.dumps({layer: errors.get(layer) for layer in ERRORS}),
+        },
+    )
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()
