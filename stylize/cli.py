@@ -309,11 +309,13 @@ def _plain(value: Any) -> str:
 @click.pass_context
 def weights(context: click.Context) -> None:
     """Show where the encoders' weights are, and what would be downloaded."""
+    from stylize.encoders import mini
     from stylize.encoders import weights as found
 
     if context.invoked_subcommand is None:
         for name in found.ARCHITECTURES:
             click.echo(f"{name}  {_where(name)}")
+        click.echo(f"mini   comes with stylize ({mini.FILE})")
         click.echo(f"search order: --weights, STYLIZE_WEIGHTS, {found.cache_file('vgg19').parent}, download")
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from stylize import __version__
-from stylize.encoders import weights
+from stylize.encoders import mini, weights
 from stylize.errors import StylizeError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def checks(host: Host) -> Iterator[Check]:
     if devices[0].state == "ok":
         for name in weights.ARCHITECTURES:
             yield _weights(name)
+        yield _mini()
     host.encoders()  # adds to the problems
     for name, _ in sorted(host.list_name_plugin()):
         yield Check("ok", "plugin", name)
@@ -86,6 +87,14 @@ def _memory() -> Check:
     if total < 4 * 2**30:
         return Check("note", "memory", f"{total / 2**30:.1f} GiB", "keep --size at 512 or below")
     return Check("ok", "memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+
+
+def _mini() -> Check:
+    try:
+        mini.read()
+    except StylizeError as error:
+        return Check("fail", "mini", str(error))
+    return Check("ok", "mini", "comes with stylize; used where VGG-19's weights cannot be had")
 
 
 def _weights(name: str) -> Check:

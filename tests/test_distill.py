@@ -34,8 +34,8 @@ def training(steps: int = 40, seed: int = 0) -> Training:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "BATCH": 2,
-        "CROP": 32,
+        "SMALL": (2, 32),
+        "LARGE": (1, 48),
         "WARM_UP": 5,
         "WALK_EVERY": 6,
         "WALK_PICTURES": 1,
@@ -102,8 +102,8 @@ def test_what_is_folded_keeps_the_distances_of_the_prediction() -> None:
 def test_a_crop_has_its_size_and_range(size: tuple[int, int], gentle: bool) -> None:
     picture = torch.randint(256, (3, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     for seed in range(30):
-        crop, again = (augment(picture, torch.Generator().manual_seed(seed), gentle=gentle) for _ in range(2))
-        assert crop.shape == (3, distill.CROP, distill.CROP)
+        crop, again = (augment(picture, 80, torch.Generator().manual_seed(seed), gentle=gentle) for _ in range(2))
+        assert crop.shape == (3, 80, 80)
         assert 0 <= crop.min() <= crop.max() <= 1
         assert torch.equal(crop, again)
 

@@ -33,7 +33,7 @@ def place(request: pytest.FixtureRequest, device: str) -> Place:
     return Place(torch.device(device), torch.float32, request.param)
 
 
-@pytest.fixture(params=[tiny_encoder()], ids=lambda spec: spec.name)
+@pytest.fixture(params=[tiny_encoder(), choose("mini", builtin())], ids=lambda spec: spec.name)
 def spec(request: pytest.FixtureRequest) -> EncoderSpec:
     found: EncoderSpec = request.param
     return found

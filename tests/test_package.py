@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import stylize
+from stylize.encoders import mini
 from tests.conftest import ROOT, SAMPLES
 
 # The rooms of the design, from the top down: a module imports from its own line and from those below.
@@ -68,6 +69,10 @@ def test_every_package_of_the_wheel_is_typed_and_whole(wheel: zipfile.ZipFile) -
         modules = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
         assert modules <= set(wheel.namelist())
         assert f"{package}/__init__.py" in modules
+
+
+def test_the_embedded_encoder_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    assert wheel.read("stylize/encoders/mini.safetensors") == mini.FILE.read_bytes()
 
 
 def test_the_command_and_the_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:

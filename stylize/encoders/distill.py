@@ -38,10 +38,12 @@ from stylize.settings import Settings
 from stylize.stylizer import Stylizer
 
 ERRORS = {"relu1_1": 2.0, "relu2_1": 2.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu4_2": 2.0, "relu5_1": 0.3}  # weights
-BATCH, CROP = 6, 80  # crops a step, and their side in px
+# Crops a step and their side in px: many small ones first, later fewer that are wide enough for the deep layers to see
+# more than the padding at their edges.
+SMALL, LARGE, LARGE_FROM = (6, 80), (2, 128), 0.46  # of all steps
 RATE, WARM_UP, DECAY = 3e-3, 200, 1e-4
 WALK_EVERY, WALK_PICTURES, WALKS_KEPT = 200, 3, 240
-WALK_SIZE = 160  # px, longest side
+WALK_SIZE = 192  # px, longest side
 WALK_SHARE, PAINTING_SHARE = 0.4, 0.2  # of the crops; the rest are photographs
 LOG_EVERY = 200
 LARGEST = 640  # px, longest side of a picture in memory
@@ -181,7 +183,8 @@ class Training:
 
     def _batch(self, generator: torch.Generator) -> Tensor:
         crops = []
-        for _ in range(BATCH):
+        count, side = SMALL if self.done < LARGE_FROM * self.steps else LARGE
+        for _ in range(count):
             draw = _uniform(generator)
             if draw < WALK_SHARE and self.walks:
                 source: Sequence[Tensor] = self.walks
@@ -189,7 +192,7 @@ class Training:
                 source = self.paintings
             else:
                 source = self.photos
-            crops.append(augment(_pick(source, generator), generator, gentle=source is self.walks))
+            crops.append(augment(_pick(source, generator), side, generator, gentle=source is self.walks))
         return torch.stack(crops)
 
     def _walk(self, number: int) -> None:
@@ -220,18 +223,17 @@ class Training:
         del self.walks[:-WALKS_KEPT]
 
 
-def augment(picture: Tensor, generator: torch.Generator, *, gentle: bool = False) -> Tensor:
-    """A crop (3, CROP, CROP) in [0, 1] of a picture (3, H, W) in uint8: scaled and turned, its colours changed,
+def augment(picture: Tensor, side: int, generator: torch.Generator, *, gentle: bool = False) -> Tensor:
+    """A crop (3, side, side) in [0, 1] of a picture (3, H, W) in uint8: scaled and turned, its colours changed,
     sometimes noisy; ``gentle`` only crops and flips."""
 
     def draw(low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * _uniform(generator)
 
     height, width = picture.shape[1:]
-    side = min(height, width, CROP if gentle else round(CROP * 2 ** draw(-0.6, 1.2)))
-    top, left = (int(draw(0, free + 1)) for free in (height - side, width - side))
-    crop = _float(picture[:, top : top + side, left : left + side])
-    crop = resize(crop, CROP, CROP)[0]
+    taken = min(height, width, side if gentle else round(side * 2 ** draw(-0.6, 1.2)))
+    top, left = (int(draw(0, free + 1)) for free in (height - taken, width - taken))
+    crop = resize(_float(picture[:, top : top + taken, left : left + taken]), side, side)[0]
     if draw() < 0.5:
         crop = crop.flip(2)
     if gentle:
@@ -279,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--without", default="", help="names, without ending, of pictures to leave out")
     parser.add_argument("--work", type=Path, default=Path("distill"), help="folder for the checkpoint and the log")
     parser.add_argument("--output", type=Path, default=mini.FILE)
-    parser.add_argument("--steps", type=int, default=14000)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)

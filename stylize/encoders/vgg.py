@@ -86,9 +86,8 @@ class VGG:
 
         A picture too small for a pooling keeps its size there, so that every layer exists at every size.
         """
-        x = image.to(self._at.dtype)
+        x = F.pad(image.to(self._at.dtype), (1, 1, 1, 1), mode="replicate")  # slow for channels-last
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         found: dict[str, Tensor] = {}
         scales = iter((*AVERAGE_POOLING_SCALES, 1.0))
         for position, part in enumerate(self._program):
