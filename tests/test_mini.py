@@ -53,7 +53,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_strong_edges_at_the_border_of_flat_colour_are_not_painted() -> None:
+def test_no_frame_is_painted_around_flat_colour() -> None:
     """A flat content in a flat style: nothing but the border of the picture could make it uneven."""
     flat = torch.full((1, 3, 48, 64), 0.5)
     painted = Stylizer(flat * 1.2, Settings(size=64, encoder="mini", device="cpu", steps=(10,)))(flat).rgb
@@ -129,7 +129,8 @@ def test_it_can_be_asked_for(cli: Cli, pictures: tuple[Path, Path]) -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand")
 def test_distances_resemble_those_of_vgg19() -> None:
-    """Between two real pictures, layer by layer: never more than the teacher's, and most of it."""
+    """Between two real pictures: never more than the teacher's, and most of it but in the deepest layers."""
+    least = {"relu4_1": 0.4, "relu4_2": 0.4, "relu5_1": 0.15}
     tensors = weights.read(WEIGHTS, "vgg19")
     teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], mini.LAYERS, CPU)
     student = mini.encoder(mini.read(), mini.LAYERS, CPU)
@@ -141,4 +142,4 @@ def test_distances_resemble_those_of_vgg19() -> None:
         ratio = (found[0][layer] - found[1][layer]).square().sum() / (
             wanted[0][layer] - wanted[1][layer]
         ).square().sum()
-        assert 0.3 < ratio < 1.1, layer
+        assert least.get(layer, 0.6) < ratio < 1.05, layer
