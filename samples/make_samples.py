@@ -4,8 +4,9 @@
     python samples/make_samples.py --only waves         just one of them
     python samples/make_samples.py --sources FOLDER     cut the photos and the starry night
     python samples/make_samples.py --demo PICTURE       set bridge.jpg and starry-night.jpg beside what was made of them
+    python samples/make_samples.py --encoders FOLDER    set results named bridge-vgg19.png, cat-mini.png... side by side
 
-FOLDER is any folder that holds the unpacked packages named in CREDITS.md; files are found there by name
+FOLDER is otherwise any folder that holds the unpacked packages named in CREDITS.md; files are found there by name
 and taken only if their SHA-256 is the one written below. Needs numpy, opencv-python and Pillow.
 """
 
@@ -93,12 +94,32 @@ def demo(painted: Path) -> None:
     save("demo", sheet)
 
 
+def encoders(folder: Path) -> None:
+    """encoders.jpg: what VGG-19 (above) and mini (below) make of the same pictures."""
+    rows = [
+        [Image.open(folder / f"{name}-{encoder}.png").convert("RGB") for name in ("bridge", "cat", "coffee")]
+        for encoder in ("vgg19", "mini")
+    ]
+    height = min(picture.height for row in rows for picture in row)
+    sheet = Image.new("RGB", (sum(picture.width + 4 for picture in rows[0]) - 4, 2 * height + 4), "white")
+    for number, row in enumerate(rows):
+        left = 0
+        for picture in row:
+            sheet.paste(ImageOps.fit(picture, (picture.width, height)), (left, number * (height + 4)))
+            left += picture.width + 4
+    save("encoders", sheet)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures in samples/.")
     parser.add_argument("--sources", type=Path, help="folder with the unpacked packages named in CREDITS.md")
     parser.add_argument("--only", choices=sorted(PAINTERS), help="paint just this one")
     parser.add_argument("--demo", type=Path, metavar="PICTURE", help="make demo.jpg around this result")
+    parser.add_argument("--encoders", type=Path, metavar="FOLDER", help="make encoders.jpg of the results there")
     arguments = parser.parse_args()
+    if arguments.encoders:
+        encoders(arguments.encoders)
+        return
     if arguments.demo:
         demo(arguments.demo)
         return

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -572,6 +574,20 @@ def test_errors_of_the_server(server: Server, cache: Path) -> None:
     server.statuses = [503, 429]
     weights.fetch("tiny", source=server.url)
     assert len(server.ranges) == 4
+
+
+def test_a_name_nobody_knows_is_not_asked_for_again(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def urlopen(request: object, timeout: float) -> None:
+        asked.append(request)
+        raise URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+
+    monkeypatch.setattr(weights, "urlopen", urlopen)
+    fetch_fails(server, f"^cannot get the tiny weights from {server.url}: Name or service not known; ")
+    assert len(asked) == 1
 
 
 def test_no_server(server: Server, cache: Path) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class Found:
 
 class _TransferError(WeightsError):
     """The transfer broke off; another try may take it up."""
+
+
+class _UnknownServerError(_TransferError):
+    """Most likely there is no network: not worth another try now."""
 
 
 def expected(name: str) -> dict[str, tuple[int, ...]]:
@@ -332,6 +337,8 @@ def _download(address: str, part: Path, progress: Progress | None) -> None:
     for pause in PAUSES:
         try:
             return _transfer(address, part, report)
+        except _UnknownServerError:
+            raise
         except _TransferError:
             time.sleep(pause)
     return _transfer(address, part, report)
@@ -378,7 +385,9 @@ def _request(address: str, part: Path, have: int) -> HTTPResponse | None:
         again = error.code >= 500 or error.code in (408, 416, 429)
         raise (_TransferError if again else WeightsError)(f"HTTP {error.code} {_reason(error)}") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: letters no address can hold
-        raise _TransferError(_reason(error)) from error
+        cause = getattr(error, "reason", None)
+        unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+        raise (_UnknownServerError if unknown else _TransferError)(_reason(error)) from error
 
 
 def _receive(response: HTTPResponse) -> bytes:
