@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stylize.encoders import mini, weights
+from stylize.encoders.weights import Progress
 from stylize.errors import DeviceError, SettingsError, WeightsError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Progress = Callable[[int, int | None], None]
 log = logging.getLogger(__name__)
 
 
@@ -197,6 +197,7 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "Place",
+    "Progress",
     "builtin",
     "choose",
     "layer_names",
