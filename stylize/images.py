@@ -1,7 +1,8 @@
 """Pictures: file <-> (1, 3, H, W) float32 sRGB in [0, 1], with alpha, EXIF and ICC kept; colour and size.
 
 Reading takes whatever Pillow opens; 16-bit colour goes through OpenCV, because Pillow cuts it to 8 bits.
-Writing is atomic: a target is either the complete new picture or what it was before.
+Writing is atomic: a target is either the complete new picture or what it was before. A picture may carry a record,
+a text saying how it was made, which is found again without decoding it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import html
 import io
+import json
 import os
 import re
 import secrets
@@ -18,7 +22,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from stylize.errors import ImageError
@@ -45,6 +49,7 @@ FORMATS = {
 DEEP_FORMATS = ("PNG", "TIFF")  # those of them that hold 16 bits per channel
 SIDES = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # px a side they hold: what libjpeg and libavif read again
 UNREAD = {"EPS", "WMF", "FPX", "MIC", "PDF", "BUFR", "GRIB", "HDF5", "MPEG"}  # not decoded by Pillow itself
+RECORD_LIMIT = 2**20  # bytes of an embedded record; a longer one is neither written nor read
 SPARE = 4  # how many times larger than painted a picture is read, so that its scales are made from fine detail
 GAP = 3  # how many times larger than wanted a picture stays after coarse, fast shrinking
 RESAMPLING = Image.Resampling.BICUBIC  # antialiased; the kernel of resize()
@@ -54,13 +59,23 @@ NOISE = 0.5 / 255  # a standard deviation below half a level of 8 bits is quanti
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The file a picture was read from, and the SHA-256 of its bytes in hex."""
+
+    path: Path
+    sha256: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A picture in memory: ``rgb`` (1, 3, H, W) float32 sRGB in [0, 1] and what came with it.
 
     ``alpha`` is (1, 1, H, W) in [0, 1], or None when every pixel is opaque. ``exif`` is the camera's, with the
     orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading left out.
-    ``name`` is the stem of the file.
+    ``name`` is the stem of the file. ``record`` says how the picture was made, in values that JSON has, and is
+    embedded when it is saved; reading leaves it out, so that what is made of a picture does not pass for it.
+    ``origin`` is the file it was read from, if any.
     """
 
     rgb: Tensor
@@ -68,6 +83,8 @@ class Picture:
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     name: str = ""
+    record: Mapping[str, Any] | None = None
+    origin: Origin | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,15 +118,38 @@ def load(path: str | Path, *, longest: int | None = None) -> Picture:
         ImageError: the file is missing, unreadable, not a picture, damaged, or too large to decode safely.
     """
     path = Path(path)
+    with _reading(path) as (file, length), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about what is checked or refused here
+        if length == 0:
+            raise ImageError("the file is empty; get a complete copy")
+        origin = Origin(path, _sha256(file))
+        file.seek(0)
+        return dataclasses.replace(_decode(file, length, path.stem, longest), origin=origin)
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of the bytes of a file in hex, as in :class:`Origin`.
+
+    Raises:
+        ImageError: the file is missing, unreadable, or no regular one.
+    """
+    with _reading(Path(path)) as (file, _):
+        return _sha256(file)
+
+
+def _sha256(file: io.BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
+    """A regular file, open, and its length; what goes wrong in the block too is an ImageError of one line."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file; give the path of a picture")
-        if status.st_size == 0:
-            raise ImageError("the file is empty; get a complete copy")
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about what is checked or refused here
-            return _decode(file, status.st_size, path.stem, longest)
+        with path.open("rb") as file:
+            yield file, status.st_size
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(_one_line(f"cannot read {path}: {_problem(error)}")) from error
 
@@ -422,13 +462,14 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
 
     Values are clamped to [0, 1] and rounded to nearest. PNG and TIFF are lossless, with 8 or 16 ``bits``; for JPEG,
     WebP and AVIF ``quality`` is 1 to 100, by default 95, 95 and 90, with chroma at full size where the format has
-    it. An sRGB profile and the camera's EXIF go along (in JPEG, EXIF of up to 64 KB). JPEG has no alpha: transparent
-    pixels are laid over white.
+    it. An sRGB profile, the camera's EXIF (in JPEG, of up to 64 KB) and the picture's record go along. JPEG has no
+    alpha: transparent pixels are laid over white.
 
     Raises:
-        ImageError: the target cannot be written, or the picture holds NaN or infinity; an old target is left as it was.
-            The picture is then kept as a PNG in the system's temporary folder, which the message names; not so when
-            the options or the extension were wrong from the beginning.
+        ImageError: the target cannot be written, the picture holds NaN or infinity, or its record is longer than 64 KB
+            in JPEG or :data:`RECORD_LIMIT` elsewhere; an old target is left as it was. The picture is then kept as a
+            PNG in the system's temporary folder, which the message names; not so when the options or the extension
+            were wrong from the beginning.
     """
     if problem := _option_problem(Path(path), quality, bits):
         raise ImageError(_one_line(f"cannot write {path}: {problem}"))
@@ -445,7 +486,7 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
 def _write(picture: Picture, path: str | Path, quality: int | None, bits: int) -> None:
     format = FORMATS[Path(path).suffix.lower()]
     try:
-        data = _encode(picture, format, quality, bits)
+        data = _encode(picture, format, quality, bits, Path(path).parent)
     except Exception as error:  # encoders raise nearly anything
         problem = "not enough memory" if isinstance(error, MemoryError) else str(error)
         raise ImageError(_one_line(f"cannot write {path}: {problem}")) from error
@@ -456,7 +497,7 @@ def _write(picture: Picture, path: str | Path, quality: int | None, bits: int) -
 def _keep(picture: Picture, bits: int) -> str | None:
     """Write a picture that could not go where it should into the temporary folder; where it lies, if that went well."""
     try:
-        data = _encode(picture, "PNG", None, bits)
+        data = _encode(picture, "PNG", None, bits, Path(tempfile.gettempdir()))
         with tempfile.NamedTemporaryFile(prefix="stylize-", suffix=".png", delete=False) as file:
             try:
                 file.write(data)
@@ -466,7 +507,7 @@ def _keep(picture: Picture, bits: int) -> str | None:
                 raise
         return file.name
     except Exception:  # the first error is the one to report
-        return None
+        return _keep(dataclasses.replace(picture, record=None), bits) if picture.record else None
 
 
 def check_target(
@@ -587,7 +628,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
 }
 
 
-def _encode(picture: Picture, format: str, quality: int | None, bits: int) -> bytes:
+def _encode(picture: Picture, format: str, quality: int | None, bits: int, folder: Path) -> bytes:
     if picture.rgb.ndim != 4 or picture.rgb.shape[:2] != (1, 3) or not picture.rgb.numel():
         raise ImageError(f"a tensor of shape {tuple(picture.rgb.shape)} is no picture; it must be (1, 3, H, W)")
     if problem := _size_problem(format, picture.size):
@@ -603,22 +644,40 @@ def _encode(picture: Picture, format: str, quality: int | None, bits: int) -> by
     levels = (samples[0].permute(1, 2, 0).clamp(0, 1) * (2**bits - 1)).round()
     pixels = levels.contiguous().numpy().astype(np.uint16 if bits == 16 else np.uint8)  # (H, W, 3 or 4)
     exif = picture.exif or b""
+    record = b"" if picture.record is None else _embedded(_relative(picture.record, folder), format)
     if format == "TIFF":
-        return _tiff(pixels, exif)
+        return _tiff(pixels, exif, record)
     if bits == 16:
-        return _deep_png(pixels, exif)
+        return _deep_png(pixels, exif, record)
     options = dict(_ENCODERS[format])
+    if record and format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add(b"iTXt", _ITXT + record)
+    elif record:
+        options["xmp"] = record
     if quality and "quality" in options:
         options["quality"] = quality
     if exif and not (format == "JPEG" and len(exif) > 65533):
         options["exif"] = exif
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format, icc_profile=srgb_profile(), **options)
+    with _room_for(pixels.size):
+        Image.fromarray(pixels).save(buffer, format, icc_profile=srgb_profile(), **options)
     return buffer.getvalue()
 
 
-def _deep_png(pixels: Array, exif: bytes) -> bytes:
-    """A 16-bit PNG by OpenCV; profile and EXIF, which it does not know, are put in after the header."""
+@contextlib.contextmanager
+def _room_for(samples: int) -> Iterator[None]:
+    """Pillow gives libjpeg a buffer of two bytes a pixel, which noise does not fit into."""
+    before = ImageFile.MAXBLOCK
+    ImageFile.MAXBLOCK = max(before, 2 * samples)
+    try:
+        yield
+    finally:
+        ImageFile.MAXBLOCK = before
+
+
+def _deep_png(pixels: Array, exif: bytes, record: bytes) -> bytes:
+    """A 16-bit PNG by OpenCV; profile, record and EXIF, which it does not know, are put in after the header."""
     import cv2
 
     ok, data = cv2.imencode(".png", pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
@@ -626,6 +685,8 @@ def _deep_png(pixels: Array, exif: bytes) -> bytes:
         raise ImageError("OpenCV could not encode it")
     png = data.tobytes()
     chunks = _png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+    if record:
+        chunks += _png_chunk(b"iTXt", _ITXT + record)
     if exif:
         chunks += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
     header = 8 + 25  # signature, IHDR
@@ -636,7 +697,7 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _tiff(pixels: Array, exif: bytes) -> bytes:
+def _tiff(pixels: Array, exif: bytes, record: bytes) -> bytes:
     """A TIFF of one deflated strip.
 
     Written here because OpenCV drops the profile and the meaning of alpha, and Pillow has 8 bits and fails on GPS tags.
@@ -656,12 +717,103 @@ def _tiff(pixels: Array, exif: bytes) -> bytes:
     directory[277], directory[284] = channels, 1
     if channels == 4:
         directory[338] = 2  # the fourth sample is alpha, not premultiplied
+    if record:
+        directory[700] = record
     directory.tagtype[34675] = 7
     directory[34675] = srgb_profile()
     buffer = io.BytesIO()
     buffer.write(struct.pack("<2sHL", b"II", 42, 8))
     directory.save(buffer)
     return buffer.getvalue() + strip
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+_ITXT = b"stylize\0\0\0\0\0"  # what precedes the text in a PNG: keyword, not compressed, no language, no translation
+_XMP_HEAD = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:stylize="https://stylize.invalid/ns/1.0/"><stylize:record>"""
+_XMP_TAIL = """</stylize:record></rdf:Description>
+</rdf:RDF></x:xmpmeta>
+<?xpacket end="r"?>"""
+_JPEG_LIMIT = 65502  # bytes of XMP in a segment of a JPEG
+_HEAD = 2**24  # bytes of a PNG, JPEG or TIFF within which what is not pixels lies
+_WHOLE = 2**30  # bytes of a WebP or AVIF that are read, as those are only read whole
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """The record in a file that :func:`save` wrote; None without one, and whatever is wrong with the file.
+
+    What stands under a key ``path`` in it is relative to the folder of the picture. The pixels are not decoded: a
+    truncated file is found out, damage among the pixels is not.
+    """
+    try:
+        with _reading(Path(path)) as (file, length), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in load()
+            start = file.read(12)
+            file.seek(0)
+            whole = start[4:8] == b"ftyp" or start[8:] == b"WEBP"
+            if whole and length > _WHOLE:
+                return None
+            source = file if whole else io.BytesIO(file.read(_HEAD))
+            with Image.open(source, formats=sorted(set(FORMATS.values()))) as image:
+                record = json.loads(_find_record(image))
+                return record if isinstance(record, dict) and _is_complete(image, file, length) else None
+    except ImageError:
+        return None
+
+
+def _relative(record: Any, folder: Path) -> Any:
+    """The record with every path in it seen from a folder: results and sources may be moved together."""
+    if isinstance(record, list):
+        return [_relative(each, folder) for each in record]
+    if not isinstance(record, Mapping):
+        return record
+    seen = {key: _relative(value, folder) for key, value in record.items()}
+    if isinstance(seen.get("path"), str):
+        with contextlib.suppress(ValueError):  # another drive
+            seen["path"] = Path(os.path.relpath(seen["path"], os.path.realpath(folder))).as_posix()
+    return seen
+
+
+def _embedded(record: Any, format: str) -> bytes:
+    """What a file of this format holds for a record: in PNG JSON, elsewhere an XMP packet around it."""
+    text = json.dumps(record, sort_keys=True)  # ASCII
+    if format != "PNG":  # quotes are escaped too, lest Pillow take a tiff:Orientation="6" in the text for the picture's
+        text = _XMP_HEAD + html.escape(text) + _XMP_TAIL
+    data = text.encode()
+    limit = _JPEG_LIMIT if format == "JPEG" else RECORD_LIMIT
+    if len(data) > limit:
+        hint = "; use .png" if len(data) <= RECORD_LIMIT else ""
+        raise ImageError(f"its record takes {len(data)} bytes, and {format} holds {limit}{hint}")
+    return data
+
+
+def _find_record(image: Image.Image) -> str:
+    """The text in an opened file; empty if there is none, or none just as save() would write it."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        text = image.info.get("stylize")
+        return str(text) if isinstance(text, PngImagePlugin.iTXt) and len(text) <= RECORD_LIMIT else ""
+    data = image.info.get("xmp", b"")
+    packet = data.decode() if len(data) <= RECORD_LIMIT else ""
+    inner = packet.removeprefix(_XMP_HEAD).removesuffix(_XMP_TAIL)
+    text = html.unescape(inner)
+    return text if packet == _XMP_HEAD + html.escape(text) + _XMP_TAIL else ""
+
+
+def _is_complete(image: Image.Image, file: BinaryIO, length: int) -> bool:
+    """Whether nothing is missing at the end of a file, as save() writes them; Pillow opens no truncated WebP."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return bool(image.tag_v2[273][0] + image.tag_v2[279][0] == length)
+    if image.format == "AVIF":
+        position = 0
+        while position < length:
+            file.seek(position)
+            position += max(8, int.from_bytes(file.read(4)))  # the length of a box
+        return position == length
+    file.seek(-12, os.SEEK_END)
+    end = {"PNG": _png_chunk(b"IEND", b""), "JPEG": b"\xff\xd9", "WEBP": b""}[str(image.format)]
+    return file.read().endswith(end)
 
 
 # --- size and transparency -------------------------------------------------------------------------------------------

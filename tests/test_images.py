@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import stat
 import struct
@@ -13,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,22 +24,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, features
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin, features
 from torch import Tensor
 
 from stylize import images
 from stylize.errors import ImageError
 from stylize.images import (
     FORMATS,
+    RECORD_LIMIT,
+    Origin,
     Picture,
     atomic_write,
     check_target,
+    digest,
     fill_transparent,
     fit,
     load,
     luminance,
     match_color,
     match_luminance,
+    read_record,
     resize,
     save,
     with_chroma,
@@ -1033,6 +1040,13 @@ def test_file_modes(tmp_path: Path) -> None:
         os.umask(before)
 
 
+@pytest.mark.parametrize("quality", [None, 80, 100])
+def test_noise_is_written_too(tmp_path: Path, quality: int | None) -> None:
+    noise = torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(0))
+    save(noise, tmp_path / "noise.jpg", quality=quality)
+    assert load(tmp_path / "noise.jpg").size == (300, 300)
+
+
 def test_links_and_long_names(tmp_path: Path) -> None:
     save(torch.zeros(1, 3, 2, 2), tmp_path / "real.png")
     (tmp_path / "link.png").symlink_to("real.png")
@@ -1042,6 +1056,389 @@ def test_links_and_long_names(tmp_path: Path) -> None:
     for name in ("a" * 251 + ".png", "\N{GRINNING FACE}" * 62 + ".png"):
         save(torch.zeros(1, 3, 2, 2), tmp_path / name)
         assert load(tmp_path / name).name == name[:-4]
+
+
+# --- records ---
+
+RECORD = {"content": 'Zoë\'s <photo> & "co".jpg', "seed": 7, "styles": ["a\nb", "\N{GRINNING FACE}"]}
+AWKWARD = "\0\x01\x1f\t\n\r\x7f\x85\u2028\u241b0\ufeff\ufffe\uffff\udc80&<>\"'%]#;"
+RECORDED = [(extension, bits) for extension in EXTENSIONS for bits in ((8, 16) if extension in LOSSLESS else (8,))]
+NAMESPACES = {
+    "x": "adobe:ns:meta/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "stylize": "https://stylize.invalid/ns/1.0/",
+}
+
+
+def read_by_others(path: Path) -> Any:
+    """The record as readers of PNG texts and of XMP find it."""
+    with Image.open(path) as image:
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            return json.loads(image.text["stylize"])
+        packet = image.tag_v2[700] if isinstance(image, TiffImagePlugin.TiffImageFile) else image.info["xmp"]
+    assert packet.startswith(b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>')
+    assert packet.endswith(b'<?xpacket end="r"?>')
+    root = ElementTree.fromstring(packet)
+    assert root.tag == f"{{{NAMESPACES['x']}}}xmpmeta"
+    (record,) = root.findall("rdf:RDF/rdf:Description/stylize:record", NAMESPACES)
+    return json.loads(record.text or "")
+
+
+def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
+    found, position = [], 8
+    while position < len(png):
+        (length,) = struct.unpack_from(">I", png, position)
+        found.append((png[position + 4 : position + 8], png[position + 8 : position + 8 + length]))
+        position += 12 + length
+    return found
+
+
+@pytest.mark.parametrize(("extension", "bits"), RECORDED)
+@pytest.mark.parametrize("with_alpha", [False, True])
+@pytest.mark.parametrize("with_exif", [False, True])
+def test_a_record_comes_back_and_changes_nothing_else(
+    tmp_path: Path, extension: str, bits: int, with_alpha: bool, with_exif: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = load(write(tmp_path / "i.jpg", Image.fromarray(photo()), exif=camera_exif()))
+    alpha = torch.linspace(0, 1, 12).expand(1, 1, 18, 12) if with_alpha else None
+    plain = Picture(source.rgb, alpha, source.exif if with_exif else None)
+    told = Picture(source.rgb, alpha, source.exif if with_exif else None, record=RECORD)
+    paths = tmp_path / f"plain{extension}", tmp_path / f"told{extension}", tmp_path / f"again{extension}"
+    for picture, path in zip((plain, told, told), paths, strict=True):
+        picture.save(path, bits=bits)
+    assert read_record(str(paths[0])) is None
+    assert read_record(paths[1]) == RECORD
+    assert read_by_others(paths[1]) == RECORD
+    assert paths[1].read_bytes() == paths[2].read_bytes() != paths[0].read_bytes()
+    without, loaded = load(paths[0]), load(paths[1])
+    assert torch.equal(loaded.rgb, without.rgb)
+    assert (loaded.alpha is None) == (without.alpha is None)
+    assert loaded.alpha is None or (without.alpha is not None and torch.equal(loaded.alpha, without.alpha))
+    assert loaded.exif == without.exif
+    assert (loaded.exif is None) == (not with_exif)
+    assert loaded.notes == ()
+    with Image.open(paths[0]) as image, Image.open(paths[1]) as other:
+        assert image.info["icc_profile"] == other.info["icc_profile"]
+        assert dict(image.getexif()).keys() == dict(other.getexif()).keys() - {700}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("extension", "bits"), RECORDED)
+def test_no_record_is_no_change(tmp_path: Path, extension: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(images, "_embedded", never)
+    picture = Picture(tensor(photo()), name="x", origin=Origin(Path("x"), "0"))
+    save(picture, tmp_path / f"a{extension}", bits=bits)
+    save(picture.rgb, tmp_path / f"b{extension}", bits=bits)
+    data = (tmp_path / f"a{extension}").read_bytes()
+    assert data == (tmp_path / f"b{extension}").read_bytes()
+    assert not any(trace in data for trace in (b"stylize", b"iTXt", b"xpacket", b"XMP", b"adobe"))
+    if extension in (".tif", ".tiff"):
+        with Image.open(tmp_path / f"a{extension}") as image:
+            assert 700 not in image.tag_v2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_record_of_a_png_is_a_plain_text_before_the_pixels(tmp_path: Path, bits: int) -> None:
+    save(Picture(tensor(photo()), record={"a": "Zoë"}), tmp_path / "a.png", bits=bits)
+    found = chunks((tmp_path / "a.png").read_bytes())
+    kinds = [kind for kind, _ in found]
+    assert kinds.index(b"iTXt") < kinds.index(b"IDAT")
+    assert [data for kind, data in found if kind == b"iTXt"] == [b'stylize\0\0\0\0\0{"a": "Zo\\u00eb"}']
+
+
+KEYS = st.text().filter(lambda key: key != "path")
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.sampled_from(AWKWARD))
+VALUES = st.recursive(
+    LEAVES | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@HASTY
+@given(record=st.dictionaries(KEYS, VALUES))
+def test_anything_json_has_is_a_record(tmp_path: Path, record: dict[str, Any]) -> None:
+    for extension, bits in RECORDED:
+        path = tmp_path / f"r{extension}"
+        save(Picture(torch.zeros(1, 3, 1, 1), record=record), path, bits=bits)
+        assert read_record(path) == read_by_others(path) == record
+
+
+def test_awkward_characters_in_a_record(tmp_path: Path) -> None:
+    for extension, bits in RECORDED:
+        for text in (AWKWARD, " \r\n\t ", "&#13;&amp;amp;", "]]>", "</stylize:record>", "\0" * 999):
+            path = tmp_path / f"r{extension}"
+            save(Picture(torch.zeros(1, 3, 1, 1), record={text: text}), path, bits=bits)
+            assert read_record(path) == read_by_others(path) == {text: text}
+
+
+def test_paths_in_a_record_are_seen_from_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("out/deep")
+    monkeypatch.chdir(tmp_path)
+    record = {"content": {"path": str(tmp_path / "a.jpg")}, "styles": [{"path": str(tmp_path / "out/s.jpg"), "n": 1}]}
+    for target in ("out/deep/r.png", tmp_path / "out/deep/r.png", "link/r.png"):
+        save(Picture(torch.zeros(1, 3, 1, 1), record=record), target)
+        assert read_record(target) == {"content": {"path": "../../a.jpg"}, "styles": [{"path": "../s.jpg", "n": 1}]}
+    assert str(tmp_path).encode() not in Path("out/deep/r.png").read_bytes()
+
+
+@pytest.mark.parametrize(("extension", "bits"), RECORDED)
+def test_a_record_is_not_taken_for_an_orientation(tmp_path: Path, extension: str, bits: int) -> None:
+    for text in ('tiff:Orientation="6"', "tiff:Orientation='6'", "<tiff:Orientation>6</tiff:Orientation>"):
+        save(Picture(tensor(photo()), record={"text": text}), tmp_path / f"o{extension}", bits=bits)
+        assert load(tmp_path / f"o{extension}").size == (12, 18)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_what_is_made_of_a_picture_does_not_inherit_its_record(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a{extension}"
+    save(Picture(tensor(photo()), record=RECORD), path)
+    picture = load(path)
+    assert picture.record is None
+    for target in EXTENSIONS:
+        save(picture, tmp_path / f"b{target}")
+        assert read_record(tmp_path / f"b{target}") is None
+        assert b"stylize" not in (tmp_path / f"b{target}").read_bytes()
+
+
+def test_the_pixels_are_not_decoded_for_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for extension, bits in RECORDED:
+        save(Picture(tensor(photo()), record=RECORD), tmp_path / f"{bits}{extension}", bits=bits)
+
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    for extension, bits in RECORDED:
+        assert read_record(tmp_path / f"{bits}{extension}") == RECORD
+
+
+def test_the_record_of_a_large_file_is_in_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_HEAD", 8_000)
+    noise = torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
+    for extension, bits in RECORDED:
+        path = tmp_path / f"{bits}{extension}"
+        save(Picture(noise, exif=camera_exif().tobytes(), record=RECORD), path, bits=bits)
+        assert path.stat().st_size > 10_000
+        assert read_record(path) == RECORD
+
+
+def test_a_record_too_long_for_the_format(tmp_path: Path, kept: Path) -> None:
+    overhead = len(images._embedded({"x": ""}, "JPEG"))
+    path = tmp_path / "a.jpg"
+    longest = Picture(tensor(photo()), record={"x": "x" * (65502 - overhead)})
+    save(longest, path)
+    assert read_record(path) == longest.record
+    before = path.read_bytes()
+    longer = Picture(tensor(photo()), record={"x": "x" * (65503 - overhead)})
+    with pytest.raises(ImageError) as error:
+        save(longer, path)
+    found = kept_as(kept, error, path)
+    assert "its record takes 65503 bytes, and JPEG holds 65502; use .png" in str(error.value)
+    assert read_record(found) == longer.record
+    found.unlink()
+    assert path.read_bytes() == before
+
+    for extension, bits in RECORDED:
+        path = tmp_path / f"a{extension}"
+        longest = Picture(
+            tensor(photo()), record={"x": "x" * (RECORD_LIMIT - (9 if extension == ".png" else overhead))}
+        )
+        longer = Picture(tensor(photo()), record={"x": "ä" * (RECORD_LIMIT // 6 + 1)})
+        if extension not in (".jpg", ".jpeg"):
+            save(longest, path, bits=bits)
+            assert read_record(path) == longest.record
+        with pytest.raises(ImageError) as error:
+            save(longer, path, bits=bits)
+        found = kept_as(kept, error, path)
+        assert "its record takes" in str(error.value)
+        assert read_record(found) is None  # better without than not at all
+        assert load(found).size == (12, 18)
+        found.unlink()
+
+
+def xmp(record: str, namespace: str = NAMESPACES["stylize"]) -> bytes:
+    """A packet like ours, but as another program would write it."""
+    return f"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="{NAMESPACES["rdf"]}"><rdf:Description rdf:about="" xmlns:stylize="{namespace}">
+<stylize:record>{record}</stylize:record></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
+
+
+OWN = images._embedded({"ours": 1}, "TIFF")
+FOREIGN = {
+    "plain": xmp("theirs", "http://example.org/"),
+    "rewritten": xmp("{&quot;ours&quot;: 1}"),
+    "entities": b'<!DOCTYPE a [<!ENTITY b "ours">]>' + OWN.replace(b"ours", b"&b;"),
+    "added": OWN.replace(b"</stylize:record>", b"</stylize:record><stylize:more/>"),
+    "nested": OWN.replace(b"ours", b"<b/>"),
+    "reference": OWN.replace(b"ours", b"&#111;urs"),
+    "endless": OWN.replace(b"ours", b"&#" + b"9" * 9999 + b";"),
+    "twice": OWN + OWN,
+    "empty": OWN.replace(b"{&quot;ours&quot;: 1}", b""),
+    "latin": OWN.replace(b"ours", b"\xe4"),
+    "garbage": b"\0\xff",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_xmp_is_no_record(tmp_path: Path, name: str) -> None:
+    packet, image = FOREIGN[name], Image.fromarray(photo())
+    for extension in EXTENSIONS:
+        path = tmp_path / f"f{extension}"
+        options: dict[str, Any] = {}
+        if extension == ".png":
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+        elif extension in (".tif", ".tiff"):
+            options["tiffinfo"] = {700: packet}
+        else:
+            options["xmp"] = packet
+        write(path, image, **options)
+        assert read_record(path) is None
+        assert load(path).size == (12, 18)
+
+
+def test_other_texts_of_a_png_are_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "t.png"
+    for kind, text in [
+        (b"tEXt", b"stylize\0{}"),
+        (b"zTXt", b"stylize\0\0" + zlib.compress(b"{}")),
+        (b"iTXt", b"Stylize\0\0\0\0\0{}"),
+        (b"iTXt", b"stylize\0\0\0\0\0theirs"),
+        (b"iTXt", b"stylize\0\0\0\0\0[]"),
+        (b"iTXt", b"stylize\0\0\0\0\0" + b"[" * 100_000),
+        (b"iTXt", b"stylize\0\0\0\0\0\xff"),
+        (b"iTXt", b"stylize\0\0\0\0\0"),
+        (b"iTXt", b"stylize"),
+    ]:
+        path.write_bytes(deep_png(SIXTEEN, chunk(kind, text)))
+        assert read_record(path) is None
+        assert load(path).size == (5, 7)
+
+
+def test_no_record_where_there_is_no_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("none.png", "none/a.png", "", "folder", "loop", "pipe", "a\0b", "x" * 300):
+        assert read_record(tmp_path / name) is None
+    for data in [*VALID, *(data for data, _ in BAD.values())]:
+        (tmp_path / "data").write_bytes(data)
+        assert read_record(tmp_path / "data") is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_record_in_a_locked_folder(locked: Path) -> None:
+    assert read_record(locked / "a.png") is None
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """A file with a record of every format and depth, with alpha and EXIF."""
+    folder, files = tmp_path_factory.mktemp("recorded"), []
+    for extension, bits in RECORDED:
+        picture = Picture(tensor(photo()), torch.full((1, 1, 12, 18), 0.5), camera_exif().tobytes(), record=RECORD)
+        save(picture, folder / f"r{extension}", bits=bits)
+        files.append((folder / f"r{extension}").read_bytes())
+    return files
+
+
+@HASTY
+@given(which=st.integers(0, len(RECORDED) - 1), fraction=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_has_no_record(tmp_path: Path, recorded: list[bytes], which: int, fraction: float) -> None:
+    path, data = tmp_path / "cut", recorded[which]
+    path.write_bytes(data)
+    assert read_record(path) == RECORD
+    for length in (int(fraction * len(data)), len(data) - 1):
+        path.write_bytes(data[:length])
+        assert read_record(path) is None
+
+
+@HASTY
+@given(which=st.integers(0, len(RECORDED) - 1), where=st.floats(0, 0.999), value=st.integers(0, 255))
+def test_a_damaged_file_may_have_a_record(
+    tmp_path: Path, recorded: list[bytes], which: int, where: float, value: int
+) -> None:
+    damaged = bytearray(recorded[which])
+    damaged[int(where**2 * len(damaged))] = value
+    (tmp_path / "damaged").write_bytes(damaged)
+    assert isinstance(read_record(tmp_path / "damaged"), dict | None)
+
+
+@HASTY
+@given(signature=st.sampled_from(SIGNATURES), data=st.binary(max_size=300))
+def test_random_bytes_have_no_record(tmp_path: Path, signature: bytes, data: bytes) -> None:
+    (tmp_path / "random").write_bytes(signature + data)
+    assert read_record(tmp_path / "random") is None
+
+
+def test_hostile_files_take_little_memory(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("ru_maxrss is in KiB on Linux only")
+    bomb = zlib.compress(bytes(2**27), 9)
+    (tmp_path / "bomb.png").write_bytes(deep_png(SIXTEEN, chunk(b"iTXt", b"stylize\0\1\0\0\0" + bomb)))
+    many = chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2**20), 9)) * 300
+    (tmp_path / "many.png").write_bytes(deep_png(SIXTEEN, many))
+    small = zlib.compress(bytes(2**20 + 1), 9)
+    (tmp_path / "small.png").write_bytes(deep_png(SIXTEEN, chunk(b"iTXt", b"stylize\0\1\0\0\0" + small)))
+    for name, start in [
+        ("text.png", deep_png(SIXTEEN)[:33] + struct.pack(">I", 2**31 - 1) + b"iTXtstylize\0\0\0\0\0"),
+        ("data.tif", deep_tiff(SIXTEEN)),
+        ("huge.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8X"),
+        ("huge.avif", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1A"),
+    ]:
+        with (tmp_path / name).open("wb") as file:
+            file.write(start)
+            file.truncate(2**31)  # a hole: nothing of it is on the disk
+    program = """
+import resource, sys
+from stylize import images
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    assert images.read_record(path) is None
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    paths = sorted(tmp_path.iterdir())
+    told = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True).stdout
+    assert int(told) < 200  # MiB
+
+
+# --- origin ---
+
+
+def test_origin_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    save(Picture(tensor(photo()), record=RECORD), path)
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load(path).origin == load(path, longest=5).origin == Origin(path, expected)
+    assert digest(path) == digest(str(path)) == expected
+    monkeypatch.chdir(tmp_path)
+    assert load("a.png").origin == Origin(Path("a.png"), expected)
+    assert load(path).opaque().origin == Origin(path, expected)
+    assert Picture(tensor(photo())).origin is None
+    (tmp_path / "deep.png").write_bytes(deep_png(SIXTEEN))  # read anew by another decoder
+    assert load("deep.png").origin == Origin(Path("deep.png"), hashlib.sha256(deep_png(SIXTEEN)).hexdigest())
+
+
+def test_digest_of_anything(tmp_path: Path) -> None:
+    for data in (b"", b"abc", bytes(1_000_000)):
+        (tmp_path / "x").write_bytes(data)
+        assert digest(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in [
+        ("none", "No such file"),
+        ("", "regular file"),
+        ("pipe", "regular file"),
+        ("two\nlines", "two"),
+    ]:
+        with pytest.raises(ImageError) as error:
+            digest(tmp_path / name)
+        assert words in str(error.value)
+        assert len(str(error.value).splitlines()) == 1
 
 
 # --- size ---
