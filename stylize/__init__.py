@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stylize.colors import ColorMode
     from stylize.encoders import Encoder, EncoderSpec
     from stylize.engine import Step
     from stylize.errors import (
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.figure import grid
-    from stylize.host import hookimpl
-    from stylize.images import Picture, load, save
+    from stylize.host import hookimpl, plugin_manager
+    from stylize.images import FORMATS, Origin, Picture, atomic_write, digest, load, read_record, save
     from stylize.jobs import Frame, Job, run
     from stylize.losses import Term
     from stylize.pyramid import Scale
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stylize.colors": ("ColorMode",),
     "stylize.encoders": ("Encoder", "EncoderSpec"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
@@ -48,8 +50,8 @@ _HOMES = {
         "WeightsError",
     ),
     "stylize.figure": ("grid",),
-    "stylize.host": ("hookimpl",),
-    "stylize.images": ("Picture", "load", "save"),
+    "stylize.host": ("hookimpl", "plugin_manager"),
+    "stylize.images": ("FORMATS", "Origin", "Picture", "atomic_write", "digest", "load", "read_record", "save"),
     "stylize.jobs": ("Frame", "Job", "run"),
     "stylize.losses": ("Term",),
     "stylize.pyramid": ("Scale",),
@@ -59,7 +61,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "FORMATS",
     "PRESETS",
+    "ColorMode",
     "DeviceError",
     "Encoder",
     "EncoderSpec",
@@ -67,6 +71,7 @@ __all__ = [
     "ImageError",
     "Job",
     "OptimizationError",
+    "Origin",
     "Picture",
     "PluginError",
     "Scale",
@@ -77,10 +82,14 @@ __all__ = [
     "Stylizer",
     "Term",
     "WeightsError",
+    "atomic_write",
+    "digest",
     "grid",
     "hookimpl",
     "load",
+    "plugin_manager",
     "preset",
+    "read_record",
     "reconstruct",
     "run",
     "save",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stylize import encoders
+from stylize import colors, encoders
 from stylize.host import hookimpl
 from stylize.jobs import ImageJob, Job
+
+if TYPE_CHECKING:
+    from stylize.settings import Settings
 
 
 @hookimpl
@@ -17,7 +20,23 @@ def stylize_encoders() -> Sequence[encoders.EncoderSpec]:
     return encoders.builtin()
 
 
+@hookimpl
+def stylize_color_modes() -> Sequence[colors.ColorMode]:
+    return colors.builtin()
+
+
 @hookimpl(trylast=True)
-def stylize_open(source: Path, target: Path | None, options: Mapping[str, Any]) -> Job | None:
-    is_folder = os.path.isdir(source)  # noqa: PTH112, Path's raises OSError
-    return None if is_folder else ImageJob(source, target, **options)
+def stylize_open(
+    source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
+) -> Job | None:
+    if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
+        return None
+    init = settings.start_file
+    return ImageJob(
+        source,
+        target,
+        bits=options.get("bits", 8),
+        quality=options.get("quality"),
+        size=settings.size,
+        keep=(*styles, *([] if init is None else [init])),
+    )

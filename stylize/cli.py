@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -19,13 +20,13 @@ from click_default_group import DefaultGroup
 
 from stylize import __version__
 from stylize.errors import PluginError, SettingsError, StylizeError
-from stylize.settings import INITS, PRESETS, Settings, knob_of, preset, type_of
+from stylize.host import Host, plugin_manager
+from stylize.settings import PRESETS, Settings, knob_of, preset, type_of
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from stylize.display import Display
-    from stylize.host import Host
     from stylize.images import Picture
     from stylize.jobs import Job
 
@@ -35,7 +36,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
     try:
-        code = cli.main(args=arguments, prog_name="stylize", standalone_mode=False)
+        given, without = _without([*(sys.argv[1:] if arguments is None else arguments)])
+        trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
+        host = plugin_manager(without=without, only=_only(), trace=trace)
+        code = _with_plugins(host).main(args=given, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -57,6 +61,50 @@ def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
 def _fail(message: str, code: int) -> int:
     print(f"stylize: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _trace(line: str) -> None:
+    print(f"stylize: {line}", file=sys.stderr, flush=True)
+
+
+# --- plugins -----------------------------------------------------------------------------------------------
+
+NO_PLUGIN = "--no-plugin"
+
+
+def _without(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The command line without --no-plugin, wherever it stood, and the names it gave: it must be known before plugins
+    add to the command line what the rest is read by."""
+    rest: list[str] = []
+    names: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*rest, word, *words], names
+        flag, equals, name = word.partition("=")
+        if flag != NO_PLUGIN:
+            rest.append(word)
+            continue
+        name = name if equals else next(words, "")
+        if not name:
+            raise SettingsError(f"{NO_PLUGIN} needs the name of a plugin; `stylize plugins` lists them")
+        names.append(name)
+    return rest, names
+
+
+def _only() -> list[str] | None:
+    """The plugins that STYLIZE_PLUGINS names, all if it is not set."""
+    named = os.environ.get("STYLIZE_PLUGINS")
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _with_plugins(host: Host) -> click.Group:
+    """A copy of the command line with what plugins add to it."""
+    group, command = copy.copy(cli), copy.copy(run)
+    command.params = [*run.params]
+    group.commands = {**cli.commands, "run": command}
+    host.extend(group, command)
+    return group
 
 
 # --- options -----------------------------------------------------------------------------------------------
@@ -119,19 +167,26 @@ def _settings_options(*fixed: str) -> Callable[[Any], Any]:
     return decorate
 
 
-def _common_options(function: Any) -> Any:
-    for option in reversed(
-        (
-            click.option("-o", "--output", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF or AVIF."),
-            click.option("--bits", type=click.Choice((8, 16)), default=8, help="Per channel; 16 in PNG and TIFF."),
-            click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF."),
-            click.option("--weights", type=Path, metavar="FILE", help="Encoder weights (safetensors or torch)."),
-            click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object per event, on standard output."),
-        )
-    ):
-        function = option(function)
-    return function
+def _with(*made: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(made):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_output_options = _with(
+    click.option("-o", "--output", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF or AVIF."),
+    click.option("--weights", type=Path, metavar="FILE", help="Encoder weights (safetensors or torch)."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per event, on standard output."),
+)
+_common_options = _with(
+    click.option("--bits", type=click.Choice((8, 16)), default=8, help="Per channel; 16 in PNG and TIFF."),
+    click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG, WebP and AVIF."),
+    _output_options,
+)
 
 
 def _settings(options: dict[str, Any], base: Settings | None = None) -> Settings:
@@ -154,6 +209,9 @@ def _settings(options: dict[str, Any], base: Settings | None = None) -> Settings
     default_if_no_args=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+@click.option(
+    NO_PLUGIN, multiple=True, metavar="NAME", expose_value=False, help="Leave a plugin out; may stand anywhere."
+)
 @click.version_option(__version__, prog_name="stylize")
 def cli() -> None:
     """Repaint photos in the style of any picture.
@@ -175,27 +233,47 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     from stylize.stylizer import Stylizer
 
     settings = _settings(options)
-    host = _host()
-    with _display(options) as display:
-        job = _open(host, content, options, settings, styles)
-        stylizer = Stylizer(styles, settings, **_encoder_options(host, options, display))
+    host, options = _host(), options | {"given": _given_to_plugins()}
+    with _display(host, options) as display:
+        job = _open(host, content, styles, settings, options)
+        rest = _encoder_options(host, options, display)
+        stylizer = Stylizer(job.styles or styles, settings, color_modes=host.color_modes(), **rest)
         display.notes(style.notes for style in stylizer.styles)
         with _interruptible(display) as stop:
-            watched = True
+            target = jobs.run(job, stylizer, host=host, options=options, stop=stop)
+        display.written(target)
+        return INTERRUPTED if stop() else 0
 
-            def on_step(frame: jobs.Frame, step: Any) -> None:
-                nonlocal watched
-                display.step(step)
-                try:
-                    if watched:
-                        host.call("stylize_step", frame=frame, step=step)
-                except PluginError as error:  # not worth the picture
-                    watched = False
-                    display.warning(f"{error}; the picture goes on without")
 
-            target = jobs.run(
-                job, stylizer, on_step=on_step, stop=stop, on_frame=lambda f: display.notes([f.image.notes])
-            )
+@cli.command()
+@click.argument("picture", type=Path)
+@click.option("--sources", type=Path, metavar="FOLDER", help="Where the photo and the styles lie now.")
+@_output_options
+def replay(picture: Path, sources: Path | None, **options: Any) -> int:
+    """Make a stylized PICTURE again, from the record it carries."""
+    from stylize import jobs, records
+    from stylize.images import load, read_record
+    from stylize.stylizer import Stylizer
+
+    record = read_record(picture)
+    if record is None:
+        raise StylizeError(f"{picture} holds no record of how it was made; only what stylize wrote can be replayed")
+    settings, content, styles = records.recipe(record, picture, sources)
+    host, context, given = _host(), click.get_current_context(), dict(record.get("options") or {})
+    with _run_of(context).make_context("run", [str(content), *map(str, styles)], parent=context) as defaults:
+        options = {**defaults.params, **options, **(record.get("saving") or {}), **given, "given": given}
+    if options["output"] is None:
+        options["output"] = picture.with_name(f"{picture.stem}-replay{picture.suffix}")
+    with _display(host, options) as display:
+        job = _open(host, content, styles, settings, options)
+        rest = _encoder_options(host, options, display)
+        stylizer = Stylizer(styles, settings, color_modes=host.color_modes(), **rest)
+        for difference in records.differences(record, stylizer.record(None), host):
+            display.warning(difference)
+        with _interruptible(display) as stop:
+            target = jobs.run(job, stylizer, host=host, options=options, stop=stop)
+        same = bool((load(picture).rgb == load(options["output"]).rgb).all())
+        display.notes([["the same picture, pixel by pixel" if same else "not the same picture, pixel by pixel"]])
         display.written(target)
         return INTERRUPTED if stop() else 0
 
@@ -253,6 +331,7 @@ def grid(content: Path, style: Path, content_weights: tuple[float, ...], **optio
             style,
             settings,
             content_weights=content_weights,
+            color_modes=_host().color_modes(),
             on_step=lambda cell, step: observe(step, f"{cell + 1}/{count} "),
             **rest,
         )
@@ -275,9 +354,10 @@ def _reconstruct(
     target = options["output"] or Path(f"{sources[0].stem}-{suffix}.png")
     saving = {"bits": options["bits"], "quality": options["quality"]}
     images.check_target(target, **saving)
-    check_distinct(target, *sources, *_init_file(settings))
-    with _display(options) as display:
-        rest = _encoder_options(_host(), options, display)
+    check_distinct(target, *sources, *([settings.start_file] if settings.start_file else []))
+    host = _host()
+    with _display(host, options) as display:
+        rest = _encoder_options(host, options, display)
         with _interruptible(display) as stop:
             result = paint(source, settings, on_step=display.step, stop=stop, **rest)
             result.save(target, **saving)
@@ -363,6 +443,22 @@ def fetch(name: str, force: bool) -> None:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON list.")
+def plugins(as_json: bool) -> int:
+    """List the plugins: where each comes from, the hooks it implements, and what is wrong with it."""
+    host = _host()
+    host.encoders(), host.color_modes()  # adds to the problems
+    infos = host.infos()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(info) for info in infos]))
+    else:
+        for info in infos:
+            said = f"left out: {info.problem}" if info.problem else ", ".join(info.hooks) or "no hooks"
+            click.echo(f"{info.name:16}  {info.distribution} {info.version}  {said}")
+    return 1 if host.problems else 0
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def doctor(as_json: bool) -> int:
     """Check versions, devices, memory, ffmpeg, weights and plugins: what works, and what to do where it doesn't."""
@@ -382,45 +478,51 @@ def doctor(as_json: bool) -> int:
 
 
 def _host() -> Host:
-    from stylize.host import plugin_manager
-
-    return plugin_manager()
+    return click.get_current_context().ensure_object(Host)
 
 
-def _init_file(settings: Settings) -> list[Path]:
-    return [] if settings.init in INITS else [Path(settings.init)]
+def _run_of(context: click.Context) -> click.Command:
+    """The command ``run`` with the options of plugins."""
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    return root.commands["run"]
 
 
-def _open(host: Host, content: Path, options: dict[str, Any], settings: Settings, styles: Sequence[Path]) -> Job:
-    given = {
-        "bits": options["bits"],
-        "quality": options["quality"],
-        "size": settings.size,
-        "keep": (*styles, *_init_file(settings)),
+def _given_to_plugins() -> dict[str, Any]:
+    """The options of plugins that were given on the command line, as they go into records."""
+    context, own = click.get_current_context(), {parameter.name for parameter in run.params}
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in context.params.items()
+        if name not in own and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    job = host.call("stylize_open", source=content, target=options["output"], options=given)
+
+
+def _open(host: Host, content: Path, styles: Sequence[Path], settings: Settings, options: Mapping[str, Any]) -> Job:
+    job = host.call(
+        "stylize_open", source=content, styles=styles, target=options["output"], settings=settings, options=options
+    )
     if job is None:
         raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
-    if not all(callable(getattr(job, name, None)) for name in ("frames", "write", "finish")):
+    if not all(callable(getattr(job, name, None)) for name in ("begin", "frames", "write", "failed", "finish")):
         raise PluginError(f"a plugin opened {content} as {job!r}, which is not a job")
     return cast("Job", job)
 
 
 def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> dict[str, Any]:
     specs = host.encoders()
+    host.color_modes()  # adds to the problems
     for problem in host.problems:
         display.warning(problem)
     return {"encoders": specs, "weights": options["weights"], "progress": display.download}
 
 
 @contextmanager
-def _display(options: dict[str, Any]) -> Iterator[Display]:
-    """What shows the run; what the package logs goes there, too."""
-    from stylize import display
-
+def _display(host: Host, options: Mapping[str, Any]) -> Iterator[Display]:
+    """What shows the run: a plugin while it does. What the package logs goes there, too."""
     if options["quiet"] and options["as_json"]:
         raise SettingsError("--quiet and --json exclude each other")
-    chosen = display.Quiet() if options["quiet"] else display.Json() if options["as_json"] else display.Live()
+    chosen: Display = host.call("stylize_display", options=options)
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -432,11 +534,14 @@ def _display(options: dict[str, Any]) -> Iterator[Display]:
     log, handler = logging.getLogger("stylize"), Handler()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    host.register(chosen, "the display")
     try:
         with chosen:
             yield chosen
     finally:
         log.removeHandler(handler)
+        if host.is_registered(chosen):
+            host.unregister(chosen)
 
 
 @contextmanager

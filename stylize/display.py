@@ -1,4 +1,4 @@
-"""How the command line shows a run: a live line per scale, JSON events, or nothing."""
+"""How the command line shows a run: a live line per scale, JSON events, or nothing. Displays are plugins."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
 
 import click
+
+from stylize.host import hookimpl
 
 T = TypeVar("T")
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from stylize.engine import Step
+    from stylize.jobs import Frame
 
 
 class _Steady:
@@ -29,6 +32,7 @@ class _Steady:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
         return _unbroken(self._stream, lambda: self._stream.write(text)) or 0
 
     def flush(self) -> None:
@@ -65,6 +69,15 @@ class Quiet:
 
     def step(self, step: Step, label: str = "") -> None:
         """After a gradient step; ``label`` goes before the size."""
+
+    @hookimpl(tryfirst=True)
+    def stylize_step(self, frame: Frame, step: Step) -> None:
+        """After a gradient step of a job's frame."""
+        self.step(step)
+
+    @hookimpl(tryfirst=True)
+    def stylize_painted(self, frame: Frame) -> None:
+        """When a job's frame is done."""
 
     def download(self, done: int, total: int | None) -> None:
         """After a piece of the weights, in bytes."""
@@ -105,6 +118,11 @@ class Json(Quiet):
         cell = {"label": label.strip()} if label else {}
         self._print("step", **cell, **dataclasses.asdict(step))
 
+    @hookimpl(tryfirst=True)
+    def stylize_step(self, frame: Frame, step: Step) -> None:
+        place = {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
+        self._print("step", **(place if _one_of_many(frame) else {}), **dataclasses.asdict(step))
+
     def download(self, done: int, total: int | None) -> None:
         self._print("download", bytes=done, total=total)
 
@@ -132,6 +150,8 @@ class Live(Quiet):
         self._begun = 0.0
         self._failed = False
         self._last: tuple[TaskID, str, Step] | None = None  # the scale in work
+        self._picture: tuple[Frame, Step] | None = None  # the picture of many in work
+        self._first: tuple[int, float] | None = None  # number of the first of them, and when it was begun
 
     def _progress(self) -> Progress:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -148,6 +168,7 @@ class Live(Quiet):
 
     def close(self) -> None:
         self._end_scale()
+        self._end_picture()
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -176,6 +197,59 @@ class Live(Quiet):
             self._progress().update(task, completed=step.number, total=step.number, text=text)
         else:
             self._print(f"{name:>11}  {text}")
+
+    @hookimpl(tryfirst=True)
+    def stylize_step(self, frame: Frame, step: Step) -> None:
+        if not _one_of_many(frame):
+            self.step(step)
+            return
+        bars, now = self._progress(), time.perf_counter()
+        if self._picture is None or self._picture[0] is not frame:
+            self._end_picture()
+            self._begun = now
+            self._first = self._first or (frame.number, now)
+        self._picture = frame, step
+        name = " ".join(frame.name.split())
+        self._say_failures(step, name)
+        for key, total in (("pictures", frame.total), ("picture", step.steps)):
+            if (key, 0) not in self._tasks:
+                self._tasks[key, 0] = bars.add_task("", total=total, text="")
+        number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
+        bars.update(
+            self._tasks["pictures", 0],
+            description=f"{number:>11}",
+            completed=frame.number - 1,
+            total=frame.total,
+            text=self._left(frame, now),
+        )
+        bars.update(
+            self._tasks["picture", 0],
+            description=f"{step.width}x{step.height}".rjust(11),
+            completed=step.number,
+            total=step.steps,
+            text=f"{_losses(step)}  {name}",
+        )
+
+    @hookimpl(tryfirst=True)
+    def stylize_painted(self, frame: Frame) -> None:
+        self._end_scale()
+        self._end_picture()
+
+    def _left(self, frame: Frame, now: float) -> str:
+        """How long the rest takes if it goes on as so far."""
+        if self._first is None or frame.total is None or frame.number == self._first[0]:
+            return ""
+        number, begun = self._first
+        each = (self._begun - begun) / (frame.number - number)
+        return f"{clock(max(0.0, each * (frame.total - frame.number + 1) - (now - self._begun)))} left"
+
+    def _end_picture(self) -> None:
+        if self._picture is None:
+            return
+        (frame, step), self._picture = self._picture, None
+        number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
+        name = " ".join(frame.name.split())
+        self._print(f"{number:>11}  {name}  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s")
 
     def _say_failures(self, step: Step, name: str) -> None:
         if not step.finite and not self._failed:
@@ -207,6 +281,22 @@ class Live(Quiet):
             _unbroken(sys.stdout, lambda: click.echo(os.fsencode(path)))  # as it is, whatever its encoding
 
 
+def _one_of_many(frame: Frame) -> bool:
+    return frame.total != 1 or frame.number > 1
+
+
+def clock(seconds: float) -> str:
+    """A time to read: 12 s, 3 min 5 s, 2 h 10 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _losses(step: Step) -> str:
     terms = "".join(f"  {term} {value:.4f}" for term, value in step.terms.items())
     return f"loss {step.total:.4f}{terms}"
+
+
+@hookimpl(trylast=True)
+def stylize_display(options: Mapping[str, Any]) -> Display | None:
+    return Quiet() if options["quiet"] else Json() if options["as_json"] else Live()

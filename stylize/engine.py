@@ -69,7 +69,7 @@ class Engine:
 
     Args:
         settings: the run's settings.
-        layers: every encoder layer any term will ask for.
+        layers: the encoder layers that are asked for in any case; terms may ask for more.
         encoders: specs to choose ``settings.encoder`` from; default: the built-in ones.
         weights: a weights file, instead of the usual search.
         progress: called with (bytes done, bytes in all or None) while weights are downloaded.
@@ -94,9 +94,9 @@ class Engine:
         dtype = resolve_dtype(settings.precision, self.device)
         specs, wanted = builtin() if encoders is None else encoders, frozenset(layers)
         file = None if weights is None else Path(weights)
-        self.spec, build = load(settings.encoder, wanted, specs, file, progress)
-        place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
-        self.encoder: Encoder = build(wanted, place)
+        self.spec, self._build = load(settings.encoder, wanted, specs, file, progress)
+        self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
+        self.encoder: Encoder = self._build(wanted, self._place)
 
     def encode(self, image: Tensor) -> Features:
         """Features of a picture (1, 3, H, W) on any device, without gradients."""
@@ -149,9 +149,7 @@ class Engine:
         stop: Callable[[], bool] | None,
     ) -> Tensor:
         active = [term for term in terms if term.weight]
-        for term in active:
-            if missing := set(term.layers) - self.encoder.layers:
-                raise SettingsError(f"term {term.name} needs {', '.join(sorted(missing))}, which no setting asks for")
+        self._provide(active)
         optimizer = self.optimizer(active, image)
         totals: list[float] = []
         for report in self._reports(optimizer, scale.steps):
@@ -167,6 +165,16 @@ class Engine:
             if report.retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
                 break
         return optimizer.image
+
+    def _provide(self, terms: Iterable[Term]) -> None:
+        """An encoder that gives all layers of the terms."""
+        for term in terms:
+            if unknown := set(term.layers) - set(self.spec.layers):
+                names, known = ", ".join(sorted(unknown)), ", ".join(self.spec.layers)
+                raise SettingsError(f"term {term.name} needs {names}; {self.spec.name} has {known}")
+        wanted = self.encoder.layers.union(*(term.layers for term in terms))
+        if wanted != self.encoder.layers:
+            self.encoder = self._build(wanted, self._place)
 
     def optimizer(self, terms: Sequence[Term], image: Tensor) -> Optimizer:
         """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from stylize import images
+from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
 from stylize.engine import Step, enough_memory
 from stylize.errors import SettingsError
@@ -30,6 +31,7 @@ def grid(
     *,
     content_weights: Sequence[float] = CONTENT_WEIGHTS,
     encoders: Iterable[EncoderSpec] | None = None,
+    color_modes: Iterable[ColorMode] | None = None,
     weights: str | Path | None = None,
     progress: Progress | None = None,
     on_step: Observer | None = None,
@@ -60,7 +62,7 @@ def grid(
         if stop is not None and stop():
             painted.append(empty)
             continue
-        stylizer = Stylizer(style, cell, encoders=encoders, weights=weights, progress=progress)
+        stylizer = Stylizer(style, cell, encoders=encoders, color_modes=color_modes, weights=weights, progress=progress)
         observe = None if on_step is None else lambda step, number=number: on_step(number, step)
         painted.append(stylizer(photo, on_step=observe, stop=stop))
     columns = len(content_weights)

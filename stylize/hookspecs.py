@@ -1,4 +1,5 @@
-"""Every hook of stylize, on one screen. Implement them with ``stylize.hookimpl``; all are optional."""
+"""Every hook of stylize, on one screen. Implement them with ``stylize.hookimpl``; all are optional, and an
+implementation names only the arguments it needs. ``options`` holds the values of all options of the command line."""
 
 from __future__ import annotations
 
@@ -11,25 +12,73 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from click import Command, Group
+
+    from stylize.colors import ColorMode
+    from stylize.display import Display
     from stylize.encoders import EncoderSpec
     from stylize.engine import Step
+    from stylize.images import Picture
     from stylize.jobs import Frame, Job
+    from stylize.losses import Term
+    from stylize.settings import Settings
 
 hookspec = pluggy.HookspecMarker("stylize")
 
 
+@hookspec
+def stylize_options(command: Command) -> None:
+    """Append ``click.Option`` objects to the ``params`` of the command ``run``."""
+
+
+@hookspec
+def stylize_commands(group: Group) -> None:
+    """Add commands beside ``run``, with ``group.add_command``."""
+
+
+@hookspec
+def stylize_encoders() -> Sequence[EncoderSpec]:
+    """Encoders that ``--encoder`` can name; the last one of a name counts."""
+    return ()
+
+
+@hookspec
+def stylize_color_modes() -> Sequence[ColorMode]:
+    """Colour modes that ``--preserve-color`` can name; the last one of a name counts."""
+    return ()
+
+
 @hookspec(firstresult=True)
-def stylize_open(source: Path, target: Path | None, options: Mapping[str, Any]) -> Job | None:
+def stylize_display(options: Mapping[str, Any]) -> Display | None:
+    """What shows the run, observing hooks included; the first result that is not None wins."""
+    return None
+
+
+@hookspec(firstresult=True)
+def stylize_open(
+    source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
+) -> Job | None:
     """The job for a source, or None if it is not yours; the first result that is not None wins."""
     return None
 
 
 @hookspec
-def stylize_encoders() -> Sequence[EncoderSpec]:
-    """Encoders that ``--encoder`` can name."""
+def stylize_terms(frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Sequence[Term]:
+    """More terms of the loss for a frame, on any layers of the encoder."""
     return ()
 
 
 @hookspec
 def stylize_step(frame: Frame, step: Step) -> None:
-    """Called after every gradient step."""
+    """Look on after every gradient step; a plugin that fails here is left out from then on."""
+
+
+@hookspec
+def stylize_finish(image: Picture, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Picture | None:
+    """Change a stylized picture before it is written, or None to leave it; each plugin gets what the last one gave."""
+    return None
+
+
+@hookspec
+def stylize_painted(frame: Frame, image: Picture) -> None:
+    """Look on when a frame is done, before it is written; a plugin that fails here is left out from then on."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stylize.errors import ImageError
 
@@ -14,33 +18,65 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylize.engine import Step
+    from stylize.host import Host
     from stylize.images import Picture
+    from stylize.losses import Term
     from stylize.stylizer import Stylizer
 
+STYLES_KEPT = 4  # stylizers for the frames' own styles: their statistics are kept that long
+IDLE = 0.25  # seconds between asking a job that has nothing to do
 
-@dataclass(frozen=True)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture to paint: ``name`` for messages, the content, and where to begin (1, 3, H, W) if not as set."""
+    """One picture to paint.
+
+    ``name`` is for messages; ``init``, (1, 3, H, W) in [0, 1], where to begin if not as set; ``terms`` are added to
+    the loss; ``styles`` is what to paint it in, a tuple of pictures (several are blended), if not as the command line
+    says: the same tuple for every frame of a style, so that it is measured once. ``number`` counts from 1 to ``total``,
+    which is None where the job cannot know it. ``data`` is the job's own.
+    """
 
     name: str
     image: Picture
     init: Tensor | None = None
+    terms: Sequence[Term] = ()
+    styles: tuple[Picture, ...] = ()
+    number: int = 1
+    total: int | None = 1
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Job(Protocol):
     """Yields frames lazily and takes their results. A frame is written before the next is asked for, so a job may
-    yield its last result as the next frame's ``init``."""
+    yield its last result as the next frame's ``init``. Classes that derive from it need only the first two methods."""
 
-    def frames(self) -> Iterator[Frame]: ...
+    styles: tuple[Picture, ...] = ()  # what to paint in, if that is not simply what the command line names
+
+    def begin(self, stylizer: Stylizer) -> None:
+        """Called once, before the first frame is asked for."""
+        return
+
+    def frames(self) -> Iterator[Frame | None]:
+        """The frames; None where there is nothing to do yet, and it should be asked again in a moment."""
+        ...
 
     def write(self, frame: Frame, result: Picture) -> None:
-        """Keep one result for good."""
+        """Take one result."""
+        ...
+
+    def failed(self, frame: Frame, error: Exception) -> None:
+        """What to do when a frame could not be painted or written: raise, to end the job, or go on."""
+        raise error
 
     def finish(self) -> Path | None:
-        """Close the job; where the result lies, if in one place."""
+        """Close the job, when all is painted or it was stopped early; where the result lies, if in one place."""
+        return None
 
 
-class ImageJob:
+class ImageJob(Job):
     """One picture file to another; ``keep`` are other files of the run that must not be written over.
 
     A picture much larger than ``size``, the longest side of the result in px, is shrunk as it is read.
@@ -99,16 +135,88 @@ def run(
     job: Job,
     stylizer: Stylizer,
     *,
-    on_frame: Callable[[Frame], object] | None = None,
+    host: Host | None = None,
+    options: Mapping[str, Any] | None = None,
     on_step: Callable[[Frame, Step], object] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Path | None:
-    """Paint every frame of a job; once ``stop`` is True the frame in work is written as far as it is, and no more."""
-    for frame in job.frames():
-        if on_frame is not None:
-            on_frame(frame)
-        observe = None if on_step is None else lambda step, frame=frame: on_step(frame, step)
-        job.write(frame, stylizer(frame.image, init=frame.init, on_step=observe, stop=stop))
-        if stop is not None and stop():
-            break
+    """Paint every frame of a job; where its result lies.
+
+    Args:
+        job: what to paint.
+        stylizer: for frames without styles of their own, and what those of others share the encoder with.
+        host: plugins that add terms, look on and finish the pictures.
+        options: what the plugins get as ``options``; ``options["given"]``, those of plugins' own options that were
+            given, goes into the pictures' records.
+        on_step: sees every step of every frame.
+        stop: asked after every step; once True, the frame in work is written as far as it is, and no more.
+    """
+    known: OrderedDict[int, tuple[tuple[Picture, ...], Stylizer]] = OrderedDict()
+
+    def stylizer_for(styles: tuple[Picture, ...]) -> Stylizer:
+        if not styles or styles is job.styles:
+            return stylizer
+        key = id(styles)  # held by the entry itself: it cannot come to mean another tuple
+        if key not in known:
+            known[key] = styles, stylizer.restyled(styles)
+        known.move_to_end(key)
+        if len(known) > STYLES_KEPT:
+            known.popitem(last=False)
+        return known[key][1]
+
+    def stopped() -> bool:
+        return stop is not None and stop()
+
+    job.begin(stylizer)
+    frames = job.frames()
+    try:
+        for frame in frames:
+            if frame is None:
+                if stopped():
+                    break
+                time.sleep(IDLE)
+                continue
+            for note in frame.image.notes:
+                log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
+            try:
+                job.write(frame, _paint(frame, stylizer_for(frame.styles), host, options or {}, on_step, stop))
+            except Exception as error:  # the job decides
+                job.failed(frame, error)
+            if stopped():
+                break
+    finally:
+        if close := getattr(frames, "close", None):  # a generator's threads and files end here, not some time later
+            close()
     return job.finish()
+
+
+def _paint(
+    frame: Frame,
+    stylizer: Stylizer,
+    host: Host | None,
+    options: Mapping[str, Any],
+    on_step: Callable[[Frame, Step], object] | None,
+    stop: Callable[[], bool] | None,
+) -> Picture:
+    settings, terms = stylizer.settings, list(frame.terms)
+    if host is not None:
+        terms += host.terms(frame, settings, options)
+
+    def observe(step: Step) -> None:
+        if host is not None:
+            host.observe("stylize_step", frame=frame, step=step)
+        if on_step is not None:
+            on_step(frame, step)
+
+    result = stylizer(frame.image, init=frame.init, terms=lambda scale: terms, on_step=observe, stop=stop)
+    if host is not None:
+        result = host.finish(result, frame, settings, options)
+    record = dict(result.record or {})
+    record["options"] = dict(options.get("given", {}))
+    record["saving"] = {"bits": options.get("bits", 8), "quality": options.get("quality")}
+    if host is not None:
+        record["plugins"] = host.hands()
+    result = dataclasses.replace(result, record=record)
+    if host is not None:
+        host.observe("stylize_painted", frame=frame, image=result)
+    return result

@@ -115,8 +115,7 @@ class Settings:
     )
     preserve_color: str = _knob(
         "none",
-        "keep the content's colours: paint luminance only, or recolour the style first",
-        choices=("none", "luminance", "match"),
+        "keep the content's colours: none; luminance paints the brightness only; match recolours the style first",
         source="Gatys, Bethge, Hertzmann, Shechtman 2016",
     )
     seed: int = _knob(0, "seed of the noise", low=0, high=2**63 - 1)
@@ -142,6 +141,11 @@ class Settings:
             raise SettingsError("style_weights are all zero; at least one must be positive")
         if self.content_weight == 0 and self.style_weight == 0:
             raise SettingsError("content_weight and style_weight are both 0; nothing would be optimised")
+
+    @property
+    def start_file(self) -> Path | None:
+        """The picture that ``init`` names, if it names one."""
+        return None if self.init in INITS else Path(self.init)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some fields changed, validated anew."""

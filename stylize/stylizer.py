@@ -8,21 +8,24 @@ painted coarse to fine. The preset ``gatys2015`` turns all of this back.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylize import images, losses
+from stylize import colors, images, losses
+from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
 from stylize.engine import Engine, Observer, enough_memory
 from stylize.errors import SettingsError
-from stylize.images import Picture, fit, resize
+from stylize.images import Origin, Picture, fit, resize
 from stylize.losses import Features, Term
 from stylize.pyramid import Scale, pyramid
-from stylize.settings import INITS, Settings
+from stylize.settings import Settings
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
@@ -44,8 +47,10 @@ class Stylizer:
         style: a picture, a path or a tensor (1, 3, H, W) in [0, 1]; or several, blended by ``settings.style_weights``.
         settings: what the picture becomes; default: ``Settings()``.
         encoders: specs to choose ``settings.encoder`` from; default: the built-in ones.
+        color_modes: modes to choose ``settings.preserve_color`` from; default: the built-in ones.
         weights: a weights file for the encoder, instead of the usual search.
         progress: called with (bytes done, bytes in all or None) while weights are downloaded.
+        engine: share that of another stylizer of the same settings.
 
     Raises:
         SettingsError, ImageError, WeightsError, DeviceError: see there; raised here rather than at the first picture.
@@ -57,10 +62,14 @@ class Stylizer:
         settings: Settings | None = None,
         *,
         encoders: Iterable[EncoderSpec] | None = None,
+        color_modes: Iterable[ColorMode] | None = None,
         weights: str | Path | None = None,
         progress: Progress | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.settings = settings = settings or Settings()
+        self._color_modes = colors.builtin() if color_modes is None else tuple(color_modes)
+        self._color = colors.choose(settings.preserve_color, self._color_modes)
         sources = [style] if isinstance(style, (Picture, Tensor, str, Path)) else list(style)
         if not sources:
             raise SettingsError("no style picture given")
@@ -71,7 +80,8 @@ class Stylizer:
             )
         needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
         self.styles = tuple(as_picture(source, needed) for source in sources)
-        self._begin = None if settings.init in INITS else as_picture(settings.init, settings.size)
+        start = settings.start_file
+        self._begin = None if start is None else as_picture(start, settings.size)
         layers = (
             {layer for layer, weight in settings.style_layers.items() if weight} if settings.style_weight else set()
         )
@@ -79,8 +89,12 @@ class Stylizer:
             layers.add(settings.content_layer)
         if settings.normalize == "paper":
             layers.add("relu1_1")
-        self.engine = Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)
+        self.engine = engine or Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)
         self._target = StyleTarget(self.styles, self.engine)
+
+    def restyled(self, style: Source | Sequence[Source]) -> Stylizer:
+        """A stylizer of the same settings and encoder for another style, or blend of styles."""
+        return Stylizer(style, self.settings, color_modes=self._color_modes, engine=self.engine)
 
     def __call__(
         self,
@@ -96,7 +110,7 @@ class Stylizer:
         Args:
             content: a picture, a path or a tensor (1, 3, H, W) in [0, 1].
             init: where to begin, (1, 3, H, W) in [0, 1] of any size; default: ``settings.init``.
-            terms: more terms of the loss at a scale; their layers must be among those of the settings.
+            terms: more terms of the loss at a scale, on any layers of the encoder.
             on_step: sees every :class:`~stylize.engine.Step`.
             stop: asked after every step; True returns the best picture so far.
 
@@ -107,6 +121,22 @@ class Stylizer:
         height, width = fit(*picture.size, self.settings.size, upscale=self.settings.upscale)
         with enough_memory(height, width):
             return self._paint(picture, height, width, init, terms, on_step, stop)
+
+    def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> dict[str, Any]:
+        """How a picture of this content comes about, in plain values; ``styles`` stand in for the stylizer's own."""
+        from stylize import __version__
+
+        if styles is None:
+            styles = [style.origin for style in self.styles]
+        return {
+            "stylize": __version__,
+            "torch": str(torch.__version__),
+            "settings": self.settings.to_dict(),
+            "encoder": {"name": self.engine.spec.name, "sha256": getattr(self.engine.encoder, "fingerprint", "")},
+            "content": _plain(content),
+            "styles": [_plain(style) for style in styles],
+            "init": _plain(None if self._begin is None else self._begin.origin),
+        }
 
     def _paint(
         self,
@@ -127,10 +157,11 @@ class Stylizer:
             return made + list(terms(scale) if terms else ())
 
         painted = self.engine.optimize(scales, start, all_terms, on_step=on_step, stop=stop)
-        if self.settings.preserve_color == "luminance":
-            painted = images.with_chroma(painted, resize(_opaque(picture), height, width))
+        if self._color.finish is not None:
+            painted = self._color.finish(painted, resize(_opaque(picture), height, width))
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
-        return Picture(painted, alpha=alpha, exif=picture.exif, notes=picture.notes, name=picture.name)
+        record = self.record(picture.origin)
+        return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record)
 
     def terms(
         self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
@@ -144,25 +175,13 @@ class Stylizer:
         ]
 
     def _in_color_mode(self, picture: Picture) -> tuple[Tensor, StyleTarget]:
-        """What is painted, (1, 3 or 1, H, W), and the style for it (Gatys et al. 2016, "Preserving color")."""
-        photo = _opaque(picture)
-        if self.settings.preserve_color == "none":
-            return photo, self._target
-        if self.settings.preserve_color == "match":
-            matched = [
-                images.match_color(_opaque(style), photo, style_alpha=style.alpha, content_alpha=picture.alpha)
-                for style in self.styles
-            ]
-        else:
-            photo = images.luminance(photo)
-            matched = [
-                images.match_luminance(
-                    images.luminance(_opaque(style)), photo, style_alpha=style.alpha, content_alpha=picture.alpha
-                ).expand(-1, 3, -1, -1)
-                for style in self.styles
-            ]
-        styles = [Picture(rgb, style.alpha) for rgb, style in zip(matched, self.styles, strict=True)]
-        return photo, StyleTarget(styles, self.engine)
+        """What is painted, (1, 3 or 1, H, W), and the style for it."""
+        content = Picture(_opaque(picture), picture.alpha)
+        if self._color.prepare is None:
+            return content.rgb, self._target
+        styles = [Picture(_opaque(style), style.alpha) for style in self.styles]
+        photo, styles_for_it = self._color.prepare(content, styles)
+        return photo, StyleTarget(styles_for_it, self.engine)
 
     def _start(self, init: Tensor | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
         if init is not None:
@@ -344,6 +363,10 @@ def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tenso
     """White noise (1, channels, *size), the same on every device for the same seed."""
     generator = torch.Generator().manual_seed(settings.seed)
     return torch.rand(1, channels, *size, generator=generator)
+
+
+def _plain(origin: Origin | None) -> dict[str, str] | None:
+    return None if origin is None else {"path": os.path.abspath(origin.path), "sha256": origin.sha256}  # noqa: PTH100
 
 
 def _opaque(picture: Picture) -> Tensor:

@@ -1,4 +1,6 @@
-"""For tests of stylize and of its plugins: an encoder that is there at once, small, and the same everywhere."""
+"""For tests of stylize and of its plugins: an encoder that is there at once, small, and the same everywhere; what
+every job must keep to; and, with ``pytest_plugins = ["stylize.testing"]`` in a conftest.py, the fixture ``stylizer``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from stylize.jobs import Job
+    from stylize.stylizer import Stylizer
 
 TINY_WIDTHS = (8, 8, None, 12, 12, None, 16, 16, 16, 16, None, 20, 20, 20, 20, None, 20, 20, 20, 20)
 
@@ -46,3 +53,72 @@ def random_weights(widths: Iterable[int | None], seed: int = 0) -> dict[str, Ten
         made[f"features.{index}.bias"] = torch.rand(width, generator=generator) * 0.1
         index, channels = index + 2, width
     return made
+
+
+@pytest.fixture
+def stylizer() -> Stylizer:
+    """A stylizer that paints a 16 px picture in two quick steps, of no taste."""
+    import torch
+
+    from stylize.settings import Settings
+    from stylize.stylizer import Stylizer
+
+    style = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    settings = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, device="cpu")
+    return Stylizer(style, settings, encoders=[tiny_encoder()])
+
+
+class JobContract:
+    """What every job keeps to. Derive a test class from it, with a fixture ``job`` whose sources and results lie in
+    ``tmp_path``."""
+
+    def test_frames_come_one_by_one_and_hold_a_picture_with_a_name(self, job: Job, stylizer: Stylizer) -> None:
+        from stylize.jobs import Frame
+
+        job.begin(stylizer)
+        frames = job.frames()
+        assert iter(frames) is frames, "frames() must give an iterator, not a list: a clip has thousands"
+        count = 0
+        for frame in frames:
+            assert isinstance(frame, Frame)
+            count += 1
+            assert frame.name
+            assert frame.image.rgb.shape[:2] == (1, 3)
+            assert frame.number == count
+            assert frame.total is None or frame.number <= frame.total
+            job.write(frame, frame.image)
+        assert count, "the job of a test must have at least one frame"
+        job.finish()
+
+    def test_before_the_first_result_no_file_is_written(self, job: Job, stylizer: Stylizer, tmp_path: Path) -> None:
+        before = _contents(tmp_path)
+        job.begin(stylizer)
+        frames = job.frames()
+        next(frames)
+        assert _contents(tmp_path) == before
+        getattr(frames, "close", lambda: None)()
+
+    def test_the_result_lies_where_finish_says_and_the_sources_are_as_they_were(
+        self, job: Job, stylizer: Stylizer, tmp_path: Path
+    ) -> None:
+        from stylize.jobs import run
+
+        before = _contents(tmp_path)
+        path = run(job, stylizer)
+        assert path is not None
+        assert path.exists()
+        after = _contents(tmp_path)
+        assert set(after) > set(before), "nothing was written"
+        assert all(after[old] == data for old, data in before.items()), "a source has changed"
+        assert not [name for name in after if ".tmp" in name.name], "an unfinished file was left"
+
+    def test_a_job_that_is_stopped_finishes_what_it_has(self, job: Job, stylizer: Stylizer, tmp_path: Path) -> None:
+        from stylize.jobs import run
+
+        before = _contents(tmp_path)
+        run(job, stylizer, stop=lambda: True)
+        assert set(_contents(tmp_path)) > set(before)
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from stylize.cli import main
 from stylize.encoders import EncoderSpec
-from stylize.testing import tiny_encoder
+from stylize.testing import stylizer, tiny_encoder
+
+__all__ = ["stylizer"]  # a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
@@ -103,5 +109,46 @@ def cli(cli_environment: Mapping[str, str], tmp_path: Path) -> Cli:
         assert done.returncode == check, done.stderr
         assert "Traceback" not in done.stderr
         return done
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin_folder: Path) -> Path:
+    """The working folder of a test, with the tiny encoder's plugin installed and no weights to be found."""
+    for name in [key for key in os.environ if key.startswith("STYLIZE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.syspath_prepend(str(plugin_folder))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(folder: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run ``stylize ARGUMENTS`` in this process."""
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(exit.value.code, int)
+        return Done(exit.value.code, captured.out, captured.err)
 
     return run

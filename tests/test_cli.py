@@ -28,52 +28,12 @@ import stylize
 from stylize import cli as command_line
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
+from tests.conftest import Call, Done
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "1")
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "cv2", "rich", "safetensors"}
 # Adam without a tolerance never ends by itself
 STOPPABLE = ("--encoder", "tiny", "--optimizer", "adam", "--tolerance", "0", "--steps", "100000", "--json")
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin_folder: Path) -> Path:
-    """The working folder of a test, with the tiny encoder's plugin installed and no weights to be found."""
-    for name in [key for key in os.environ if key.startswith("STYLIZE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.syspath_prepend(str(plugin_folder))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def call(folder: Path, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run ``stylize ARGUMENTS`` in this process."""
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            command_line.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert isinstance(exit.value.code, int)
-        return Done(exit.value.code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

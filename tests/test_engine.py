@@ -316,9 +316,21 @@ def test_unknown_names_are_refused(make: Callable[..., Engine], monkeypatch: pyt
         make(device="cuda")
 
 
-def test_a_term_that_needs_a_layer_nobody_asked_for_is_refused(make: Callable[..., Engine]) -> None:
-    term = Term("mine", 1.0, lambda image, found: found["relu5_1"].sum(), ("relu5_1",))
-    with pytest.raises(SettingsError, match="term mine needs relu5_1"):
+def test_a_term_may_ask_for_a_layer_that_nobody_else_needs(make: Callable[..., Engine]) -> None:
+    engine, seen = make(), list[float]()
+    assert "relu5_1" not in engine.encoder.layers
+    term = Term("mine", 1.0, lambda image, found: found["relu5_1"].square().mean(), ("relu5_1",))
+    before = engine.encode(waves(8, 8))
+    engine.optimize((Scale(8, 8, 9),), waves(8, 8), lambda scale: [term], on_step=lambda step: seen.append(step.total))
+    assert seen[-1] < seen[0]
+    assert all(
+        torch.equal(found, before[layer]) for layer, found in engine.encode(waves(8, 8)).items() if layer in before
+    )
+
+
+def test_a_term_that_needs_a_layer_nobody_has_is_refused(make: Callable[..., Engine]) -> None:
+    term = Term("mine", 1.0, lambda image, found: found["relu9_1"].sum(), ("relu9_1",))
+    with pytest.raises(SettingsError, match="term mine needs relu9_1; tiny has relu1_1, "):
         make().optimize((Scale(8, 8, 3),), waves(8, 8), lambda scale: [term])
 
 

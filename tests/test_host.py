@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from stylize import hookspecs
-from stylize.cli import main
+from stylize import PluginError, Settings, SettingsError, hookspecs, load, read_record
+from stylize.cli import _without, main
 from stylize.host import Host, plugin_manager
 from stylize.jobs import ImageJob
+from tests.conftest import ROOT
 
 Install = Callable[..., Path]
 
@@ -30,10 +32,10 @@ from stylize.testing import tiny_encoder
 seen = []
 
 @hookimpl
-def stylize_open(source, target, options):
+def stylize_open(source, target, settings):
     if source.suffix == ".fake":
         seen.append(("open", source.name))
-        return ImageJob(source.with_suffix(".png"), target, **options)
+        return ImageJob(source.with_suffix(".png"), target, size=settings.size)
 
 @hookimpl
 def stylize_step(frame, step):
@@ -80,6 +82,34 @@ def module(name: str) -> ModuleType:
     return sys.modules[name]
 
 
+def opened(host: Host, pictures: tuple[Path, Path], folder: Path) -> Any:
+    return host.hook.stylize_open(
+        source=pictures[0], styles=pictures[1:], target=folder / "out.png", settings=Settings(), options={}
+    )
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Paint the two pictures by the real command line with the encoder of GOOD; what it said on standard error."""
+
+    def paint(*options: object, check: int = 0) -> str:
+        fast = ("--encoder", "theirs", "--size", "16", "--steps", "2", "-q", "-o", tmp_path / "out.png")
+        with pytest.raises(SystemExit) as exit:
+            main([str(word) for word in (*pictures, *fast, *options)])
+        err = capsys.readouterr().err
+        assert exit.value.code == check, err
+        assert "Traceback" not in err
+        return err
+
+    return paint
+
+
+HEAD = "import dataclasses, click, torch\nfrom stylize import ColorMode, Term, hookimpl\n"
+
+
 # Good plugins
 
 
@@ -93,8 +123,8 @@ def test_what_comes_with_stylize_is_registered() -> None:
 def test_the_builtin_plugin_opens_pictures_but_no_folders(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     import stylize.builtin
 
-    assert stylize.builtin.stylize_open(tmp_path, None, {}) is None
-    job = plugin_manager().hook.stylize_open(source=pictures[0], target=tmp_path / "out.png", options={"bits": 8})
+    assert stylize.builtin.stylize_open(tmp_path, (), None, Settings(), {}) is None
+    job = opened(plugin_manager(), pictures, tmp_path)
     assert isinstance(job, ImageJob)
 
 
@@ -119,8 +149,7 @@ def test_the_first_plugin_that_knows_a_source_wins_and_the_builtin_comes_last(
     install: Install, pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
     install("greedy", "from stylize import hookimpl\n@hookimpl\ndef stylize_open(source):\n    return 'mine'\n")
-    hook = plugin_manager().hook
-    assert hook.stylize_open(source=pictures[0], target=tmp_path / "out.png", options={}) == "mine"
+    assert opened(plugin_manager(), pictures, tmp_path) == "mine"
 
 
 def test_an_encoder_of_a_plugin_replaces_the_builtin_one_of_that_name(
@@ -198,22 +227,20 @@ def test_a_plugin_whose_encoders_fail_is_named_while_the_others_stay(install: In
     host = plugin_manager()
     assert [spec.name for spec in host.encoders()] == ["vgg16", "vgg19", "mini", "theirs"]
     (problem,) = host.problems
-    assert problem.startswith(f"plugin {name} gives no encoders: ")
+    assert problem.startswith(f"plugin {name} ({name}-dist 1.5) left out: ")
+    assert name not in names(host)
     assert words in problem
 
 
-def test_a_plugin_that_fails_at_a_step_is_named_and_costs_no_picture(
-    install: Install, pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_plugin_that_fails_at_a_step_is_named_left_out_and_costs_no_picture(
+    install: Install, run: Run, tmp_path: Path
 ) -> None:
-    install("good", GOOD)
     install("tired", "from stylize import hookimpl\n@hookimpl\ndef stylize_step(step):\n    1 / 0\n")
-    options = ("--encoder", "theirs", "--size", "16", "--steps", "3", "-q", "-o", str(tmp_path / "out.png"))
-    with pytest.raises(SystemExit) as exit:
-        main([*map(str, pictures), *options])
-    assert exit.value.code == 0
-    error = "plugin tired failed in stylize_step: ZeroDivisionError: division by zero; the picture goes on without"
-    assert capsys.readouterr().err == f"stylize: {error}\n"
+    install("good", GOOD)
+    error = "it failed in stylize_step: ZeroDivisionError: division by zero"
+    assert run() == f"stylize: plugin tired (tired-dist 1.5) left out: {error}\n"  # once, not at every step
     assert (tmp_path / "out.png").exists()
+    assert ("photo", 2) in module("good").seen  # the others still look on
 
 
 def test_what_a_plugin_opens_must_be_a_job(
@@ -226,14 +253,21 @@ def test_what_a_plugin_opens_must_be_a_job(
     assert re.fullmatch(r"stylize: a plugin opened .*photo.png as 5, which is not a job\n", capsys.readouterr().err)
 
 
-def test_a_second_plugin_of_the_same_name_does_not_drive_out_the_first(install: Install) -> None:
+def test_two_plugins_of_one_name_are_an_error_that_names_both(install: Install, run: Run) -> None:
     install("good", GOOD)
     install("namesake", GOOD.replace('"theirs"', '"late"'), entry="good")
-    host = plugin_manager()
-    (problem,) = host.problems
-    assert "good" in problem
-    assert "good" in names(host)
-    assert len(encoders(host) & {"theirs", "late"}) == 1  # the one or the other
+    with pytest.raises(
+        PluginError, match=r"two plugins are named good, of (?=.*good-dist 1\.5)(?=.*namesake-dist 1\.5)"
+    ):
+        plugin_manager()
+    assert "--no-plugin good" in run(check=1)
+    assert "good" not in names(plugin_manager(without=["good"]))
+
+
+def test_the_name_of_a_builtin_plugin_is_taken(install: Install) -> None:
+    install("thief", GOOD, entry="stylize.builtin")
+    with pytest.raises(PluginError, match=r"of stylize itself and thief-dist 1\.5"):
+        plugin_manager()
 
 
 def test_a_distribution_that_is_found_twice_is_loaded_once(install: Install) -> None:
@@ -251,6 +285,241 @@ def test_a_distribution_without_metadata_does_not_take_the_host_down(install: In
     host = plugin_manager()
     assert "stylize.builtin" in names(host)
     assert ("bare" in names(host)) != bool(host.problems)
+
+
+# Each hook, at work
+
+OPTION = """
+@hookimpl
+def stylize_options(command):
+    command.params.append(click.Option(["--frost"], type=float, default=0.0, help="How cold."))
+"""
+
+
+def test_options_reach_the_other_hooks_and_the_record(install: Install, run: Run, tmp_path: Path) -> None:
+    finish = "@hookimpl\ndef stylize_finish(image, options):\n    seen.append(options['frost'])\n"
+    install("good", GOOD)
+    install("cold", f"{HEAD}{OPTION}seen = []\n{finish}")
+    run()
+    run("--frost", "0.5")
+    assert module("cold").seen == [0.0, 0.5]
+    record = read_record(tmp_path / "out.png")
+    assert record is not None
+    assert record["options"] == {"frost": 0.5}
+    assert record["plugins"] == {"cold": "1.5"}
+
+
+@pytest.mark.parametrize("flag", ["--size", "--pair", "-o", "--quiet"])
+def test_a_plugin_may_not_take_the_option_of_another(install: Install, run: Run, flag: str) -> None:
+    install("good", GOOD)
+    install("thief", HEAD + OPTION.replace("--frost", flag))
+    assert re.search(rf"plugin thief .*left out: ValueError: the option .*{flag}.* is there already", run())
+
+
+def test_options_of_one_host_are_not_those_of_the_next(install: Install, run: Run) -> None:
+    install("good", GOOD)
+    install("cold", HEAD + OPTION)
+    run("--frost", "1")
+    assert "No such option '--frost'" in run("--frost", "1", "--no-plugin", "cold", check=2)
+
+
+def test_a_plugin_adds_commands(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "group.add_command(click.Command('hello', callback=lambda: click.echo('hello')))"
+    install("greeter", f"{HEAD}@hookimpl\ndef stylize_commands(group):\n    {body}\n")
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit:
+            main(["hello"])
+        assert (exit.value.code, capsys.readouterr().out) == (0, "hello\n")
+
+
+def test_a_plugin_may_not_replace_a_command(install: Install, run: Run) -> None:
+    body = "group.add_command(click.Command('run', callback=lambda: 0))"
+    install("good", GOOD)
+    install("thief", f"{HEAD}@hookimpl\ndef stylize_commands(group):\n    {body}\n")
+    assert "left out: ValueError: the command 'run' is there already" in run()
+
+
+MODE = """
+def grey(content, styles):
+    return content.rgb.mean(1, keepdim=True), styles
+
+def red(painted, content):
+    return torch.cat([torch.ones_like(painted[:, :1]), content[:, 1:]], 1)
+
+@hookimpl
+def stylize_color_modes():
+    return [ColorMode("red", grey, red)]
+"""
+
+
+def test_a_color_mode_of_a_plugin_is_asked_for_by_its_name(install: Install, run: Run, tmp_path: Path) -> None:
+    install("good", GOOD)
+    install("painter", HEAD + MODE)
+    run("--preserve-color", "red")
+    assert bool((load(tmp_path / "out.png").rgb[:, 0] == 1).all())
+    said = run("--preserve-color", "blue", check=2)
+    assert said == "stylize: preserve_color is 'blue'; it must be one of none, luminance, match, red\n"
+
+
+TERM = """
+@hookimpl
+def stylize_terms(frame, settings, options):
+    return [Term("dark", 100.0, lambda image, features: features["relu1_2"].mean() * 0 + image.mean(), ("relu1_2",))]
+"""
+
+
+def test_a_term_of_a_plugin_has_its_effect_on_any_layer(install: Install, run: Run, tmp_path: Path) -> None:
+    install("good", GOOD)
+    run("--steps", "9")
+    plain = float(load(tmp_path / "out.png").rgb.mean())
+    install("night", HEAD + TERM)
+    run("--steps", "9")
+    assert float(load(tmp_path / "out.png").rgb.mean()) < 0.5 * plain
+
+
+def test_finishing_plugins_form_a_chain(install: Install, run: Run, tmp_path: Path) -> None:
+    body = "return dataclasses.replace(image, rgb=(image.rgb * 0 + {}))"
+    install("good", GOOD)
+    for name, value, first in (("second", "image.rgb.mean() / 2", ""), ("first", "0.8", "(tryfirst=True)")):
+        install(name, f"{HEAD}@hookimpl{first}\ndef stylize_finish(image):\n    {body.format(value)}\n")
+    install("idle", f"{HEAD}@hookimpl\ndef stylize_finish(image):\n    return None\n")
+    run()
+    assert float(load(tmp_path / "out.png").rgb.mean()) == pytest.approx(0.4, abs=1 / 255)
+
+
+def test_a_plugin_may_show_the_run_in_its_own_way(install: Install, run: Run) -> None:
+    code = """
+from stylize.display import Quiet
+seen = []
+class Own(Quiet):
+    @hookimpl
+    def stylize_step(self, frame, step):
+        seen.append(step.number)
+    def written(self, path):
+        seen.append(path.name)
+@hookimpl
+def stylize_display(options):
+    return Own()
+"""
+    install("good", GOOD)
+    install("shower", HEAD + code)
+    run()
+    assert module("shower").seen == [1, 2, "out.png"]
+
+
+def test_a_plugin_sees_each_picture_when_it_is_done_and_costs_none(install: Install, run: Run) -> None:
+    body = "seen.append((frame.name, image.size, image.record['encoder']['name'])); 1 / 0"
+    install("good", GOOD)
+    install("viewer", f"{HEAD}seen = []\n@hookimpl\ndef stylize_painted(frame, image):\n    {body}\n")
+    assert "plugin viewer (viewer-dist 1.5) left out: it failed in stylize_painted: ZeroDivisionError" in run()
+    assert module("viewer").seen == [("photo", (12, 16), "theirs")]
+
+
+FAILING = {
+    "stylize_open": ("stylize_open(source)", "1 / 0", "failed in stylize_open: ZeroDivisionError"),
+    "stylize_display": ("stylize_display(options)", "1 / 0", "failed in stylize_display: ZeroDivisionError"),
+    "stylize_terms": ("stylize_terms(frame)", "1 / 0", "failed in stylize_terms: ZeroDivisionError"),
+    "no term": ("stylize_terms(frame)", "return [5]", "failed in stylize_terms: TypeError: 5 is not a Term"),
+    "no layer": (
+        "stylize_terms(frame)",
+        "return [Term('odd', 1.0, None, ('relu9_9',))]",
+        "term odd needs relu9_9; theirs has relu1_1",
+    ),
+    "in a term": (
+        "stylize_terms(frame)",
+        "return [Term('odd', 1.0, lambda image, features: 1 / 0)]",
+        "failed in its term 'odd': ZeroDivisionError",
+    ),
+    "stylize_finish": ("stylize_finish(image)", "1 / 0", "failed in stylize_finish: ZeroDivisionError"),
+    "no picture": ("stylize_finish(image)", "return 5", "failed in stylize_finish: TypeError: 5 is not a Picture"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_plugin_that_fails_where_it_matters_is_named_and_the_picture_is_not_written(
+    install: Install, run: Run, tmp_path: Path, case: str
+) -> None:
+    signature, body, words = FAILING[case]
+    install("good", GOOD)
+    install("bad", f"{HEAD}@hookimpl\ndef {signature}:\n    {body}\n")
+    said = run(check=2 if case == "no layer" else 1)
+    assert words in said
+    assert said.count("\n") == 1
+    assert case == "no layer" or "plugin bad (bad-dist 1.5) failed" in said
+    assert not (tmp_path / "out.png").exists()
+
+
+# Choosing plugins
+
+
+def test_a_plugin_can_be_left_out_anywhere_on_the_command_line(install: Install, pictures: tuple[Path, Path]) -> None:
+    install("good", GOOD)
+    install("other", GOOD)
+    assert {"good", "other"} <= names(plugin_manager())
+    assert "good" not in names(plugin_manager(without=["good"]))
+    assert "other" in names(plugin_manager(without=["good"]))
+    for words in (["--no-plugin", "good"], ["--no-plugin=good"]):
+        assert _without(["a", *words, "--", "--no-plugin", "x"]) == (["a", "--", "--no-plugin", "x"], ["good"])
+    for words in (["--no-plugin"], ["--no-plugin="]):
+        with pytest.raises(SettingsError, match="needs the name of a plugin"):
+            _without(words)
+
+
+def test_a_plugin_that_is_left_out_or_chosen_must_be_there(install: Install) -> None:
+    install("good", GOOD)
+    with pytest.raises(SettingsError, match=r"no plugin 'god'; there are: .*\bgood\b"):
+        plugin_manager(without=["god"])
+    with pytest.raises(SettingsError, match="no plugin 'god'"):
+        plugin_manager(only=["god"])
+
+
+def test_the_environment_chooses_plugins(
+    install: Install, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("good", GOOD)
+    install("tired", "raise RuntimeError")
+    monkeypatch.setenv("STYLIZE_PLUGINS", " good ")
+    assert run() == ""
+    monkeypatch.setenv("STYLIZE_PLUGINS", "")
+    with pytest.raises(SystemExit):
+        main(["plugins"])
+    assert "good" not in capsys.readouterr().out
+
+
+def test_plugins_are_listed_with_origin_hooks_and_problems(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("good", GOOD)
+    install("tired", "raise RuntimeError('no sleep')")
+    with pytest.raises(SystemExit) as exit:
+        main(["plugins"])
+    assert exit.value.code == 1
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert re.fullmatch(r"good +good-dist 1\.5  stylize_encoders, stylize_open, stylize_step", lines["good"])
+    assert re.fullmatch(r"tired +tired-dist 1\.5  left out: RuntimeError: no sleep", lines["tired"])
+    assert "stylize-host" in lines["stylize.builtin"]
+    with pytest.raises(SystemExit):
+        main(["plugins", "--json"])
+    found = {info["name"]: info for info in json.loads(capsys.readouterr().out)}
+    assert found["good"]["hooks"] == ["stylize_encoders", "stylize_open", "stylize_step"]
+    assert found["tired"] == {
+        "name": "tired",
+        "distribution": "tired-dist",
+        "version": "1.5",
+        "hooks": [],
+        "problem": "RuntimeError: no sleep",
+    }
+
+
+def test_tracing_prints_every_call(install: Install, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("good", GOOD)
+    monkeypatch.setenv("STYLIZE_TRACE_HOOKS", "1")
+    lines = run().splitlines()
+    steps = [line for line in lines if line.startswith("stylize: stylize_step(frame=Frame(")]
+    assert len(steps) == 2
+    assert steps[0].endswith("-> the display, good")
+    assert any(re.match(r"stylize: stylize_open\(source=.*\) -> .*good.*stylize\.builtin", line) for line in lines)
+    assert any(line.startswith("stylize: stylize_open gave <") for line in lines)
 
 
 # The host
@@ -279,7 +548,7 @@ def hooks() -> list[Any]:
 
 
 def test_every_hook_has_one_line_of_documentation_and_typed_arguments() -> None:
-    assert {"stylize_open", "stylize_encoders", "stylize_step"} <= {function.__name__ for function in hooks()}
+    assert len(hooks()) >= 9
     for function in hooks():
         assert function.__doc__, function
         assert "\n" not in function.__doc__, function
@@ -300,5 +569,21 @@ def test_every_hook_is_a_specification_and_first_results_say_so() -> None:
 
 def test_every_hook_stands_on_one_screen() -> None:
     source = Path(hookspecs.__file__).read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 80
+    assert len(source.splitlines()) <= 90
     assert len(hooks()) == sum(isinstance(node, ast.FunctionDef) for node in ast.parse(source).body)
+
+
+def test_every_hook_is_documented_with_its_signature_and_has_a_plugin_of_ours() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    plugins = [*(ROOT / "stylize").glob("*.py"), *(ROOT / "plugins").rglob("*.py"), *(ROOT / "samples").rglob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in plugins if path.name != "hookspecs.py")
+    for function in hooks():
+        arguments = ", ".join(inspect.signature(function).parameters)
+        assert f"`{function.__name__}({arguments})`" in readme, function.__name__
+        assert re.search(rf"@hookimpl(\(.*\))?\n *def {function.__name__}\(", code), function.__name__
+
+
+def test_every_hook_is_called_in_a_test_of_this_file() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for function in hooks():
+        assert f"def {function.__name__}(" in tests or f'"{function.__name__}"' in tests, function.__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ import torch
 from torch import Tensor
 
 import stylize
-from stylize import Frame, ImageError, Picture, Settings, Step, Stylizer, images
+from stylize import Frame, ImageError, Picture, Settings, Step, Stylizer, Term, images
 from stylize.builtin import stylize_open
-from stylize.encoders import EncoderSpec
 from stylize.jobs import ImageJob, Job, check_distinct
+from stylize.testing import JobContract, tiny_encoder
+from stylize_batch.job import FolderJob
 from tests.conftest import waves
 
 QUICK = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, device="cpu")
-
-
-@pytest.fixture
-def stylizer(tiny: EncoderSpec) -> Stylizer:
-    return Stylizer(waves(20, 20, 2), QUICK, encoders=[tiny])
 
 
 # The contract of every job
@@ -33,53 +29,21 @@ def image_job(folder: Path) -> Job:
     return ImageJob(folder / "photo.png", folder / "out.png")
 
 
-JOBS: dict[str, Callable[[Path], Job]] = {"image": image_job}
+class TestImageJob(JobContract):
+    @pytest.fixture
+    def job(self, tmp_path: Path) -> Job:
+        return image_job(tmp_path)
 
 
-@pytest.fixture(params=JOBS)
-def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
-    return JOBS[request.param](tmp_path)
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_frames_are_made_lazily_and_hold_a_picture_with_a_name(job: Job) -> None:
-    frames = job.frames()
-    assert iter(frames) is frames
-    count = 0
-    for count, frame in enumerate(frames, 1):  # noqa: B007
-        assert isinstance(frame, Frame)
-        assert frame.name
-        assert frame.image.rgb.shape[:2] == (1, 3)
-        job.write(frame, frame.image)
-    assert count
-
-
-def test_opening_and_reading_frames_writes_nothing(job: Job, tmp_path: Path) -> None:
-    before = contents(tmp_path)
-    next(job.frames())
-    assert contents(tmp_path) == before
-
-
-def test_what_is_written_lies_where_finish_says(job: Job, tmp_path: Path) -> None:
-    before = contents(tmp_path)
-    for frame in job.frames():
-        job.write(frame, Picture(torch.full_like(frame.image.rgb, 0.2)))
-    path = job.finish()
-    assert path is not None
-    assert path.exists()
-    after = contents(tmp_path)
-    assert set(after) > set(before)
-    assert all(after[old] == data for old, data in before.items())  # the sources are as they were
-    assert not [name for name in after if ".tmp" in name.name]
-
-
-def test_a_run_gives_the_path_and_the_stylized_picture(job: Job, stylizer: Stylizer) -> None:
-    path = stylize.run(job, stylizer)
-    assert path is not None
-    assert path.exists()
+class TestFolderJob(JobContract):
+    @pytest.fixture
+    def job(self, tmp_path: Path) -> Job:
+        (tmp_path / "photos" / "inner").mkdir(parents=True)
+        for number, name in enumerate(("a.png", "b.jpg", "inner/c.png")):
+            Picture(waves(12, 16, number)).save(tmp_path / "photos" / name)
+        Picture(waves(16, 16, 9)).save(tmp_path / "style.png")
+        style, out = tmp_path / "style.png", tmp_path / "out"
+        return FolderJob(tmp_path / "photos", [style], out, QUICK, {"bits": 8, "quality": None})
 
 
 # ImageJob
@@ -164,8 +128,8 @@ def test_odd_sources_are_no_folders(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name in ("x" * 300, "loop", "nul\0"):
         with pytest.raises(ImageError, match="cannot read"):
-            stylize_open(tmp_path / name, None, {})
-    assert stylize_open(tmp_path, None, {}) is None
+            stylize_open(tmp_path / name, (), None, QUICK, {})
+    assert stylize_open(tmp_path, (), None, QUICK, {}) is None
 
 
 def test_a_source_that_cannot_be_read_is_refused_when_the_job_is_made(tmp_path: Path) -> None:
@@ -176,19 +140,22 @@ def test_a_source_that_cannot_be_read_is_refused_when_the_job_is_made(tmp_path: 
 # run()
 
 
-class Recorder:
+class Recorder(Job):
     """A job of three frames that notes what happens; each frame begins where the last ended."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.results: list[Picture] = []
 
-    def frames(self) -> Iterator[Frame]:
+    def begin(self, stylizer: Stylizer) -> None:
+        self.log.append("begin")
+
+    def frames(self) -> Iterator[Frame | None]:
         last: Tensor | None = None
         for number in range(3):
             self.log.append(f"pull {number}")
             yield Frame(str(number), Picture(waves(12, 16, number)), last)
-            last = self.results[-1].rgb
+            last = self.results[-1].rgb if self.results else None
 
     def write(self, frame: Frame, result: Picture) -> None:
         self.log.append(f"write {frame.name}")
@@ -199,7 +166,7 @@ class Recorder:
         return Path("the end")
 
 
-WHOLE = ["pull 0", "write 0", "pull 1", "write 1", "pull 2", "write 2", "finish"]
+WHOLE = ["begin", "pull 0", "write 0", "pull 1", "write 1", "pull 2", "write 2", "finish"]
 
 
 def test_each_frame_is_written_before_the_next_is_pulled(stylizer: Stylizer) -> None:
@@ -225,31 +192,131 @@ def test_observers_see_every_frame_and_every_step_of_it(stylizer: Stylizer) -> N
     def on_step(frame: Frame, step: Step) -> None:
         steps.append((frame.name, step.number))
 
-    stylize.run(job, stylizer, on_frame=lambda frame: job.log.append(f"see {frame.name}"), on_step=on_step)
-    assert job.log[:4] == ["pull 0", "see 0", "write 0", "pull 1"]
-    assert [entry for entry in job.log if entry.startswith("see")] == ["see 0", "see 1", "see 2"]
+    stylize.run(job, stylizer, on_step=on_step)
     assert steps == [(name, number) for name in "012" for number in (1, 2)]
 
 
 def test_stop_writes_the_frame_in_work_and_finishes(stylizer: Stylizer) -> None:
     job, steps = Recorder(), list[Step]()
     path = stylize.run(job, stylizer, on_step=lambda frame, step: steps.append(step), stop=lambda: len(steps) >= 3)
-    assert job.log == ["pull 0", "write 0", "pull 1", "write 1", "finish"]
+    assert job.log == ["begin", "pull 0", "write 0", "pull 1", "write 1", "finish"]
     assert len(steps) == 3
     assert path == Path("the end")
     assert job.results[-1].size == (12, 16)
 
 
-def test_an_error_of_the_stylizer_reaches_the_caller_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def unlucky(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch) -> Stylizer:
+    """A stylizer that fails at every second picture."""
+    calls, optimize = [0], stylizer.engine.optimize
+
+    def fails(*arguments: Any, **options: Any) -> Tensor:
+        calls[0] += 1
+        if calls[0] % 2:
+            raise stylize.OptimizationError("no luck")
+        return optimize(*arguments, **options)
+
+    monkeypatch.setattr(stylizer.engine, "optimize", fails)
+    return stylizer
+
+
+def test_an_error_of_the_stylizer_reaches_the_caller_and_writes_nothing(tmp_path: Path, unlucky: Stylizer) -> None:
     job = image_job(tmp_path)
-    before = contents(tmp_path)
-
-    def fails(*arguments: object, **options: object) -> Picture:
-        raise stylize.OptimizationError("no luck")
-
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(stylize.OptimizationError):
-        stylize.run(job, fails)  # type: ignore[arg-type]
-    assert contents(tmp_path) == before
+        stylize.run(job, unlucky)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_job_may_go_on_after_a_frame_that_failed(unlucky: Stylizer) -> None:
+    class Forgiving(Recorder):
+        def failed(self, frame: Frame, error: Exception) -> None:
+            self.log.append(f"{frame.name}: {error}")
+
+    job = Forgiving()
+    assert stylize.run(job, unlucky) == Path("the end")
+    assert job.log[1:] == ["pull 0", "0: no luck", "pull 1", "write 1", "pull 2", "2: no luck", "finish"]
+
+
+def test_a_frame_that_cannot_be_written_is_the_jobs_to_judge(stylizer: Stylizer) -> None:
+    class Full(Recorder):
+        def write(self, frame: Frame, result: Picture) -> None:
+            raise ImageError("disk full")
+
+    job = Full()
+    with pytest.raises(ImageError, match="disk full"):
+        stylize.run(job, stylizer)
+    assert job.log == ["begin", "pull 0"]
+
+
+def test_the_frames_of_a_job_are_closed_before_it_is_finished(stylizer: Stylizer, unlucky: Stylizer) -> None:
+    class Tidy(Recorder):
+        def frames(self) -> Iterator[Frame | None]:
+            try:
+                yield from super().frames()
+            finally:
+                self.log.append("closed")
+
+    job = Tidy()
+    with pytest.raises(stylize.OptimizationError):
+        stylize.run(job, unlucky)
+    assert job.log == ["begin", "pull 0", "closed"]
+    job = Tidy()
+    stylize.run(job, stylizer, stop=lambda: True)
+    assert job.log == ["begin", "pull 0", "write 0", "closed", "finish"]
+
+
+def test_a_job_with_nothing_to_do_yet_is_asked_again_until_stopped(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waiting(Recorder):
+        def frames(self) -> Iterator[Frame | None]:
+            yield None
+            yield None
+            yield from super().frames()
+            while True:
+                yield None
+
+    naps: list[float] = []
+    monkeypatch.setattr("stylize.jobs.time.sleep", naps.append)
+    job = Waiting()
+    assert stylize.run(job, stylizer, stop=lambda: len(naps) >= 5) == Path("the end")
+    assert job.log == WHOLE
+    assert len(naps) == 5
+
+
+def test_frames_may_have_their_own_styles_each_measured_once(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    styles = [(Picture(waves(20, 20, seed)),) for seed in (5, 6)]
+
+    class Various(Recorder):
+        def frames(self) -> Iterator[Frame | None]:
+            for number in range(4):
+                yield Frame(str(number), Picture(waves(12, 16, 0)), styles=styles[number % 2])
+
+    made: list[tuple[Picture, ...]] = []
+    restyled = stylizer.restyled
+    monkeypatch.setattr(stylizer, "restyled", lambda style: made.append(style) or restyled(style))  # type: ignore[func-returns-value]
+    job = Various()
+    stylize.run(job, stylizer)
+    assert [style is own for style, own in zip(made, styles, strict=True)] == [True, True]
+    results = [result.rgb for result in job.results]
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
+    assert torch.equal(results[0], Stylizer(styles[0], QUICK, encoders=[tiny_encoder()])(waves(12, 16, 0)).rgb)
+
+
+def test_the_terms_of_a_frame_are_added_to_the_loss(stylizer: Stylizer) -> None:
+    class Dark(Recorder):
+        def frames(self) -> Iterator[Frame | None]:
+            for terms in ([], [Term("dark", 100.0, lambda image, features: image.mean())]):
+                yield Frame("0", Picture(waves(12, 16, 0)), terms=terms)
+
+    job = Dark()
+    stylize.run(job, stylizer)
+    plain, dark = (float(result.rgb.mean()) for result in job.results)
+    assert dark < plain
 
 
 # check_distinct()

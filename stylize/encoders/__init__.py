@@ -29,7 +29,8 @@ class Encoder(Protocol):
     """Features {layer: (1, C, H', W')} of a picture (1, 3, H, W) in [0, 1], differentiable, weights frozen.
 
     The same picture gives the same features, layers asked for exist at every picture size, and the features of a
-    layer do not depend on which others were asked for.
+    layer do not depend on which others were asked for. An encoder may have an attribute ``fingerprint``: a text that
+    changes with its weights, for the record in the pictures it helped to paint.
     """
 
     @property

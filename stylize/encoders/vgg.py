@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stylize.encoders import Place, layer_names
+from stylize.encoders.weights import fingerprint
 from stylize.errors import SettingsError
 
 # torchvision's input convention
@@ -51,7 +53,7 @@ class VGG:
         widths = tuple(widths)
         names = layer_names(widths)
         self.layers = frozenset(layers)
-        self._at = place
+        self._at, self._weights = place, weights
         indices = [index for index, width in modules(widths) if width is not None]
         held = [name for name, index in zip(names, indices, strict=True) if f"features.{index}.weight" in weights]
         for layer in sorted(self.layers):
@@ -76,6 +78,11 @@ class VGG:
                 weight, bias = _fold_input(weight, bias)
             self._program.append((name, self._place(weight), self._place(bias)))
             missing.discard(name)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all the weights it was made from."""
+        return fingerprint(self._weights)
 
     def _place(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().to(self._at.device, self._at.dtype)

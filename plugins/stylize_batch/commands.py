@@ -1,0 +1,22 @@
+"""The command that the folder plugin adds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("pictures", type=Path, nargs=-1, required=True, metavar="PICTURE...")
+def record(pictures: Sequence[Path]) -> None:
+    """Print how stylized pictures were made: one JSON object each, as embedded in them."""
+    from stylize import ImageError, read_record
+
+    for picture in pictures:
+        found = read_record(picture)
+        if found is None:
+            raise ImageError(f"{picture} holds no record of stylize")
+        click.echo(json.dumps(found, indent=2))

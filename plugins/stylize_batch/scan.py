@@ -1,0 +1,234 @@
+"""What there is to paint: the pictures of a folder or a pattern, their pairs of styles, and the names of results."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePath
+
+from stylize import FORMATS, SettingsError
+
+_NAMES = """
+    apng avif avifs bmp dds dib gif heic heif ico j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pcx pgm png pnm ppm psd qoi sgi
+    tga tif tiff webp
+"""  # what counts as a picture in a folder; whether it can be read shows when it is
+EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+FIELDS = ("stem", "style", "ext", "name")
+LONGEST = 200  # bytes of a name, so that there is room for what writing adds to it
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file, and where it lies below the folder that was searched."""
+
+    path: Path
+    relative: PurePath
+
+    @property
+    def name(self) -> str:
+        return str(self.relative)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What is not painted, and why; ``failed`` if that is a fault."""
+
+    name: str
+    reason: str
+    failed: bool
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern such as ``holiday/**/*.jpg``: a file of that name comes first."""
+    return bool(re.search(r"[*?\[]", str(path))) and not os.path.lexists(path)
+
+
+def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passed]:
+    """The pictures of a file, a folder or a pattern, in order of their names; hidden files are no pictures, nor is
+    anything below the folders ``without``."""
+    if is_pattern(source):
+        parts = source.parts
+        first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
+        wanted = re.compile(_expression(parts[first:]), re.DOTALL)
+        for found in _walk(Path(*parts[:first]), without, any_file=True):
+            if isinstance(found, Passed) or wanted.fullmatch(found.relative.as_posix()):
+                yield found
+    elif os.path.isdir(source):  # noqa: PTH112
+        yield from _walk(source, without)
+    else:
+        yield Found(source, PurePath(source.name))
+
+
+def _walk(root: Path, without: Iterable[Path], *, any_file: bool = False) -> Iterator[Found | Passed]:
+    left_out = {os.path.realpath(folder) for folder in without}
+    seen: set[tuple[int, int]] = set()
+    pending = [PurePath()]
+    while pending:
+        relative = pending.pop()
+        folder = root / relative
+        try:
+            if os.path.realpath(folder) in left_out:
+                continue
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link to where we have been
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            names = (entry.name for entry in folder.iterdir())
+            entries = sorted(names, key=lambda name: (name.casefold(), name))
+        except OSError as error:
+            yield Passed(str(relative) if relative.parts else str(root), f"folder not read: {error.strerror}", True)
+            continue
+        folders = []
+        for name in entries:
+            if name.startswith("."):
+                continue
+            inside = relative / name
+            try:
+                mode = (root / inside).stat().st_mode
+            except OSError as error:  # a broken link, or gone by now
+                yield Passed(str(inside), error.strerror or str(error), True)
+                continue
+            if stat.S_ISDIR(mode):
+                folders.append(inside)
+            elif not stat.S_ISREG(mode):
+                yield Passed(str(inside), "not a regular file", False)
+            elif any_file or inside.suffix.lower() in EXTENSIONS:
+                yield Found(root / inside, inside)
+            else:
+                yield Passed(str(inside), "not a picture", False)
+        pending += reversed(folders)
+
+
+def _expression(parts: Sequence[str]) -> str:
+    """The regular expression of a pattern: ``**`` is any number of folders, the rest as in a shell."""
+    made = ""
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if part == "**":
+            made += ".*" if last else "(?:[^/]+/)*"
+            continue
+        for piece in re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL):
+            if piece == "*":
+                made += "[^/]*"
+            elif piece == "?":
+                made += "[^/]"
+            elif len(piece) > 1:
+                negated = piece[1] == "!"
+                inner = piece[2 if negated else 1 : -1].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
+                made += f"[{'^' if negated or inner.startswith('^') else ''}{inner.lstrip('^')}]"
+            else:
+                made += re.escape(piece)
+        made += "" if last else "/"
+    return made
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def pairs(
+    photos: Sequence[Found], styles: Sequence[str], how: str, seed: int
+) -> tuple[list[tuple[Found, int]], list[Passed]]:
+    """Each photo with the index of its style, those of one style together; and the photos that have none."""
+    if how == "cross":
+        return [(photo, index) for index in range(len(styles)) for photo in photos], []
+    if how == "name":
+        by_name = {_key(style): index for index, style in enumerate(styles)}
+        found = [(photo, by_name.get(_key(photo.relative.stem))) for photo in photos]
+        alone = [Passed(photo.name, "no style of its name", False) for photo, index in found if index is None]
+        made = [(photo, index) for photo, index in found if index is not None]
+    elif how == "random":
+        made = [(photo, _drawn(photo, seed) % len(styles)) for photo in photos]
+        alone = []
+    else:
+        made = [(photo, number % len(styles)) for number, photo in enumerate(photos)]
+        alone = []
+    return sorted(made, key=lambda pair: pair[1]), alone
+
+
+def _drawn(photo: Found, seed: int) -> int:
+    """A number that depends on the seed and the name alone: what others come or go does not change a photo's style."""
+    text = f"{seed}/{photo.relative.as_posix()}"
+    return int.from_bytes(sha256(os.fsencode(text)).digest()[:8], "big")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+class Names:
+    """Names of results below the output folder: no two of them alike, also not for a file system that ignores case.
+
+    Raises:
+        SettingsError: the template is not one.
+    """
+
+    def __init__(self, template: str | None, extension: str | None, *, several: bool) -> None:
+        self._template = template or ("{stem}-{style}.{ext}" if several else "{stem}.{ext}")
+        self._extension = extension
+        self._taken: dict[str, tuple[str, str]] = {}
+        try:
+            fields = {field for _, field, _, _ in string.Formatter().parse(self._template) if field is not None}
+        except ValueError as error:
+            raise SettingsError(f"--name {template!r}: {error}") from error
+        if unknown := fields - set(FIELDS):
+            known = ", ".join(f"{{{field}}}" for field in FIELDS)
+            raise SettingsError(f"--name {template!r} has {{{sorted(unknown)[0]}}}; there are {known}")
+        path = PurePath(self._fill("a", "b", "png", "a.png"))
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise SettingsError(f"--name {template!r} leads out of the output folder")
+        if path.suffix.lower() not in FORMATS:
+            raise SettingsError(f"--name {template!r} must end in .{{ext}} or one of {', '.join(FORMATS)}")
+
+    def _fill(self, stem: str, style: str, ext: str, name: str) -> str:
+        return self._template.format_map({"stem": stem, "style": style, "ext": ext, "name": name})
+
+    def give(self, photo: Found, style: str) -> tuple[PurePath, str]:
+        """The name for a photo in a style, and what to say of it if it is not the plain one. The same every time."""
+        relative = photo.relative
+        own = relative.suffix.lower()
+        ext = self._extension or (relative.suffix[1:] if own in FORMATS else "png")
+        filled = PurePath(self._fill(relative.stem, style, ext, relative.name))
+        plain = relative.parent / filled
+        claim = (photo.name, style)
+        candidates = [plain, plain.with_name(f"{plain.stem}-{own[1:] or 'x'}{plain.suffix}")]
+        number = 1
+        while True:
+            number += 1
+            candidate = _short(candidates.pop(0))
+            if self._taken.setdefault(_key(str(candidate)), claim) == claim:
+                break
+            if not candidates:
+                candidates.append(plain.with_name(f"{plain.stem}-{number}{plain.suffix}"))
+        note = "" if candidate == plain else f"{photo.name} becomes {candidate}: {plain} is taken or too long"
+        return candidate, note
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _short(path: PurePath) -> PurePath:
+    if len(os.fsencode(path.name)) <= LONGEST:
+        return path
+    mark = f"-{sha256(os.fsencode(path.name)).hexdigest()[:8]}{path.suffix}"
+    stem = os.fsencode(path.stem)[: LONGEST - len(os.fsencode(mark))].decode("utf-8", "ignore")
+    return path.with_name(stem + mark)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names for styles: their stems, numbered where two are alike."""
+    made: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while _key(name) in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(_key(name))
+        made.append(name)
+    return made

@@ -1,0 +1,711 @@
+"""Folders: what is painted, what is left alone, what goes wrong, and what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stylize import Picture, SettingsError, load, read_record
+from stylize_batch.claims import Claims
+from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
+from tests.conftest import Call, Done, waves
+
+FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
+
+
+def save(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Picture(waves(12, 16, seed)).save(path)
+    return path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder by their names in it, hidden ones too."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def photos(folder: Path) -> Path:
+    """photos/: a.png, b.jpg, inner/c.webp; style.png beside it."""
+    for number, name in enumerate(("a.png", "b.jpg", "inner/c.webp")):
+        save(folder / "photos" / name, number)
+    save(folder / "style.png", 9)
+    return folder / "photos"
+
+
+Paint = Callable[..., Done]
+
+
+@pytest.fixture
+def paint(call: Call, photos: Path) -> Paint:
+    """``stylize photos style.png -o out OPTIONS``."""
+
+    def run(*options: object, check: int = 0) -> Done:
+        done = call("photos", "style.png", "-o", "out", *FAST, *options)
+        assert done.code == check, done.err
+        assert "Traceback" not in done.err
+        return done
+
+    return run
+
+
+# What is painted
+
+
+def test_a_folder_goes_into_a_folder_same_tree_same_names(paint: Paint, folder: Path) -> None:
+    before = files(folder / "photos")
+    done = paint()
+    assert done.out == "out\n"
+    assert list(files(folder / "out")) == ["a.png", "b.jpg", "inner/c.webp"]
+    assert files(folder / "photos") == before
+    assert re.search(r"3/3  inner/c.webp  loss .* \d s\nnote: 3 painted in \d+ s\n$", done.err)
+
+
+def test_a_folder_gives_what_single_runs_give(paint: Paint, call: Call, folder: Path) -> None:
+    paint()
+    for name in ("a.png", "b.jpg", "inner/c.webp"):
+        single = folder / "out" / f"single{PurePath(name).suffix}"
+        assert call(folder / "photos" / name, "style.png", "-o", single, *FAST).code == 0
+        assert torch.equal(load(single).rgb, load(folder / "out" / name).rgb)
+
+
+def test_without_an_output_the_folder_is_named_after_the_photos(call: Call, photos: Path) -> None:
+    assert call("photos", "style.png", *FAST).out == "photos-stylized\n"
+    assert len(files(Path("photos-stylized"))) == 3
+
+
+def test_what_cannot_be_written_in_its_own_format_becomes_png(paint: Paint, photos: Path, folder: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (9, 7), "red").save(photos / "d.bmp")
+    Image.new("RGB", (9, 7), "red").save(photos / "UP.JPG")
+    paint()
+    assert {"d.png", "UP.JPG"} <= set(files(folder / "out"))
+
+
+def test_format_and_name_choose_the_names(paint: Paint, folder: Path) -> None:
+    paint("--format", "png", "--name", "{style}/{stem}-of-{name}.{ext}")
+    assert list(files(folder / "out")) == [
+        "inner/style/c-of-c.webp.png",
+        "style/a-of-a.png.png",
+        "style/b-of-b.jpg.png",
+    ]
+
+
+def test_a_pattern_finds_pictures_at_any_depth(call: Call, photos: Path, folder: Path) -> None:
+    for pattern, expected in {
+        "photos/**/*.[jw]*": ["b.jpg", "inner/c.webp"],
+        "photos/*.png": ["a.png"],
+        "*/inner/?.webp": ["photos/inner/c.webp"],
+    }.items():
+        assert call(pattern, "style.png", "-o", "out", *FAST).code == 0
+        assert list(files(folder / "out")) == expected
+        for name in expected:
+            (folder / "out" / name).unlink()
+
+
+def test_a_pattern_without_pictures_is_one_clear_line(call: Call, photos: Path) -> None:
+    done = call("photos/*.gif", "style.png", "-o", "out", *FAST)
+    assert (done.code, done.err) == (1, "stylize: photos/*.gif: no pictures there\n")
+    assert not Path("out").exists()
+
+
+def test_every_photo_in_every_style(call: Call, photos: Path, folder: Path) -> None:
+    for number, name in enumerate(("x.png", "y.png")):
+        save(folder / "styles" / name, 20 + number)
+    assert call("photos", "styles", "-o", "out", *FAST).code == 0  # cross is the default for a folder of styles
+    names = {f"{inside}{stem}-{style}.{ext}" for inside, stem, ext in PHOTOS for style in "xy"}
+    assert set(files(folder / "out")) == names
+    assert call("photos/a.png", "styles/x.png", "-o", "single.png", *FAST).code == 0
+    assert torch.equal(load("single.png").rgb, load("out/a-x.png").rgb)
+    assert not torch.equal(load("out/a-y.png").rgb, load("out/a-x.png").rgb)
+    assert call("photos/a.png", "styles", "-o", "tried", *FAST).code == 0  # one photo in many styles
+    assert set(files(folder / "tried")) == {"a-x.png", "a-y.png"}
+
+
+PHOTOS = [("", "a", "png"), ("", "b", "jpg"), ("inner/", "c", "webp")]
+
+
+def test_several_style_files_are_blended_unless_paired(call: Call, photos: Path, folder: Path) -> None:
+    styles = [save(folder / f"{name}.png", 20 + number).name for number, name in enumerate("xy")]
+    assert call("photos", *styles, "-o", "blend", *FAST).code == 0
+    assert call("photos", *styles, "-o", "cycle", "--pair", "cycle", *FAST).code == 0
+    assert call("photos/a.png", *styles, "-o", "single.png", *FAST).code == 0
+    assert torch.equal(load("single.png").rgb, load("blend/a.png").rgb)
+    records = {name: read_record(folder / "cycle" / name) or {} for name in files(folder / "cycle")}
+    assert [record["styles"][0]["path"][-5:] for record in records.values()] == ["x.png", "y.png", "x.png"]
+
+
+def test_pairs_by_name_leave_out_photos_without_a_style(call: Call, photos: Path, folder: Path) -> None:
+    save(folder / "styles" / "A.png", 20)
+    save(folder / "styles" / "c.png", 21)
+    done = call("photos", "styles", "-o", "out", "--pair", "name", *FAST)
+    assert (done.code, list(files(folder / "out"))) == (0, ["a.png", "inner/c.webp"])
+    assert "2 painted, 1 ignored" in done.err
+
+
+# Never twice
+
+
+def test_a_rerun_does_only_what_is_missing_or_changed(paint: Paint, folder: Path, photos: Path) -> None:
+    paint()
+    before = files(folder / "out")
+    marks = {name: (folder / "out" / name).stat().st_mtime_ns for name in before}
+    done = paint()
+    assert "3 of 3 are up to date (--force paints them again)" in done.err
+    assert "note: 3 unchanged in" in done.err
+    (folder / "out" / "b.jpg").unlink()
+    save(photos / "inner" / "c.webp", 30)
+    done = paint()
+    assert "1 of 3 to be painted again: changed: photo" in done.err
+    assert "2 painted, 1 unchanged" in done.err
+    after = files(folder / "out")
+    assert after["b.jpg"] == before["b.jpg"]
+    assert after["inner/c.webp"] != before["inner/c.webp"]
+    assert (folder / "out" / "a.png").stat().st_mtime_ns == marks["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--content-weight", "0.2"), "settings"),
+        (("--seed", "1"), "settings"),
+        (("--bits", "16"), ""),
+        (("--quality", "50"), "saving"),
+        (("--init", "start.png"), "start, settings"),
+        (("--force",), "forced"),
+        (("--device", "cpu"), ""),
+        (("--report", "r.html"), ""),
+    ],
+)
+def test_other_settings_paint_again(
+    paint: Paint, photos: Path, folder: Path, options: tuple[str, ...], what: str
+) -> None:
+    save(folder / "start.png", 40)
+    (photos / "b.jpg").unlink()
+    (photos / "inner" / "c.webp").unlink()
+    paint()
+    done = paint(*options)
+    what = "saving" if "--bits" in options else what
+    if not what:
+        assert "note: 1 unchanged in" in done.err
+    else:
+        assert f"1 of 1 to be painted again: {'' if what == 'forced' else 'changed: '}{what}\n" in done.err
+        assert "note: 1 unchanged in" in paint(*[o for o in options if o != "--force"]).err
+
+
+def test_another_style_paints_again_and_another_name_of_it_does_not(call: Call, paint: Paint, folder: Path) -> None:
+    paint()
+    (folder / "style.png").rename(folder / "named.png")
+    assert "3 unchanged" in call("photos", "named.png", "-o", "out", *FAST).err
+    save(folder / "named.png", 41)
+    assert "3 of 3 to be painted again: changed: style\n" in call("photos", "named.png", "-o", "out", *FAST).err
+
+
+def test_a_file_that_is_not_ours_is_painted_over_as_any_target(paint: Paint, folder: Path) -> None:
+    save(folder / "out" / "a.png", 50)
+    assert "1 of 3 to be painted again: it has no record" in paint().err
+
+
+def test_a_truncated_result_is_painted_again(paint: Paint, folder: Path) -> None:
+    paint()
+    whole = files(folder / "out")
+    for name, data in whole.items():
+        (folder / "out" / name).write_bytes(data[:-7])
+    assert "3 painted" in paint().err
+    assert files(folder / "out") == whole
+
+
+def test_a_sidecar_stands_in_for_a_record_that_was_lost(paint: Paint, folder: Path) -> None:
+    paint("--sidecar")
+    assert "a.png.json" in files(folder / "out")
+    assert json.loads((folder / "out" / "a.png.json").read_text()) == read_record(folder / "out" / "a.png")
+    load(folder / "out" / "a.png").save(folder / "out" / "a.png")  # as another program would
+    assert read_record(folder / "out" / "a.png") is None
+    assert "3 unchanged" in paint().err
+
+
+def test_records_hold_no_absolute_paths(paint: Paint, folder: Path) -> None:
+    paint()
+    record = read_record(folder / "out" / "inner" / "c.webp")
+    assert record is not None
+    assert record["content"]["path"] == "../../photos/inner/c.webp"
+    assert record["styles"][0]["path"] == "../../style.png"
+    assert not any(str(folder).encode() in data for data in files(folder / "out").values())
+
+
+def test_records_are_printed(paint: Paint, call: Call, photos: Path) -> None:
+    paint()
+    assert json.loads(call("record", "out/a.png").out) == read_record("out/a.png")
+    done = call("record", "photos/a.png")
+    assert (done.code, done.err) == (1, "stylize: photos/a.png holds no record of stylize\n")
+
+
+# Replay
+
+
+def test_a_replay_is_the_same_file_bit_by_bit(paint: Paint, call: Call, folder: Path) -> None:
+    paint("--seed", "3", "--init", "noise", "--content-weight", "0.3", "--report", "r.html")
+    for name in ("a.png", "b.jpg", "inner/c.webp"):
+        path = folder / "out" / name
+        done = call("replay", path)
+        assert done.code == 0, done.err
+        assert "the same picture, pixel by pixel" in done.err
+        again = path.with_stem(f"{path.stem}-replay")
+        assert done.out == f"{again}\n"
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_single_picture_is_replayed_too(call: Call, photos: Path, folder: Path) -> None:
+    assert call("photos/a.png", "style.png", "-o", "one.png", "--bits", "16", *FAST).code == 0
+    assert call("replay", "one.png", "-o", "two.png").code == 0
+    assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()
+
+
+def test_a_replay_finds_moved_sources_by_name_and_content(paint: Paint, call: Call, folder: Path) -> None:
+    paint()
+    (folder / "photos").rename(folder / "archive")
+    done = call("replay", "out/a.png")
+    assert done.code == 1
+    assert re.fullmatch(r"stylize: out/../photos/a.png, .*is not there; --sources FOLDER says where.*\n", done.err)
+    (folder / "style.png").rename(folder / "archive" / "style.png")
+    save(folder / "archive" / "0" / "a.png", 60)  # another of that name
+    assert call("replay", "out/a.png", "--sources", "archive").code == 0
+    assert torch.equal(load("out/a.png").rgb, load("out/a-replay.png").rgb)
+    save(folder / "archive" / "a.png", 61)
+    assert (
+        "archive holds no a.png such as out/a.png was made of"
+        in call("replay", "out/a.png", "--sources", "archive").err
+    )
+
+
+def test_a_replay_of_something_else_is_one_clear_line(call: Call, photos: Path, folder: Path) -> None:
+    for record, words in {
+        None: "holds no record of how it was made",
+        "{}": "is not complete",
+        '{"settings": {"sizes": 5}, "content": null, "styles": []}': "unknown setting 'sizes'",
+        '{"settings": {}, "content": null, "styles": []}': "in no file",
+        '{"settings": 5, "content": 6, "styles": 7}': "is not complete",
+    }.items():
+        Picture(waves(4, 4), record=None if record is None else json.loads(record)).save(folder / "odd.png")
+        done = call("replay", "odd.png")
+        assert done.code in (1, 2)
+        assert words in done.err
+        assert done.err.count("\n") == 1
+
+
+# What goes wrong
+
+
+def test_one_bad_file_does_not_stop_the_rest(paint: Paint, photos: Path, folder: Path) -> None:
+    (photos / "b.jpg").write_bytes(b"\xff\xd8 no picture")
+    done = paint(check=1)
+    assert list(files(folder / "out")) == ["a.png", "inner/c.webp"]
+    assert "2 painted, 1 failed" in done.err
+    assert done.err.endswith("stylize: 1 of 3 pictures failed\n")
+    assert done.out == ""
+
+
+def test_a_hundred_bad_files_give_a_hundred_reasons(paint: Paint, photos: Path, folder: Path) -> None:
+    for number in range(7):
+        save(photos / f"good{number}.png", number)
+    whole = (photos / "a.png").read_bytes()
+    for number in range(100):
+        kind, path = number % 5, photos / f"bad{number}.{('png', 'jpg', 'gif', 'tiff', 'webp')[number % 5]}"
+        path.write_bytes((b"", whole[: 40 + number], b"GIF89a", os.urandom(200), whole[:33] + os.urandom(99))[kind])
+    done = paint("--report", "report.html", check=1)
+    assert len(files(folder / "out")) == 10
+    told = [line for line in done.err.splitlines() if line.startswith("note: failed: bad")]
+    assert len({line.split(":")[2] for line in told}) == len(told) == 100
+    assert all(len(line.split(": ", 3)[3]) > 20 for line in told)
+    assert "10 painted, 100 failed" in done.err
+    page = (folder / "report.html").read_text()
+    assert all(f"bad{number}." in page for number in range(100))
+
+
+def test_what_is_no_picture_is_passed_over(paint: Paint, photos: Path, folder: Path) -> None:
+    (photos / "notes.txt").write_text("hello")
+    (photos / ".hidden.png").write_bytes(b"")
+    os.mkfifo(photos / "pipe.png")
+    done = paint()
+    assert "3 painted, 2 ignored" in done.err
+    assert len(files(folder / "out")) == 3
+
+
+def test_a_style_that_cannot_be_read_fails_its_own_pictures(call: Call, photos: Path, folder: Path) -> None:
+    save(folder / "styles" / "good.png", 20)
+    (folder / "styles" / "bad.png").write_bytes(b"nothing")
+    done = call("photos", "styles", "-o", "out", *FAST)
+    assert done.code == 1
+    assert "3 painted, 3 failed" in done.err
+    (folder / "styles" / "good.png").unlink()
+    done = call("photos", "styles", "-o", "out2", *FAST)
+    assert re.fullmatch(r"stylize: cannot read styles/bad.png: .*\n", done.err)
+
+
+def test_a_plugin_that_fails_costs_one_picture(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stylize.host import Host
+
+    finish = Host.finish
+
+    def fails(self: Host, image: Picture, frame: Any, *rest: Any) -> Picture:
+        if frame.name == "b.jpg":
+            raise ZeroDivisionError("no luck")
+        return finish(self, image, frame, *rest)
+
+    monkeypatch.setattr(Host, "finish", fails)
+    done = paint(check=1)
+    assert list(files(folder / "out")) == ["a.png", "inner/c.webp"]
+    assert "b.jpg: unexpected ZeroDivisionError: no luck" in done.err
+
+
+def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from stylize import images
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    done = paint(check=1)
+    assert "No space left on device" in done.err.splitlines()[-1]
+    assert files(folder / "out") == {}
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (("photos", "style.png", "-o", "photos"), "is the folder of the photos", 1),
+        (("photos", "style.png", "-o", "style.png"), "photos holds many pictures: give -o the name of a folder", 1),
+        (("photos", "style.png", "-o", "out.png"), "photos holds many pictures", 1),
+        (("photos/a.png", "photos", "-o", "out.png"), "photos holds many pictures", 1),
+        (("photos", "missing.png", "-o", "out"), "cannot read missing.png", 1),
+        (("empty", "style.png", "-o", "out"), "empty: no pictures there", 1),
+        (("photos", "empty", "-o", "out"), "empty: no pictures there", 1),
+        (("photos", "style.png", "--name", "{stm}.png"), "{stm}; there are {stem}", 2),
+        (("photos", "style.png", "--name", "{stem"), "--name '{stem'", 2),
+        (("photos", "style.png", "--name", "../{stem}.{ext}"), "leads out of", 2),
+        (("photos", "style.png", "--name", "/x/{stem}.{ext}"), "leads out of", 2),
+        (("photos", "style.png", "--name", "{stem}.gif"), "must end in", 2),
+        (("photos/a.png", "style.png", "--report", "r.html"), "--report is for folders", 2),
+        (("photos/a.png", "style.png", "--watch"), "--watch is for folders", 2),
+    ],
+)
+def test_a_folder_job_that_makes_no_sense_is_one_clear_line(
+    call: Call, photos: Path, arguments: tuple[str, ...], words: str, code: int
+) -> None:
+    Path("empty").mkdir()
+    done = call(*arguments, *FAST)
+    assert done.code == code
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_the_report_holds_every_picture(paint: Paint, photos: Path, folder: Path) -> None:
+    (photos / "bad.png").write_bytes(b"x")
+    paint("--report", "sub-report.html", check=1)
+    page = (folder / "sub-report.html").read_text()
+    for words in ("a.png", "b.jpg", "inner/c.webp", "bad.png", 'href="out/inner/c.webp"', "not a picture"):
+        assert words in page
+    assert page.count("data:image/jpeg") == 6
+
+
+# Odd folders
+
+
+def test_links_in_circles_are_walked_once(paint: Paint, photos: Path, folder: Path) -> None:
+    (photos / "inner" / "up").symlink_to(photos)
+    (photos / "self").symlink_to("self")
+    done = paint(check=1)
+    assert list(files(folder / "out")) == ["a.png", "b.jpg", "inner/c.webp"]
+    assert "self: Too many levels" in done.err
+
+
+def test_an_output_folder_inside_of_the_input_is_no_input(call: Call, photos: Path) -> None:
+    for _ in range(2):
+        done = call("photos", "style.png", "-o", "photos/painted", *FAST)
+        assert done.code == 0, done.err
+    assert "3 unchanged" in done.err
+    assert len(files(photos / "painted")) == 3
+
+
+def test_no_result_overwrites_a_source(call: Call, photos: Path, folder: Path) -> None:
+    before = files(photos)
+    save(folder / "photos" / "inner" / "a.png", 5)
+    done = call("photos/inner", "style.png", "-o", "photos", "--name", "{name}", *FAST)
+    assert done.code == 0
+    assert files(photos)["inner/c.webp"] == before["inner/c.webp"]
+    done = call("photos", "photos/a.png", "-o", "photos/inner", *FAST)
+    assert done.code == 0  # photos/inner is the output and no input
+    done = call("photos", "style.png", "-o", ".", "--name", "style.png", *FAST)
+    assert "the result style.png would overwrite a source" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named_and_the_rest_goes_on(paint: Paint, photos: Path) -> None:
+    (photos / "inner").chmod(0)
+    done = paint(check=1)
+    (photos / "inner").chmod(0o700)
+    assert "inner: folder not read: Permission denied" in done.err
+    assert "2 painted, 1 failed" in done.err
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterdir = Path.iterdir
+
+    def refuses(self: Path) -> Any:
+        if self.name == "inner":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuses)
+    found = [*search(photos)]
+    assert Passed("inner", "folder not read: Permission denied", True) in found
+    assert sum(isinstance(each, Found) for each in found) == 2
+
+
+def test_names_that_clash_are_told_apart_and_stay_so(paint: Paint, photos: Path, folder: Path) -> None:
+    for number, name in enumerate(("a.jpg", "A.webp", "a-png.png")):
+        save(photos / name, 70 + number)
+    done = paint("--format", "png")
+    assert done.err.count(" becomes ") == 2
+    names = list(files(folder / "out"))
+    assert len({name.casefold() for name in names}) == len(names) == 6
+    assert "6 unchanged" in paint("--format", "png").err
+    for name in names:
+        record = read_record(folder / "out" / name)
+        assert record is not None
+
+
+def test_odd_names_are_painted_and_reported(paint: Paint, photos: Path, folder: Path) -> None:
+    for name in ("x" * 250 + ".png", "two\nlines.png", "[a]*?.png", "{stem}.png", "né \N{GRINNING FACE}.png"):
+        save(photos / "plain.png", 80).rename(photos / name)
+    odd = os.fsdecode(b"caf\xe9.png")
+    save(photos / "plain.png", 81).rename(photos / odd)
+    done = paint("--report", "report.html")
+    assert len(files(folder / "out")) == 9
+    assert (folder / "out" / odd).exists()
+    assert max(len(os.fsencode(path.name)) for path in (folder / "out").iterdir()) <= 210
+    assert "9 unchanged" in paint().err
+    assert done.code == 0
+    assert call_json(paint)
+
+
+def call_json(paint: Paint) -> bool:
+    """Events with odd names are JSON, too."""
+    return all(event["event"] for event in paint("--force", "--json").events)
+
+
+# Names, patterns and pairs by themselves
+
+
+NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=40)
+
+
+@given(st.lists(st.tuples(NAMES.filter(lambda n: n not in (".", "..")), st.sampled_from(["png", "jpg", "JPG", "bmp"]))))
+def test_no_two_results_have_one_name(names: list[tuple[str, str]]) -> None:
+    found = [Found(Path(f"{stem}.{ext}"), PurePath(f"{stem}.{ext}")) for stem, ext in dict.fromkeys(names)]
+    for extension in (None, "png"):
+        give = Names(None, extension, several=False)
+        first = {photo.name: give.give(photo, "s")[0] for photo in found}
+        assert len({str(target).casefold() for target in first.values()}) == len(found)
+        assert first == {photo.name: give.give(photo, "s")[0] for photo in found}  # and the same when asked again
+        assert all(len(os.fsencode(target.name)) <= 210 for target in first.values())
+
+
+@given(NAMES, st.sampled_from(["*", "?", "[ab]*", "[!a]*", "*.png", "a*b?c"]))
+def test_patterns_match_as_a_shell_does(name: str, pattern: str) -> None:
+    import fnmatch
+
+    from stylize_batch.scan import _expression
+
+    expected = bool(re.fullmatch(fnmatch.translate(pattern), name))
+    assert bool(re.fullmatch(_expression([pattern]), name, re.DOTALL)) == expected
+
+
+def test_a_file_with_the_name_of_a_pattern_is_a_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "photo[1].png")
+    assert not is_pattern(path)
+    assert is_pattern(tmp_path / "photo[2].png")
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(NAMES, unique=True, max_size=20), st.integers(1, 4), st.integers(0, 9))
+def test_every_photo_has_its_styles(stems: list[str], count: int, seed: int) -> None:
+    photos = [Found(Path(f"{stem}.png"), PurePath(f"{stem}.png")) for stem in stems]
+    styles = [f"style{index}" for index in range(count)]
+    made, alone = pairs(photos, styles, "cross", seed)
+    assert alone == []
+    assert len(set(made)) == len(made) == len(photos) * count
+    for how in ("cycle", "random"):
+        made, alone = pairs(photos, styles, how, seed)
+        assert alone == []
+        assert sorted(photo.name for photo, _ in made) == sorted(photo.name for photo in photos)
+        assert [index for _, index in made] == sorted(index for _, index in made)
+    drawn = {photo.name: index for photo, index in made}
+    for photo, index in pairs(photos[1:], styles, "random", seed)[0]:
+        assert drawn[photo.name] == index  # whatever others come or go
+
+
+def test_styles_of_one_name_are_numbered() -> None:
+    assert names_of([Path("a/x.png"), Path("b/X.jpg"), Path("b/y.jpg")]) == ["x", "X-2", "y"]
+
+
+def test_a_template_is_checked() -> None:
+    for template in ("{}.png", "{0}.png", "{stem}", "", "{stem!r:>3}.gif"):
+        with pytest.raises(SettingsError):
+            Names(template or "x", None, several=False)
+
+
+# Interrupted, watched, shared
+
+
+def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stylize.cli", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
+    return subprocess.Popen(
+        command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_was(
+    cli_environment: Mapping[str, str], paint: Paint, folder: Path, photos: Path
+) -> None:
+    for number in range(5):
+        save(photos / f"more{number}.png", 90 + number)
+    options = ("--size", "16", "--steps", "60", "--tolerance", "0")
+    moments = iter([0.3, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5, 2.8])
+    made: dict[str, int] = {}
+    while True:
+        process = started(cli_environment, folder, *options)
+        try:
+            _, err = process.communicate(timeout=next(moments, 60))
+            assert process.returncode == 0, err
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        for path in (folder / "out").rglob("[!.]*.*"):
+            mark = path.stat().st_mtime_ns
+            assert read_record(path) is not None  # whole, or not there
+            assert made.setdefault(str(path), mark) == mark  # and painted once
+    (folder / "out").rename(folder / "killed")
+    undisturbed = started(cli_environment, folder, *options)
+    undisturbed.communicate(timeout=60)
+    visible = {name: data for name, data in files(folder / "killed").items() if not name.startswith(".")}
+    assert visible == files(folder / "out")
+    assert len(visible) == 8
+
+
+def test_what_killed_runs_left_is_cleared_away(paint: Paint, folder: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old, own, theirs = (
+        folder / "out" / name
+        for name in (f".a.{gone.pid}-0123abcd.tmp.png", f".a.{os.getpid()}-0123abcd.tmp.png", ".mine.tmp.png")
+    )
+    (folder / "out").mkdir()
+    for path in (old, own, theirs):
+        path.touch()
+        os.utime(path, (0, 0))
+    paint()
+    assert [path.exists() for path in (old, own, theirs)] == [False, True, True]
+
+
+def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Path, photos: Path) -> None:
+    for number in range(5):
+        save(photos / f"more{number}.png", 90 + number)
+    runs = [started(cli_environment, folder, "--size", "16", "--steps", "300", "--tolerance", "0") for _ in range(2)]
+    said = [run.communicate(timeout=100)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    painted = [int((re.search(r"(\d+) painted", err) or ["", "0"])[1]) for err in said]
+    assert sum(painted) == 8  # none twice
+    assert len(files(folder / "out")) == 8
+
+
+def test_a_claim_is_held_against_others_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "cache"))
+    ours = Claims(tmp_path)
+    assert ours.take(PurePath("a"))
+    program = (
+        "import sys; from pathlib import *; from stylize_batch.claims import Claims\n"
+        "claims = Claims(Path(sys.argv[1])); print(claims.take(PurePath('a')), claims.take(PurePath('b')))"
+    )
+
+    def others() -> str:
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert others() == "False True\n"
+    ours.give(PurePath("a"))
+    assert others() == "True True\n"
+    assert ours.take(PurePath("a"))
+    ours.close()
+    assert others() == "True True\n"
+
+
+def test_a_cache_that_cannot_be_used_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "file"))
+    claims = Claims(tmp_path)
+    assert claims.take(PurePath("a"))
+    claims.give(PurePath("a"))
+    claims.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_watched_folder_is_painted_as_it_fills(
+    cli_environment: Mapping[str, str], folder: Path, photos: Path
+) -> None:
+    process = started(cli_environment, folder, "--size", "16", "--steps", "2", "--watch")
+    wait_for(lambda: len([p for p in (folder / "out").rglob("[!.]*.*") if p.is_file()]) == 3)
+    save(photos / "late" / "d.png", 5)
+    wait_for((folder / "out" / "late" / "d.png").exists)
+    (photos / "late" / "bad.png").write_bytes(b"not yet")
+    before = read_record(folder / "out" / "a.png")
+    save(photos / "a.png", 6)
+    wait_for(lambda: read_record(folder / "out" / "a.png") not in (None, before))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err  # bad.png
+    assert "watching photos; Ctrl-C ends" in err
+    assert "5 painted, 1 failed" in err
+    assert err.count("late/bad.png") == 1
+
+
+def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
+    cli_environment: Mapping[str, str], folder: Path, photos: Path
+) -> None:
+    options = ("--size", "16", "--steps", "100000", "--optimizer", "adam", "--json")
+    with started(cli_environment, folder, *options) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if '"step"' in line:
+                break
+        process.send_signal(signal.SIGINT)
+        events = [json.loads(line) for line in process.communicate(timeout=30)[0].splitlines()]
+    assert process.returncode == 130
+    assert list(files(folder / "out")) == ["a.png"]
+    assert "1 painted, 2 not begun in 0 s" in [event.get("text") for event in events]

@@ -1,0 +1,144 @@
+"""Plugins as their authors make them: the samples and the README's own, installed into fresh environments."""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, SAMPLES
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path, cli_environment: Mapping[str, str]) -> Callable[[Path], Run]:
+    """A new environment that sees the packages of this one; ``install(plugin)`` gives its command line."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    outer = [path for path in sys.path if path.endswith("site-packages")] or site.getsitepackages()
+    (packages / "outer.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in outer))
+    python = tmp_path / "venv" / "bin" / "python"
+
+    def install(plugin: Path) -> Run:
+        wheels = tmp_path / "wheels"
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+        subprocess.run(build, cwd=plugin, check=True, capture_output=True)
+        for wheel in wheels.glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(packages)  # what installing a pure wheel is
+        return run
+
+    def run(module: str, *arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(python), "-m", module, *map(str, arguments)],
+            cwd=tmp_path,
+            env={key: value for key, value in cli_environment.items() if key != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == check, done.stdout + done.stderr
+        return done
+
+    return install
+
+
+def copied(plugin: Path, folder: Path) -> Path:
+    """The plugin elsewhere, so that building it leaves nothing in the repository."""
+    for path in plugin.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            target = folder / plugin.name / path.relative_to(plugin)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return folder / plugin.name
+
+
+QUICK = ("--encoder", "mini", "--size", "32", "--steps", "2")
+
+
+def test_the_gif_sample_repaints_every_frame(environment: Callable[[Path], Run], tmp_path: Path) -> None:
+    plugin = copied(SAMPLES / "plugins" / "stylize_gif", tmp_path)
+    assert len((plugin / "stylize_gif.py").read_text().splitlines()) < 40
+    run = environment(plugin)
+    frames = [Image.new("RGB", (32, 24), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:], duration=[50, 100, 150])
+    style = SAMPLES / "mosaic.jpg"
+    done = run("stylize.cli", "in.gif", style, "-o", "out.gif", *QUICK)
+    assert done.stdout == "out.gif\n"
+    assert "3/3  frame 3" in done.stderr
+    with Image.open(tmp_path / "out.gif") as painted:
+        assert painted.n_frames == 3  # type: ignore[attr-defined]
+    run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")
+    assert re.search(r"^gif +stylize-gif 1.0.0  stylize_open$", run("stylize.cli", "plugins").stdout, re.MULTILINE)
+    run("stylize.cli", "in.gif", style, "-o", "still.gif", "--no-plugin", "gif", *QUICK, check=1)
+
+
+def test_the_grain_sample_adds_a_term_and_a_filter(environment: Callable[[Path], Run], tmp_path: Path) -> None:
+    plugin = copied(SAMPLES / "plugins" / "stylize_grain", tmp_path)
+    run = environment(plugin)
+    photo, style = SAMPLES / "bridge.jpg", SAMPLES / "mosaic.jpg"
+    done = run("stylize.cli", photo, style, "-o", "out.png", *QUICK, "--detail", "0.1", "--grain", "0.5", "--json")
+    assert '"detail": ' in done.stdout
+    run("stylize.cli", photo, style, "-o", "plain.png", *QUICK)
+    assert (tmp_path / "out.png").read_bytes() != (tmp_path / "plain.png").read_bytes()
+    again = run("stylize.cli", "replay", "out.png", "-q", "-o", "again.png")
+    assert again.stderr == ""
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    without = run("stylize.cli", "replay", "out.png", "-o", "less.png", "--no-plugin", "grain").stderr
+    assert "it was made with plugin grain 1.0.0, here is none" in without
+    assert "not the same picture" in without
+    run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")
+
+
+def chapter() -> str:
+    return README[README.index("## Write a plugin") : README.index("## Still to come")]
+
+
+def test_the_readme_leads_from_an_empty_folder_to_a_picture(environment: Callable[[Path], Run], tmp_path: Path) -> None:
+    files = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", chapter(), re.DOTALL | re.MULTILINE))
+    assert set(files) == {"pyproject.toml", "stylize_shadow.py", "test_shadow.py"}
+    plugin = tmp_path / "mine"
+    plugin.mkdir()
+    for name, text in files.items():
+        (plugin / name).write_text(text)
+    (console,) = re.findall(r"^```console\n(.*?)^```$", chapter(), re.DOTALL | re.MULTILINE)
+    first, *commands = console.splitlines()
+    assert first == "pip install ."
+    run = environment(plugin)
+    for name, sample in (("photo.jpg", "bridge.jpg"), ("starry.jpg", "starry-night.jpg")):
+        (tmp_path / name).write_bytes((SAMPLES / sample).read_bytes())
+    said = [run("stylize.cli", *command.split()[1:]) for command in commands]
+    assert re.search(r"^shadow +stylize-shadow 1.0 ", said[0].stdout, re.MULTILINE)
+    assert "shadow 0." in said[1].stderr
+    with Image.open(tmp_path / "out.png") as painted:
+        assert max(painted.size) == 136
+        assert painted.getpixel((0, 0)) == (0, 0, 0)
+    run("pytest", "-q", "-p", "no:cacheprovider", plugin / "test_shadow.py")
+
+
+def test_every_python_block_of_the_readme_is_valid() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 3
+    for block in blocks:
+        compile(block, "README.md", "exec")
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path: Path, cli_environment: Mapping[str, str]) -> None:
+    (block,) = re.findall(r"^In Python:\n\n```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    for name, sample in (("one.jpg", "cat.jpg"), ("two.jpg", "coffee.jpg"), ("starry.jpg", "starry-night.jpg")):
+        (tmp_path / name).write_bytes((SAMPLES / sample).read_bytes())
+    small = block.replace("size=1024", 'size=32, encoder="mini", steps=(2,)')
+    assert small != block
+    subprocess.run([sys.executable, "-c", small], cwd=tmp_path, env={**os.environ}, check=True, capture_output=True)
+    assert (tmp_path / "painted-one.jpg").exists()
+    assert (tmp_path / "painted-two.jpg").exists()
