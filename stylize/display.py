@@ -123,6 +123,11 @@ class Json(Quiet):
         place = {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
         self._print("step", **(place if _one_of_many(frame) else {}), **dataclasses.asdict(step))
 
+    @hookimpl(tryfirst=True)
+    def stylize_painted(self, frame: Frame) -> None:
+        if _one_of_many(frame):
+            self._print("painted", picture=frame.name, picture_number=frame.number, pictures=frame.total)
+
     def download(self, done: int, total: int | None) -> None:
         self._print("download", bytes=done, total=total)
 

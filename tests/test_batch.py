@@ -143,6 +143,9 @@ def test_several_style_files_are_blended_unless_paired(call: Call, photos: Path,
     styles = [save(folder / f"{name}.png", 20 + number).name for number, name in enumerate("xy")]
     assert call("photos", *styles, "-o", "blend", *FAST).code == 0
     assert call("photos", *styles, "-o", "cycle", "--pair", "cycle", *FAST).code == 0
+    for crossed in (styles, ["[xy].png"]):
+        assert call("photos/a.png", *crossed, "-o", "cross", "--pair", "cross", *FAST).code == 0
+        assert set(files(folder / "cross")) == {"a-x.png", "a-y.png"}
     assert call("photos/a.png", *styles, "-o", "single.png", *FAST).code == 0
     assert torch.equal(load("single.png").rgb, load("blend/a.png").rgb)
     records = {name: read_record(folder / "cycle" / name) or {} for name in files(folder / "cycle")}
@@ -404,6 +407,7 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
         (("photos", "style.png", "--name", "/x/{stem}.{ext}"), "leads out of", 2),
         (("photos", "style.png", "--name", "{stem}.gif"), "must end in", 2),
         (("photos/a.png", "style.png", "--report", "r.html"), "--report is for folders", 2),
+        (("photos", "style.png", "-o", "out", "--report", "no/r.html"), "cannot write no/r.html", 1),
         (("photos/a.png", "style.png", "--watch"), "--watch is for folders", 2),
     ],
 )
@@ -499,18 +503,20 @@ def test_odd_names_are_painted_and_reported(paint: Paint, photos: Path, folder: 
         save(photos / "plain.png", 80).rename(photos / name)
     odd = os.fsdecode(b"caf\xe9.png")
     save(photos / "plain.png", 81).rename(photos / odd)
-    done = paint("--report", "report.html")
+    paint("--report", "report.html")
     assert len(files(folder / "out")) == 9
     assert (folder / "out" / odd).exists()
     assert max(len(os.fsencode(path.name)) for path in (folder / "out").iterdir()) <= 210
     assert "9 unchanged" in paint().err
-    assert done.code == 0
-    assert call_json(paint)
 
 
-def call_json(paint: Paint) -> bool:
-    """Events with odd names are JSON, too."""
-    return all(event["event"] for event in paint("--force", "--json").events)
+def test_events_tell_which_picture_they_are_of(paint: Paint, photos: Path) -> None:
+    (photos / "a.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    events = paint("--json").events
+    steps = [(e["picture_number"], e["pictures"], e["number"]) for e in events if e["event"] == "step"]
+    assert steps == [(picture, 3, number) for picture in (1, 2, 3) for number in (1, 2)]
+    assert [e["picture"] for e in events if e["event"] == "painted"] == ["b.jpg", "caf\udce9.png", "inner/c.webp"]
+    assert events[-1] == {"event": "written", "path": "out"}
 
 
 # Names, patterns and pairs by themselves

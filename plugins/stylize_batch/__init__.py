@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +48,9 @@ def stylize_commands(group: click.Group) -> None:
 def stylize_open(
     source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
 ) -> Job | None:
-    from stylize_batch.scan import is_pattern
+    from stylize_batch.scan import is_many
 
-    if not (os.path.isdir(source) or is_pattern(source) or any(os.path.isdir(style) for style in styles)):  # noqa: PTH112
+    if not (any(map(is_many, (source, *styles))) or options.get("pair")):
         for name in sorted(NAMES & set(options.get("given", ()))):
             raise SettingsError(f"--{name} is for folders, and {source} is a picture")
         return None

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
+
 from stylize import (
     FORMATS,
     Frame,
@@ -36,7 +38,7 @@ from stylize import (
 from stylize_batch import NAMES
 from stylize_batch.claims import Claims
 from stylize_batch.report import Entry, page, thumbnail
-from stylize_batch.scan import Found, Names, Passed, names_of, pairs, search
+from stylize_batch.scan import Found, Names, Passed, is_many, names_of, pairs, search
 
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
 SPARE = 4  # as in stylize: how many times larger than painted a picture is read
@@ -103,7 +105,9 @@ class FolderJob(Job):
         self._fatal: Exception | None = None
         self._total = self._finished = 0
         self._seen: dict[Path, tuple[int, int]] = {}
-        self._started = 0.0
+        self._started, self._waited = 0.0, False
+        if (report := options.get("report")) and (report.is_dir() or not report.parent.is_dir()):
+            raise ImageError(f"cannot write {report}: give the path of a file in a folder that is there")
         if not self._watching and not any(isinstance(found, Found) for found in search(source, [self._folder])):
             raise ImageError(f"{source}: no pictures there")
         self.styles = self._first_style()
@@ -119,8 +123,10 @@ class FolderJob(Job):
         _make_folder(self._folder)
         _remove_unfinished(self._folder)
         self._claims = Claims(self._folder)
-        self._readers = ThreadPoolExecutor(AHEAD, "read")
-        self._writer = ThreadPoolExecutor(1, "write")
+        # One thread of torch in each: a second team of OpenMP threads would make those of the optimisation sleep
+        # between operations instead of waiting, and cost it half its speed. The setting is the thread's own.
+        self._readers = ThreadPoolExecutor(AHEAD, "read", torch.set_num_threads, (1,))
+        self._writer = ThreadPoolExecutor(1, "write", torch.set_num_threads, (1,))
         self._writing: deque[Future[None]] = deque()
 
     def frames(self) -> Iterator[Frame | None]:
@@ -291,7 +297,9 @@ class FolderJob(Job):
 
     def _take_over(self, postponed: deque[Item], waiting: deque[Item]) -> Iterator[None]:
         """Wait until another run is done with a picture, or gone."""
-        log.info("waiting for another run, which paints %d of these pictures", len(postponed))
+        if not self._waited:
+            log.info("waiting for another run, which paints some of these pictures")
+        self._waited = True
         while postponed:
             for _ in range(len(postponed)):
                 item = postponed.popleft()
@@ -409,7 +417,7 @@ class FolderJob(Job):
 def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     folder = target if target is not None else Path(f"{source.resolve().name or 'pictures'}-stylized")
     if not os.path.isdir(folder) and (os.path.lexists(folder) or folder.suffix.lower() in FORMATS):  # noqa: PTH112
-        reason = next((path for path in (source, *styles) if os.path.isdir(path)), source)  # noqa: PTH112
+        reason = next((path for path in (source, *styles) if is_many(path)), source)
         raise ImageError(f"{reason} holds many pictures: give -o the name of a folder for the results, not {folder}")
     if os.path.realpath(folder) == os.path.realpath(source):
         raise ImageError(f"the output folder {folder} is the folder of the photos; choose another one with -o")
@@ -418,8 +426,7 @@ def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
 
 def _styles(given: Sequence[Path], how: str | None) -> tuple[list[Style], str]:
     """The styles to choose from, and how they are paired with the photos."""
-    folders = [path for path in given if os.path.isdir(path)]  # noqa: PTH112
-    if how is None and not folders:
+    if how is None and not any(is_many(path) for path in given):
         return [Style("+".join(names_of(given)), tuple(given))], "cross"
     paths = [found.path for path in given for found in search(path) if isinstance(found, Found)]
     if not paths:

@@ -49,6 +49,11 @@ def is_pattern(path: Path) -> bool:
     return bool(re.search(r"[*?\[]", str(path))) and not os.path.lexists(path)
 
 
+def is_many(path: Path) -> bool:
+    """Whether a path is a folder or a pattern."""
+    return os.path.isdir(path) or is_pattern(path)  # noqa: PTH112, Path's raises OSError
+
+
 def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passed]:
     """The pictures of a file, a folder or a pattern, in order of their names; hidden files are no pictures, nor is
     anything below the folders ``without``."""
@@ -59,7 +64,7 @@ def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passe
         for found in _walk(Path(*parts[:first]), without, any_file=True):
             if isinstance(found, Passed) or wanted.fullmatch(found.relative.as_posix()):
                 yield found
-    elif os.path.isdir(source):  # noqa: PTH112
+    elif is_many(source):
         yield from _walk(source, without)
     else:
         yield Found(source, PurePath(source.name))
