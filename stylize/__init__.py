@@ -26,9 +26,9 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.figure import grid
-    from stylize.host import hookimpl, plugin_manager
-    from stylize.images import FORMATS, Origin, Picture, atomic_write, digest, load, read_record, save
-    from stylize.jobs import Frame, Job, run
+    from stylize.host import Host, hookimpl, plugin_manager
+    from stylize.images import FORMATS, Origin, Picture, atomic_write, check_target, digest, load, read_record, save
+    from stylize.jobs import Flow, Frame, Job, run
     from stylize.losses import Term
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
@@ -50,9 +50,19 @@ _HOMES = {
         "WeightsError",
     ),
     "stylize.figure": ("grid",),
-    "stylize.host": ("hookimpl", "plugin_manager"),
-    "stylize.images": ("FORMATS", "Origin", "Picture", "atomic_write", "digest", "load", "read_record", "save"),
-    "stylize.jobs": ("Frame", "Job", "run"),
+    "stylize.host": ("Host", "hookimpl", "plugin_manager"),
+    "stylize.images": (
+        "FORMATS",
+        "Origin",
+        "Picture",
+        "atomic_write",
+        "check_target",
+        "digest",
+        "load",
+        "read_record",
+        "save",
+    ),
+    "stylize.jobs": ("Flow", "Frame", "Job", "run"),
     "stylize.losses": ("Term",),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
@@ -67,7 +77,9 @@ __all__ = [
     "DeviceError",
     "Encoder",
     "EncoderSpec",
+    "Flow",
     "Frame",
+    "Host",
     "ImageError",
     "Job",
     "OptimizationError",
@@ -83,6 +95,7 @@ __all__ = [
     "Term",
     "WeightsError",
     "atomic_write",
+    "check_target",
     "digest",
     "grid",
     "hookimpl",

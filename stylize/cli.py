@@ -35,18 +35,21 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
+    problems: list[str] = []
     try:
         given, without = _without([*(sys.argv[1:] if arguments is None else arguments)])
         trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
         host = plugin_manager(without=without, only=_only(), trace=trace)
-        code = _with_plugins(host).main(args=given, prog_name="stylize", standalone_mode=False, obj=host)
+        group, problems = _with_plugins(host), host.problems
+        code = group.main(args=given, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = error.exit_code
     except click.ClickException as error:
-        code = _fail(error.format_message(), error.exit_code)
+        unknown = isinstance(error, (click.NoSuchOption, click.UsageError)) and problems
+        code = _fail("; ".join([error.format_message(), *(problems if unknown else [])]), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted", INTERRUPTED)
     except Exception as error:  # a fault of ours, or of a plugin
@@ -251,6 +254,8 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
 @_output_options
 def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     """Make a stylized PICTURE again, from the record it carries."""
+    import torch
+
     from stylize import jobs, records
     from stylize.images import load, read_record
     from stylize.stylizer import Stylizer
@@ -259,11 +264,10 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     if record is None:
         raise StylizeError(f"{picture} holds no record of how it was made; only what stylize wrote can be replayed")
     settings, content, styles = records.recipe(record, picture, sources)
-    host, context, given = _host(), click.get_current_context(), dict(record.get("options") or {})
-    with _run_of(context).make_context("run", [str(content), *map(str, styles)], parent=context) as defaults:
-        options = {**defaults.params, **options, **(record.get("saving") or {}), **given, "given": given}
-    if options["output"] is None:
-        options["output"] = picture.with_name(f"{picture.stem}-replay{picture.suffix}")
+    host = _host()
+    target = options["output"] or picture.with_name(f"{picture.stem}-replay{picture.suffix}")
+    jobs.check_distinct(target, picture)
+    options = {**_recorded_options(record, content, styles), **options, "output": target}
     with _display(host, options) as display:
         job = _open(host, content, styles, settings, options)
         rest = _encoder_options(host, options, display)
@@ -271,11 +275,26 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
         for difference in records.differences(record, stylizer.record(None), host):
             display.warning(difference)
         with _interruptible(display) as stop:
-            target = jobs.run(job, stylizer, host=host, options=options, stop=stop)
-        same = bool((load(picture).rgb == load(options["output"]).rgb).all())
+            jobs.run(job, stylizer, host=host, options=options, stop=stop)
+        same = torch.equal(load(picture).rgb, load(target).rgb)
         display.notes([["the same picture, pixel by pixel" if same else "not the same picture, pixel by pixel"]])
         display.written(target)
         return INTERRUPTED if stop() else 0
+
+
+def _recorded_options(record: Mapping[str, Any], content: Path, styles: Sequence[Path]) -> dict[str, Any]:
+    """The options of ``run`` as they were: of a record only what plugins and saving had, as it may be a stranger's."""
+    context = click.get_current_context()
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    command, own = root.commands["run"], {parameter.name for parameter in run.params}
+    recorded, saving = record.get("options", {}), record.get("saving", {})
+    with command.make_context("run", [str(content), *map(str, styles)], parent=context) as made:
+        theirs = [each for each in command.params if each.name not in own and each.name in recorded]
+        given = {str(each.name): recorded[each.name] for each in theirs}
+        read = {str(each.name): each.type_cast_value(made, recorded[each.name]) for each in theirs}
+        kept = {key: saving[key] for key in ("bits", "quality") if key in saving}
+        return {**made.params, **read, **kept, "given": given}
 
 
 @cli.command()
@@ -481,26 +500,33 @@ def _host() -> Host:
     return click.get_current_context().ensure_object(Host)
 
 
-def _run_of(context: click.Context) -> click.Command:
-    """The command ``run`` with the options of plugins."""
-    root = context.find_root().command
-    assert isinstance(root, click.Group)
-    return root.commands["run"]
-
-
 def _given_to_plugins() -> dict[str, Any]:
     """The options of plugins that were given on the command line, as they go into records."""
     context, own = click.get_current_context(), {parameter.name for parameter in run.params}
+    values = {str(each.name): (context.params.get(str(each.name)), each) for each in context.command.params}
     return {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for name, value in context.params.items()
-        if name not in own and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        name: _recorded(value)
+        for name, (value, parameter) in values.items()
+        if name not in own and value not in (None, ()) and value != parameter.get_default(context)
     }
+
+
+def _recorded(value: Any) -> Any:
+    """An option's value as JSON has it; replaying reads it as the option would."""
+    if isinstance(value, (list, tuple)):
+        return [_recorded(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _open(host: Host, content: Path, styles: Sequence[Path], settings: Settings, options: Mapping[str, Any]) -> Job:
     job = host.call(
-        "stylize_open", source=content, styles=styles, target=options["output"], settings=settings, options=options
+        "stylize_open",
+        source=content,
+        styles=styles,
+        target=options["output"],
+        settings=settings,
+        options=options,
+        host=host,
     )
     if job is None:
         raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
@@ -520,9 +546,13 @@ def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> d
 @contextmanager
 def _display(host: Host, options: Mapping[str, Any]) -> Iterator[Display]:
     """What shows the run: a plugin while it does. What the package logs goes there, too."""
+    from stylize.display import Quiet
+
     if options["quiet"] and options["as_json"]:
         raise SettingsError("--quiet and --json exclude each other")
     chosen: Display = host.call("stylize_display", options=options)
+    if not isinstance(chosen, Quiet):
+        raise PluginError(f"a plugin gave {chosen!r} as the display, which is not derived from stylize.display.Quiet")
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from stylize.display import Display
     from stylize.encoders import EncoderSpec
     from stylize.engine import Step
+    from stylize.host import Host
     from stylize.images import Picture
-    from stylize.jobs import Frame, Job
+    from stylize.jobs import Flow, Frame, Job
     from stylize.losses import Term
     from stylize.settings import Settings
 
@@ -56,9 +57,20 @@ def stylize_display(options: Mapping[str, Any]) -> Display | None:
 
 @hookspec(firstresult=True)
 def stylize_open(
-    source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
+    source: Path,
+    styles: Sequence[Path],
+    target: Path | None,
+    settings: Settings,
+    options: Mapping[str, Any],
+    host: Host,
 ) -> Job | None:
     """The job for a source, or None if it is not yours; the first result that is not None wins."""
+    return None
+
+
+@hookspec(firstresult=True)
+def stylize_flow(name: str, device: str) -> Flow | None:
+    """The engine of optical flow that ``--flow`` names; the first result that is not None wins."""
     return None
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stylize.settings import Settings
 
 GROUP = "stylize"
+FAULTS = (Exception, SystemExit)  # whatever a stranger's plugin raises, the host goes on or says so
 BUILTIN = ("stylize.builtin", "stylize.display")
 
 hookimpl = pluggy.HookimplMarker("stylize")
@@ -75,7 +76,7 @@ class Host(pluggy.PluginManager):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
             self.check_pending()
-        except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the host goes on
+        except FAULTS as error:
             self._leave_out(name, _said(error))
 
     def infos(self) -> list[PluginInfo]:
@@ -113,7 +114,7 @@ class Host(pluggy.PluginManager):
             try:
                 self._only("stylize_options", plugin)(command=command)
                 _check_options(command, before)
-            except Exception as error:
+            except FAULTS as error:
                 command.params[:] = before
                 self._leave_out(name, _said(error))
         for name, plugin in self._members("stylize_commands"):
@@ -123,7 +124,7 @@ class Host(pluggy.PluginManager):
                 for key, value in known.items():
                     if group.commands.get(key) is not value:
                         raise ValueError(f"the command {key!r} is there already")
-            except Exception as error:
+            except FAULTS as error:
                 group.commands.clear()
                 group.commands.update(known)
                 self._leave_out(name, _said(error))
@@ -145,7 +146,7 @@ class Host(pluggy.PluginManager):
         for name, plugin in self._members(hook):
             try:
                 made = _all_of(kind, self._only(hook, plugin)())
-            except Exception as error:
+            except FAULTS as error:
                 self._leave_out(name, _said(error))
             else:
                 found += made
@@ -163,19 +164,17 @@ class Host(pluggy.PluginManager):
             return getattr(self.hook, hook)(**arguments)
         except StylizeError:
             raise
-        except Exception as error:
+        except FAULTS as error:
             culprit = self._culprit(hook, error)
             named = self.label(culprit) if culprit else "a plugin"
             raise PluginError(f"{named} failed in {hook}: {_said(error)}") from error
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
-        try:
-            getattr(self.hook, hook)(**arguments)
-        except Exception as error:
-            culprit = self._culprit(hook, error)
-            blamed = [culprit] if culprit else [name for name, _ in self._members(hook) if name not in BUILTIN]
-            for name in blamed:
+        for name, plugin in reversed(self._members(hook)):
+            try:
+                self._only(hook, plugin)(**arguments)
+            except FAULTS as error:
                 log.warning("%s", self._leave_out(name, f"it failed in {hook}: {_said(error)}"))
 
     def terms(self, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> list[Term]:
@@ -222,13 +221,16 @@ class Host(pluggy.PluginManager):
             yield
         except MemoryError:
             raise
-        except Exception as error:
+        except FAULTS as error:
             raise PluginError(f"{self.label(name)} failed in {hook}: {_said(error)}") from error
 
     def _guarded(self, name: str, term: Term) -> Term:
         def function(image: Tensor, features: Mapping[str, Tensor]) -> Tensor:
             with self._blaming(name, f"its term {term.name!r}"):
-                return term.function(image, features)
+                value = term.function(image, features)
+                if getattr(value, "shape", None) != ():
+                    raise TypeError(f"it gave {_short(value)}, not a tensor without dimensions")
+                return value
 
         return dataclasses.replace(term, function=function)
 
@@ -239,7 +241,7 @@ class Host(pluggy.PluginManager):
     def _only(self, hook: str, plugin: object) -> pluggy.HookCaller:
         return self.subset_hook_caller(hook, [other for other in self.get_plugins() if other is not plugin])
 
-    def _culprit(self, hook: str, error: Exception) -> str:
+    def _culprit(self, hook: str, error: BaseException) -> str:
         """The name of the plugin an error came from: the one whose function is in its traceback."""
         frames = set()
         trace = error.__traceback__
@@ -317,7 +319,7 @@ def plugin_manager(
     host = Host(trace)
     for module in BUILTIN:
         host.register(import_module(module), module)
-    entries = list(_entries())
+    entries = list(_entries(host))
     names = [entry.name for entry, _ in entries]
     for name in (*without, *(only or ())):
         if name not in names:
@@ -337,9 +339,13 @@ def plugin_manager(
     return host
 
 
-def _entries() -> Iterator[tuple[EntryPoint, Distribution]]:
+def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
     first = {distribution.name: distribution for distribution in reversed([*distributions()])}  # a path may stand twice
     for distribution in first.values():
-        for entry in distribution.entry_points:
-            if entry.group == GROUP:
-                yield entry, distribution
+        try:
+            found = [entry for entry in distribution.entry_points if entry.group == GROUP]
+        except FAULTS as error:  # its metadata are broken, whatever it is
+            host.problems.append(f"the plugins of {distribution.name}, if it has any, left out: {_said(error)}")
+            continue
+        for entry in found:
+            yield entry, distribution

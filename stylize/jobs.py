@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stylize.errors import ImageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from stylize.engine import Step
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 STYLES_KEPT = 4  # stylizers for the frames' own styles: their statistics are kept that long
 IDLE = 0.25  # seconds between asking a job that has nothing to do
 
+# From two pictures (H, W, 3) in uint8, (H, W, 2) in float32: by how many pixels to the right and down each pixel of the
+# first lies elsewhere in the second.
+Flow = Callable[["NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
+
 log = logging.getLogger(__name__)
 
 
@@ -33,15 +38,17 @@ log = logging.getLogger(__name__)
 class Frame:
     """One picture to paint.
 
-    ``name`` is for messages; ``init``, (1, 3, H, W) in [0, 1], where to begin if not as set; ``terms`` are added to
-    the loss; ``styles`` is what to paint it in, a tuple of pictures (several are blended), if not as the command line
-    says: the same tuple for every frame of a style, so that it is measured once. ``number`` counts from 1 to ``total``,
-    which is None where the job cannot know it. ``data`` is the job's own.
+    ``name`` is for messages; ``init``, (1, 3, H, W) in [0, 1], where to begin if not as set; ``steps``, at full size
+    alone, if it is nearly there already; ``terms`` are added to the loss. ``styles`` is what to paint it in, a tuple of
+    pictures (several are blended), if not as the command line says: the same tuple for every frame of a style, so that
+    it is measured once. ``number`` counts from 1 to ``total``, which is None where the job cannot know it. ``data`` is
+    the job's own.
     """
 
     name: str
     image: Picture
     init: Tensor | None = None
+    steps: int | None = None
     terms: Sequence[Term] = ()
     styles: tuple[Picture, ...] = ()
     number: int = 1
@@ -208,10 +215,14 @@ def _paint(
         if on_step is not None:
             on_step(frame, step)
 
-    result = stylizer(frame.image, init=frame.init, terms=lambda scale: terms, on_step=observe, stop=stop)
+    result = stylizer(
+        frame.image, init=frame.init, steps=frame.steps, terms=lambda scale: terms, on_step=observe, stop=stop
+    )
+    record = dict(result.record or {})
     if host is not None:
         result = host.finish(result, frame, settings, options)
-    record = dict(result.record or {})
+    if stop is not None and stop():
+        record["stopped"] = True
     record["options"] = dict(options.get("given", {}))
     record["saving"] = {"bits": options.get("bits", 8), "quality": options.get("quality")}
     if host is not None:

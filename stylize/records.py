@@ -26,6 +26,11 @@ def recipe(record: Mapping[str, Any], picture: Path, sources: Path | None) -> tu
         content, *styles = (_found(each, picture, sources) for each in (record["content"], *record["styles"]))
         if start := record.get("init"):
             settings = settings.replace(init=str(_found(start, picture, sources)))
+        if not styles:
+            raise KeyError("styles")
+        for key in ("options", "plugins", "saving", "encoder"):
+            if not isinstance(record.get(key, {}), Mapping):
+                raise TypeError(f"{key!r} is {record[key]!r}")
     except (KeyError, TypeError, AttributeError) as error:
         raise StylizeError(f"the record in {picture} is not complete ({error})") from error
     return settings, content, styles
@@ -50,6 +55,8 @@ def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None
 
 def differences(record: Mapping[str, Any], now: Mapping[str, Any], host: Host) -> Iterator[str]:
     """What may make a replay come out otherwise, in words."""
+    if record.get("stopped"):
+        yield "it was stopped before it was done"
     for name in ("stylize", "torch"):
         if record.get(name) != now[name]:
             yield f"it was made with {name} {record.get(name)}, this is {now[name]}"

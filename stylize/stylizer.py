@@ -102,6 +102,7 @@ class Stylizer:
         *,
         init: Tensor | None = None,
         terms: Callable[[Scale], Sequence[Term]] | None = None,
+        steps: int | None = None,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Picture:
@@ -111,6 +112,7 @@ class Stylizer:
             content: a picture, a path or a tensor (1, 3, H, W) in [0, 1].
             init: where to begin, (1, 3, H, W) in [0, 1] of any size; default: ``settings.init``.
             terms: more terms of the loss at a scale, on any layers of the encoder.
+            steps: so many at full size alone, for an ``init`` that is nearly there; default: all scales.
             on_step: sees every :class:`~stylize.engine.Step`.
             stop: asked after every step; True returns the best picture so far.
 
@@ -120,7 +122,10 @@ class Stylizer:
         picture = as_picture(content, self.settings.size)
         height, width = fit(*picture.size, self.settings.size, upscale=self.settings.upscale)
         with enough_memory(height, width):
-            return self._paint(picture, height, width, init, terms, on_step, stop)
+            scales = pyramid(height, width, self.settings)
+            if steps is not None:
+                scales = (Scale(height, width, steps),)
+            return self._paint(picture, scales, init, terms, on_step, stop)
 
     def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> dict[str, Any]:
         """How a picture of this content comes about, in plain values; ``styles`` stand in for the stylizer's own."""
@@ -141,14 +146,13 @@ class Stylizer:
     def _paint(
         self,
         picture: Picture,
-        height: int,
-        width: int,
+        scales: Sequence[Scale],
         init: Tensor | None,
         terms: Callable[[Scale], Sequence[Term]] | None,
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
     ) -> Picture:
-        scales = pyramid(height, width, self.settings)
+        height, width = scales[-1].height, scales[-1].width
         photo, target = self._in_color_mode(picture)
         start = self._start(init, photo, target, scales)
 

@@ -112,13 +112,23 @@ class JobContract:
         assert all(after[old] == data for old, data in before.items()), "a source has changed"
         assert not [name for name in after if ".tmp" in name.name], "an unfinished file was left"
 
-    def test_a_job_that_is_stopped_finishes_what_it_has(self, job: Job, stylizer: Stylizer, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("after", [1, 4])
+    def test_a_job_that_is_stopped_finishes_what_it_has(
+        self, job: Job, stylizer: Stylizer, tmp_path: Path, after: int
+    ) -> None:
         from stylize.jobs import run
 
-        before = _contents(tmp_path)
-        run(job, stylizer, stop=lambda: True)
+        before, asked = _contents(tmp_path), [0]
+
+        def stop() -> bool:
+            asked[0] += 1
+            return asked[0] >= after
+
+        run(job, stylizer, stop=stop)
         assert set(_contents(tmp_path)) > set(before)
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but hidden ones, and what lies in hidden folders: there a job may keep what it needs to go on."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in found if not str(path.relative_to(folder)).startswith(".")}

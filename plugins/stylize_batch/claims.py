@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from hashlib import sha256
 from pathlib import Path, PurePath
@@ -15,6 +16,9 @@ except ImportError:  # no such locks on this system: two runs may paint a pictur
     fcntl = None  # type: ignore[assignment]
 
 
+log = logging.getLogger("stylize.batch")
+
+
 class Claims:
     """Locks on single bytes of one file in the user's cache, one byte per result: the system gives them back when a
     process ends, however it ends, and nothing is left in the output folder."""
@@ -25,9 +29,11 @@ class Claims:
             return
         place = Path(os.environ.get("STYLIZE_CACHE") or platformdirs.user_cache_dir("stylize")) / "claims"
         name = sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-        with contextlib.suppress(OSError):
+        try:
             place.mkdir(parents=True, exist_ok=True)
             self._file = os.open(place / name, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            log.warning("no locks in %s (%s): another run on this folder would do the same work", place, error.strerror)
 
     def take(self, target: PurePath) -> bool:
         """Whether it is ours to paint."""

@@ -15,8 +15,12 @@ def record(pictures: Sequence[Path]) -> None:
     """Print how stylized pictures were made: one JSON object each, as embedded in them."""
     from stylize import ImageError, read_record
 
+    silent = []
     for picture in pictures:
         found = read_record(picture)
         if found is None:
-            raise ImageError(f"{picture} holds no record of stylize")
-        click.echo(json.dumps(found, indent=2))
+            silent.append(str(picture))
+        else:
+            click.echo(json.dumps(found, indent=2))
+    if silent:
+        raise ImageError(f"no record of stylize in {', '.join(silent)}")

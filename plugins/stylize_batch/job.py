@@ -28,9 +28,11 @@ from stylize import (
     Origin,
     Picture,
     Settings,
+    SettingsError,
     StylizeError,
     Stylizer,
     atomic_write,
+    check_target,
     digest,
     load,
     read_record,
@@ -48,6 +50,8 @@ POLL = 1.0  # seconds between looks at a watched folder
 UNFINISHED = re.compile(r"\..{0,40}\.(\d+)-[0-9a-f]{8}\.tmp\.\w+")  # how stylize names files in the making
 STALE = 5.0  # seconds after which such a file of a process that is gone is removed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what the next picture would run into, too
+
+NEW, FORCED = "new", "again: forced"  # why
 
 log = logging.getLogger("stylize.batch")
 
@@ -94,7 +98,7 @@ class FolderJob(Job):
         self._folder = _output(source, styles, target)
         self._begun = time.perf_counter()
         self._entries: list[Entry] = []  # what has become of the pictures
-        self._styles, self._how = _styles(styles, options.get("pair"))
+        self._styles, self._how = _styles(styles, options.get("pair"), self._folder)
         self._names = Names(
             options.get("name"), options.get("format"), several=self._how == "cross" and len(self._styles) > 1
         )
@@ -106,8 +110,8 @@ class FolderJob(Job):
         self._total = self._finished = 0
         self._seen: dict[Path, tuple[int, int]] = {}
         self._started, self._waited = 0.0, False
-        if (report := options.get("report")) and (report.is_dir() or not report.parent.is_dir()):
-            raise ImageError(f"cannot write {report}: give the path of a file in a folder that is there")
+        if report := options.get("report"):
+            _check_report(report)
         if not self._watching and not any(isinstance(found, Found) for found in search(source, [self._folder])):
             raise ImageError(f"{source}: no pictures there")
         self.styles = self._first_style()
@@ -163,10 +167,9 @@ class FolderJob(Job):
         if left > 0:
             said.append(f"{left} not begun")
         log.info("%s in %s", ", ".join(said) or "nothing to do", _clock(time.perf_counter() - self._begun))
-        if counts["failed"] > 1:
-            for entry in self._entries:
-                if entry.state == "failed":
-                    log.info("%s", " ".join(f"failed: {entry.name}: {entry.reason}".split()))
+        for entry in self._entries:
+            if entry.state == "failed":
+                log.info("%s", " ".join(f"failed: {entry.name}: {entry.reason}".split()))
         self._report()
         if self._fatal is not None:
             raise self._fatal
@@ -183,24 +186,30 @@ class FolderJob(Job):
             if isinstance(found, Passed):
                 if not quiet:
                     self._pass(found)
-            elif not self._watching or self._arrived(found.path):
+            else:
                 photos.append(found)
         chosen, alone = pairs(photos, [style.name for style in self._styles], self._how, self._settings.seed)
-        for passed in alone:
-            self._pass(passed)
+        if not quiet:
+            for passed in alone:
+                self._pass(passed)
         items = self._named(chosen, quiet)
+        if self._watching:
+            arrived = {photo.path for photo in photos if self._arrived(photo.path)}
+            items = [item for item in items if item.photo.path in arrived]
         with ThreadPoolExecutor(4, "check") as checkers:
             due = [item for item in checkers.map(self._due, items) if item is not None]
         unchanged = len(items) - len(due)
         if unchanged and not quiet:
             log.info("%d of %d are up to date (--force paints them again)", unchanged, len(items))
-        for why, count in Counter(item.why for item in due if item.why != "new").items():
-            log.info("%d of %d to be painted again: %s", count, len(items), why)
+        for why, count in Counter(item.why for item in due if item.why != NEW).items():
+            log.info("%d of %d to be painted %s", count, len(items), why)
         return due
 
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}
         sources |= {os.path.realpath(path) for style in self._styles for path in style.paths}
+        if self._settings.start_file is not None:
+            sources.add(os.path.realpath(self._settings.start_file))
         items = []
         for photo, index in sorted(chosen, key=lambda pair: (pair[0].name.casefold(), pair[0].name, pair[1])):
             target, note = self._names.give(photo, self._styles[index].name)
@@ -217,24 +226,26 @@ class FolderJob(Job):
         why = self._why(item)
         if not why:
             self._note(Entry(item.photo.name, "unchanged", style=self._styles[item.style].name))
+            self._write_sidecar(self._folder / item.target)
             return None
         return replace(item, why=why)
 
     def _why(self, item: Item) -> str:
         if self._options.get("force"):
-            return "forced"
+            return FORCED
         path = self._folder / item.target
         if not os.path.lexists(path):
-            return "new"
-        made = read_record(path) or _read_sidecar(path)
+            return NEW
+        made = read_record(path)
         if made is None:
-            return "it has no record"
+            return "over a file without a record"
         try:
             wanted = self._record(Origin(item.photo.path, self._digest(item.photo.path)), item.style)
         except ImageError:
-            return "new"  # reading it for painting will say what is wrong
-        differing = [key for key in _comparable(wanted) if _comparable(made).get(key) != _comparable(wanted)[key]]
-        return "" if not differing else f"changed: {', '.join(differing)}"
+            return NEW  # reading it for painting will say what is wrong
+        now, then = _comparable(wanted), _comparable(made)
+        differing = [key for key in now if then[key] != now[key]]
+        return f"again: changed: {', '.join(differing)}" if differing else ""
 
     def _record(self, photo: Origin, style: int) -> dict[str, Any]:
         origins = [Origin(path, self._digest(path)) for path in self._styles[style].paths]
@@ -253,7 +264,7 @@ class FolderJob(Job):
         except OSError:
             return False
         mark = (status.st_size, status.st_mtime_ns)
-        if self._seen.get(path) == mark or time.time() - status.st_mtime < SETTLED:
+        if self._seen.get(path) == mark or 0 <= time.time() - status.st_mtime < SETTLED:
             return False
         self._seen[path] = mark
         return True
@@ -286,6 +297,7 @@ class FolderJob(Job):
                     self._total -= 1
                     number -= 1
                     continue
+                self._check(item)
                 picture, styles = future.result(), self._style(item.style)
             except Exception as error:
                 self._claims.give(item.target)
@@ -312,8 +324,14 @@ class FolderJob(Job):
                 return
             yield None
 
+    def _check(self, item: Item) -> None:
+        """Raise now what writing the result would raise."""
+        path = self._folder / item.target
+        _make_folder(path.parent)
+        check_target(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
+
     def _done_meanwhile(self, item: Item) -> bool:
-        if item.why == "forced" or self._why(item):
+        if item.why == FORCED or self._why(item):
             return False
         self._note(Entry(item.photo.name, "unchanged", "by another run", self._styles[item.style].name))
         return True
@@ -354,9 +372,7 @@ class FolderJob(Job):
         try:
             _make_folder(path.parent)
             result.save(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
-            if self._options.get("sidecar"):
-                with atomic_write(_sidecar(path)) as file:
-                    file.write_text(json.dumps(read_record(path), indent=2) + "\n", encoding="utf-8")
+            self._write_sidecar(path)
             before, after = (
                 (thumbnail(photo.opaque().rgb), thumbnail(result.opaque().rgb))
                 if self._options.get("report")
@@ -369,10 +385,20 @@ class FolderJob(Job):
             return
         finally:
             self._claims.give(item.target)
-        reason = "" if item.why == "new" else item.why
+        reason = "" if item.why == NEW else item.why
         style = self._styles[item.style].name
         entry = Entry(item.photo.name, "painted", reason, style, str(path), seconds, before, after)
         self._note(entry, finished=True)
+
+    def _write_sidecar(self, path: Path) -> None:
+        if not self._options.get("sidecar"):
+            return
+        text, sidecar = json.dumps(read_record(path), indent=2) + "\n", path.with_name(f"{path.name}.json")
+        with contextlib.suppress(OSError, ValueError):
+            if sidecar.read_text(encoding="utf-8") == text:
+                return
+        with atomic_write(sidecar) as file:
+            file.write_text(text, encoding="utf-8")
 
     # --- what is told
 
@@ -424,11 +450,18 @@ def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     return folder
 
 
-def _styles(given: Sequence[Path], how: str | None) -> tuple[list[Style], str]:
+def _check_report(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--report {path} must end in .html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ImageError(f"cannot write {path}: give the path of a file in a folder that is there")
+
+
+def _styles(given: Sequence[Path], how: str | None, without: Path) -> tuple[list[Style], str]:
     """The styles to choose from, and how they are paired with the photos."""
     if how is None and not any(is_many(path) for path in given):
         return [Style("+".join(names_of(given)), tuple(given))], "cross"
-    paths = [found.path for path in given for found in search(path) if isinstance(found, Found)]
+    paths = [found.path for path in given for found in search(path, [without]) if isinstance(found, Found)]
     if not paths:
         raise ImageError(f"{given[0]}: no pictures there")
     return [Style(name, (path,)) for name, path in zip(names_of(paths), paths, strict=True)], how or "cross"
@@ -440,7 +473,8 @@ def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     def content(origin: Any) -> Any:
         return origin.get("sha256") if isinstance(origin, Mapping) else None
 
-    settings, styles, start = record.get("settings") or {}, record.get("styles"), record.get("init")
+    settings, styles, start = record.get("settings"), record.get("styles"), record.get("init")
+    settings = settings if isinstance(settings, Mapping) else {}
     ignored = {"device", "encoder", *(["init"] if start else [])}
     return {
         "photo": content(record.get("content")),
@@ -450,19 +484,8 @@ def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
         "encoder": record.get("encoder"),
         "options": record.get("options"),
         "saving": record.get("saving"),
+        "stopped": record.get("stopped", False),
     }
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(_sidecar(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _make_folder(folder: Path) -> None:

@@ -42,6 +42,7 @@ class Passed:
     name: str
     reason: str
     failed: bool
+    folder: bool = False  # all that lies below
 
 
 def is_pattern(path: Path) -> bool:
@@ -60,9 +61,14 @@ def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passe
     if is_pattern(source):
         parts = source.parts
         first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
-        wanted = re.compile(_expression(parts[first:]), re.DOTALL)
-        for found in _walk(Path(*parts[:first]), without, any_file=True):
-            if isinstance(found, Passed) or wanted.fullmatch(found.relative.as_posix()):
+        parts, root = parts[first:], Path(*parts[:first])
+        try:
+            wanted = re.compile(_expression(parts), re.DOTALL)
+        except re.error as error:
+            raise SettingsError(f"{source} is no pattern: {error}") from error
+        for found in _walk(root, without, any_file=True, deepest=None if "**" in parts else len(parts)):
+            place = found.relative if isinstance(found, Found) else PurePath(found.name)
+            if wanted.fullmatch(place.as_posix()) or (isinstance(found, Passed) and found.folder):
                 yield found
     elif is_many(source):
         yield from _walk(source, without)
@@ -70,7 +76,9 @@ def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passe
         yield Found(source, PurePath(source.name))
 
 
-def _walk(root: Path, without: Iterable[Path], *, any_file: bool = False) -> Iterator[Found | Passed]:
+def _walk(
+    root: Path, without: Iterable[Path], *, any_file: bool = False, deepest: int | None = None
+) -> Iterator[Found | Passed]:
     left_out = {os.path.realpath(folder) for folder in without}
     seen: set[tuple[int, int]] = set()
     pending = [PurePath()]
@@ -87,7 +95,9 @@ def _walk(root: Path, without: Iterable[Path], *, any_file: bool = False) -> Ite
             names = (entry.name for entry in folder.iterdir())
             entries = sorted(names, key=lambda name: (name.casefold(), name))
         except OSError as error:
-            yield Passed(str(relative) if relative.parts else str(root), f"folder not read: {error.strerror}", True)
+            yield Passed(
+                str(relative) if relative.parts else str(root), f"folder not read: {error.strerror}", True, True
+            )
             continue
         folders = []
         for name in entries:
@@ -100,7 +110,8 @@ def _walk(root: Path, without: Iterable[Path], *, any_file: bool = False) -> Ite
                 yield Passed(str(inside), error.strerror or str(error), True)
                 continue
             if stat.S_ISDIR(mode):
-                folders.append(inside)
+                if deepest is None or len(inside.parts) < deepest:
+                    folders.append(inside)
             elif not stat.S_ISREG(mode):
                 yield Passed(str(inside), "not a regular file", False)
             elif any_file or inside.suffix.lower() in EXTENSIONS:
@@ -178,12 +189,12 @@ class Names:
         self._taken: dict[str, tuple[str, str]] = {}
         try:
             fields = {field for _, field, _, _ in string.Formatter().parse(self._template) if field is not None}
-        except ValueError as error:
+            path = PurePath(self._fill("a", "b", "png", "a.png")) if fields <= set(FIELDS) else PurePath()
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise SettingsError(f"--name {template!r}: {error}") from error
         if unknown := fields - set(FIELDS):
             known = ", ".join(f"{{{field}}}" for field in FIELDS)
             raise SettingsError(f"--name {template!r} has {{{sorted(unknown)[0]}}}; there are {known}")
-        path = PurePath(self._fill("a", "b", "png", "a.png"))
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise SettingsError(f"--name {template!r} leads out of the output folder")
         if path.suffix.lower() not in FORMATS:
@@ -201,7 +212,7 @@ class Names:
         plain = relative.parent / filled
         claim = (photo.name, style)
         candidates = [plain, plain.with_name(f"{plain.stem}-{own[1:] or 'x'}{plain.suffix}")]
-        number = 1
+        number = 0
         while True:
             number += 1
             candidate = _short(candidates.pop(0))

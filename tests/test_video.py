@@ -1,0 +1,299 @@
+"""Clips: what is painted, what is carried over, what survives, through the real command line where it matters."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stylize import Job, SettingsError, Stylizer
+from stylize.testing import JobContract
+from stylize_video import stylize_open
+from stylize_video.flow import engine
+from stylize_video.job import VideoJob, seconds
+from tests.conftest import Call, Done, waves
+from tests.test_jobs import QUICK
+
+Array = NDArray[Any]
+FAST = ("--encoder", "tiny", "--size", "32", "--steps", "2", "--frame-steps", "2", "--codec", "ffv1")
+
+
+def picture(seed: int, height: int = 24, width: int = 32) -> Array:
+    return np.asarray((waves(height, width, seed)[0].permute(1, 2, 0) * 255).round().byte().numpy())
+
+
+def clip(path: Path, frames: Sequence[Array], rate: int = 10) -> Path:
+    """A lossless clip of these frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def frames_of(path: Path) -> list[Array]:
+    with av.open(str(path)) as container:
+        return [np.asarray(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def moving(count: int, seed: int = 0) -> list[Array]:
+    wide = picture(seed, 24, 32 + count)
+    return [wide[:, number : number + 32] for number in range(count)]
+
+
+@pytest.fixture
+def style(folder: Path) -> Path:
+    from stylize import Picture
+
+    Picture(waves(20, 20, 9)).save(folder / "style.png")
+    return folder / "style.png"
+
+
+@pytest.fixture
+def paint(call: Call, style: Path, folder: Path) -> Callable[..., Done]:
+    def run(source: str, *options: object, target: str = "out.mkv", check: int = 0) -> Done:
+        done = call(source, "style.png", "-o", target, *FAST, *options)
+        assert done.code == check, done.err
+        return done
+
+    return run
+
+
+Paint = Callable[..., Done]
+
+
+class TestContract(JobContract):
+    @pytest.fixture
+    def job(self, tmp_path: Path) -> Job:
+        source = clip(tmp_path / "in.mkv", moving(4))
+        (tmp_path / "style.png").touch()
+        options = {"partial": True, "codec": "ffv1"}
+        flow = engine("dis")
+        assert flow is not None
+        return VideoJob(source, [tmp_path / "style.png"], tmp_path / "out.mkv", QUICK, options, flow)
+
+
+def test_a_clip_keeps_its_frames_rate_and_size(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(6))
+    done = paint("in.mkv")
+    assert done.out == "out.mkv\n"
+    assert re.search(r"6/6  frame 5  loss", done.err)
+    with av.open("out.mkv") as container:
+        video = container.streams.video[0]
+        assert video.average_rate == 10
+        assert (video.width, video.height) == (32, 24)
+    assert len(frames_of(Path("out.mkv"))) == 6
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".out")] == []  # nothing is left over
+
+
+def test_the_default_is_h264(call: Call, style: Path, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert call("in.mkv", "style.png", *FAST[:-2]).out == "in-stylized.mp4\n"
+    with av.open("in-stylized.mp4") as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_the_first_frame_is_painted_as_a_still(paint: Paint, call: Call, folder: Path) -> None:
+    from PIL import Image
+
+    frames = moving(3)
+    clip(folder / "in.mkv", frames)
+    paint("in.mkv")
+    Image.fromarray(frames[0]).save("first.png")
+    assert call("first.png", "style.png", "-o", "still.png", *FAST[:6]).code == 0
+    assert np.array_equal(np.asarray(Image.open("still.png")), frames_of(Path("out.mkv"))[0])
+
+
+def test_a_static_shot_is_painted_once_and_never_changes(paint: Paint, folder: Path) -> None:
+    noise = np.random.default_rng(0)
+    still = picture(0).astype(int)
+    frames = [(still + noise.integers(-1, 2, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(30)]
+    clip(folder / "in.mkv", frames)
+    assert "1 frames painted, 29 as the one before" in paint("in.mkv").err
+    painted = frames_of(Path("out.mkv"))
+    assert all(np.array_equal(frame, painted[0]) for frame in painted)
+
+
+def test_a_slow_fade_is_painted_when_it_has_added_up(paint: Paint, folder: Path) -> None:
+    still = picture(0).astype(float)
+    clip(folder / "in.mkv", [(still * (1 - number / 200)).astype(np.uint8) for number in range(30)])
+    done = paint("in.mkv")
+    painted = int((re.search(r"(\d+) frames painted", done.err) or ["", "0"])[1])
+    assert 5 < painted < 30
+    assert frames_of(Path("out.mkv"))[-1].mean() < frames_of(Path("out.mkv"))[0].mean()
+
+
+def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, folder: Path) -> None:
+    one, other = moving(12, 0), moving(12, 1)
+    clip(folder / "in.mkv", [*one, *other])
+    assert "24 frames of 32x24 in 2 shots" in paint("in.mkv").err
+    clip(folder / "other.mkv", other)
+    paint("other.mkv", target="alone.mkv")
+    together, alone = frames_of(Path("out.mkv")), frames_of(Path("alone.mkv"))
+    assert all(np.array_equal(a, b) for a, b in zip(together[12:], alone, strict=True))
+
+
+def test_following_frames_are_steadier_with_the_temporal_term(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(6))
+    apart = {}
+    for weight in ("0", "50"):
+        paint("in.mkv", "--temporal-weight", weight, "--frame-steps", "9")
+        frames = [frame.astype(float) for frame in frames_of(Path("out.mkv"))]
+        apart[weight] = np.mean([((b[:, :-1] - a[:, 1:])[:, 2:-2] ** 2).mean() for a, b in itertools.pairwise(frames)])
+    assert apart["50"] < apart["0"]
+
+
+def test_a_stretch_of_a_clip(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", [np.full((24, 32, 3), 5 * number, np.uint8) for number in range(20)])
+    assert "8 frames" in paint("in.mkv", "--from", "0.5", "--to", "00:00:01.3").err
+    assert len(frames_of(Path("out.mkv"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("80.5", Fraction(161, 2)), ("1:20", 80), ("00:01:20.5", Fraction(161, 2)), (None, None), ("1:0:0", 3600)],
+)
+def test_times_are_read(text: str | None, wanted: Fraction | None) -> None:
+    assert seconds(text, "--from") == wanted
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "-1", "1:-2", "nan", "1/0"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="--from is"):
+        seconds(text, "--from")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (("in.mkv", "style.png", "--from", "x"), "--from is 'x'", 2),
+        (("in.mkv", "style.png", "--from", "2", "--to", "1"), "--to is not after --from", 2),
+        (("in.mkv", "style.png", "--from", "99"), "", 1),
+        (("in.mkv", "style.png", "-o", "in.mkv"), "also a source", 1),
+        (("in.mkv", "style.png", "-o", "no/out.mkv"), "cannot write no/out.mkv", 1),
+        (("in.mkv", "style.png", "--flow", "river"), "unknown flow 'river'", 2),
+        (("broken.mp4", "style.png"), "broken.mp4", 1),
+        (("empty.mp4", "style.png"), "empty.mp4", 1),
+        (("in.mkv", "missing.png"), "missing.png", 1),
+        (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
+    ],
+)
+def test_a_clip_that_cannot_be_made_is_one_clear_line(
+    call: Call, style: Path, folder: Path, arguments: tuple[str, ...], words: str, code: int
+) -> None:
+    clip(folder / "in.mkv", moving(3))
+    (folder / "broken.mp4").write_bytes(os.urandom(5000))
+    (folder / "empty.mp4").touch()
+    before = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    done = call(*arguments, *FAST[:-2])
+    assert done.code == code, done.err
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert sorted(path for path in folder.iterdir() if not path.name.startswith(".")) == before
+
+
+def test_pictures_and_unknown_files_are_left_to_others(tmp_path: Path) -> None:
+    from stylize.host import plugin_manager
+
+    host = plugin_manager()
+    (tmp_path / "a.gif").touch()
+    for name in ("a.png", "a.gif", "a", "missing.mp4"):
+        assert stylize_open(tmp_path / name, [], None, QUICK, {}, host) is None
+
+
+def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stylize.cli", "in.mkv", "style.png", "-o", "out.mkv", *FAST, *options]
+    return subprocess.Popen(
+        command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_any_moment_it_goes_on_and_the_clip_is_the_same(
+    cli_environment: Mapping[str, str], paint: Paint, folder: Path
+) -> None:
+    clip(folder / "in.mkv", [*moving(8), *moving(8, 1)])
+    options = ("--steps", "40", "--frame-steps", "30", "--tolerance", "0")
+    times: dict[str, int] = {}
+    for wait in (3.5, 4.0, 4.5, 5.0, 120.0):
+        process = started(cli_environment, folder, *options)
+        try:
+            _, err = process.communicate(timeout=wait)
+            assert process.returncode == 0, err
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        for path in (folder / ".out.mkv.work").glob("0*.png"):
+            mark = path.stat().st_mtime_ns
+            assert times.setdefault(path.name, mark) == mark  # painted once
+        assert not (folder / "out.mkv").exists()
+    resumed = frames_of(folder / "out.mkv")
+    paint("in.mkv", *options, target="undisturbed.mkv")
+    undisturbed = frames_of(folder / "undisturbed.mkv")
+    assert len(resumed) == 16
+    assert all(np.array_equal(a, b) for a, b in zip(resumed, undisturbed, strict=True))
+
+
+def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
+    cli_environment: Mapping[str, str], style: Path, folder: Path
+) -> None:
+    clip(folder / "in.mkv", moving(12))
+    for options, made in ((("--seed", "1"), False), (("--seed", "1", "--partial"), True)):
+        with started(cli_environment, folder, "--steps", "400", "--frame-steps", "400", "--json", *options) as process:
+            assert process.stdout is not None
+            until = time.monotonic() + 60
+            for line in process.stdout:
+                if '"painted"' in line or time.monotonic() > until:
+                    break
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert (folder / "out.mkv").exists() == made
+        assert made or "the same command goes on" in rest
+    assert 0 < len(frames_of(folder / "out.mkv")) < 12
+    assert (folder / ".out.mkv.work").exists()
+
+
+def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(4))
+    with pytest.MonkeyPatch.context() as patch:  # as if killed before it was cleared
+        patch.setattr("stylize_video.job.shutil.rmtree", lambda *_, **__: None)
+        paint("in.mkv")
+        assert "4 done before" in paint("in.mkv").err
+    assert "done before" not in paint("in.mkv", "--content-weight", "0.2").err
+
+
+def test_two_runs_on_one_clip_do_not_meet(paint: Paint, folder: Path) -> None:
+    from filelock import FileLock
+
+    clip(folder / "in.mkv", moving(3))
+    with FileLock(folder / ".out.mkv.work.lock"):
+        assert "another run is painting out.mkv" in paint("in.mkv", check=1).err
+
+
+def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path: Path) -> None:
+    flow = engine("dis")
+    assert flow is not None
+    source = clip(tmp_path / "in.mkv", [picture(0, 22, 34)] * 2)
+    for size, wanted in ((33, (20, 32)), (16, (10, 16)), (500, (22, 34))):
+        job = VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=size), {}, flow)
+        assert (job._height, job._width) == wanted
+    with pytest.raises(SettingsError, match="must be even"):
+        VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=77, upscale=True), {}, flow)

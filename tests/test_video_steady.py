@@ -1,0 +1,169 @@
+"""Flow, masks, what is carried over, and cuts: against clips whose motion is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from stylize_video.flow import engine, valid, warp
+from stylize_video.shots import cuts
+from stylize_video.steady import Carried, Past, carry, steps_for, still, temporal
+from tests.conftest import waves
+
+Array = NDArray[Any]
+
+
+def texture(height: int, width: int, seed: int = 0) -> Array:
+    """A picture with detail everywhere, (H, W, 3) in uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(1, 3, height // 4, width // 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)
+    return np.asarray((smooth[0].permute(1, 2, 0) * 255).round().byte().numpy())
+
+
+def moved(picture: Array, right: int, down: int) -> Array:
+    return np.roll(picture, (down, right), (0, 1))
+
+
+@pytest.mark.parametrize("name", ["dis", "farneback"])
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (3, 0), (-2, 5)])
+def test_an_engine_finds_where_pixels_went(name: str, right: int, down: int) -> None:
+    flow = engine(name)
+    assert flow is not None
+    one = texture(96, 128)
+    found = flow(one, moved(one, right, down))
+    assert found.shape == (96, 128, 2)
+    assert found.dtype == np.float32
+    assert np.median(found[16:-16, 16:-16], (0, 1)) == pytest.approx([right, down], abs=0.3)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (2, 2), (16, 200)])
+@pytest.mark.parametrize("name", ["dis", "farneback"])
+def test_the_smallest_frames_have_a_flow(name: str, size: tuple[int, int]) -> None:
+    flow, frame = engine(name), np.zeros((*size, 3), np.uint8)
+    assert flow is not None
+    assert flow(frame, frame).shape == (*size, 2)
+
+
+def test_an_unknown_engine_is_none() -> None:
+    assert engine("nonsense") is None
+
+
+def test_warping_follows_the_flow() -> None:
+    picture = texture(32, 48) / 255  # in float64, which OpenCV moves wrongly
+    flow = np.zeros((32, 48, 2), np.float32)
+    assert np.allclose(warp(picture, flow), picture)
+    flow[..., 0], flow[..., 1] = 3, -2
+    assert np.allclose(warp(picture, flow)[4:-4, 4:-4], picture[2:-6, 7:-1], atol=1e-6)
+    half = np.full((32, 48, 2), 0.5, np.float32)
+    y, x = np.mgrid[:32, :48].astype(np.float32)
+    ramp = np.stack([x, y, x + y], 2)
+    assert np.allclose(warp(ramp, half)[4:-4, 4:-4], (ramp + np.array([0.5, 0.5, 1]))[4:-4, 4:-4], atol=1e-4)
+
+
+def test_pixels_from_outside_and_ways_that_do_not_lead_back_are_invalid() -> None:
+    back = np.zeros((20, 30, 2), np.float32)
+    back[..., 0] = -4  # the scene moved to the right by 4
+    assert valid(back, -back)[:, 4:].all()
+    assert not valid(back, -back)[:, :4].any()
+    assert not valid(back, -3 * back).any()
+    edge = back.copy()
+    edge[:, 15:] = 0
+    assert not valid(edge, -edge)[:, 14:16].any()  # a motion boundary
+
+
+def as_past(content: Array) -> Past:
+    return Past(content, content.astype(np.float32) / 255)
+
+
+def dis() -> Any:
+    found = engine("dis")
+    assert found is not None
+    return found
+
+
+def test_a_still_scene_is_carried_whole_and_worth_no_step() -> None:
+    content = texture(64, 96)
+    carried = carry(content, [as_past(content)], dis())
+    assert np.allclose(carried.start, content / 255, atol=1e-3)
+    assert carried.mask.all()
+    assert (carried.unseen, carried.changed) == (0, pytest.approx(0, abs=1e-4))
+
+
+def test_noise_is_still_and_a_small_thing_that_moves_is_not() -> None:
+    content = texture(64, 96)
+    noise = np.random.default_rng(0).integers(-2, 3, content.shape)
+    assert still(content, content)
+    assert still((content + noise).clip(0, 255).astype(np.uint8), content)
+    small = content.copy()
+    small[10:16, 10:16] ^= 128
+    assert not still(small, content)
+    assert not still((content * 0.95).astype(np.uint8), content)  # a fade
+
+
+def test_a_moving_scene_is_carried_along() -> None:
+    content = texture(64, 96)
+    now = moved(content, 4, 2)
+    carried = carry(now, [as_past(content)], dis())
+    assert np.abs(carried.start - now / 255)[carried.mask].mean() < 0.01
+    assert carried.mask[12:-4, 12:-4].mean() > 0.95
+    assert not carried.mask[:, :3].any()
+
+
+def test_what_was_hidden_in_the_last_frame_is_found_further_back() -> None:
+    content = texture(64, 96)
+    hidden = content.copy()
+    hidden[16:48, 32:64] = 128
+
+    def flow(one: Array, other: Array) -> Array:
+        """None, and ways that do not lead back where one of the two hides what the other shows."""
+        found = np.zeros((64, 96, 2), np.float32)
+        found[np.abs(one.astype(int) - other).max(2) > 0] = 5
+        return found
+
+    last, earlier = as_past(hidden), as_past(content)
+    alone, together = (carry(content, pasts, flow) for pasts in ([last], [last, earlier]))
+    assert not alone.mask[20:44, 36:60].any()
+    assert together.mask.all()
+    assert np.allclose(together.start[20:44, 36:60], content[20:44, 36:60] / 255, atol=1e-3)
+    assert alone.unseen > 0.1
+    assert together.unseen == 0
+
+
+def test_more_news_are_worth_more_steps() -> None:
+    nothing = np.zeros((1, 1))
+    found = [steps_for(Carried(nothing, nothing, unseen, 0.0), 12) for unseen in (0, 0.01, 0.05, 0.1, 0.3, 1)]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (3, 12)
+    assert steps_for(Carried(nothing, nothing, 0.0, 0.5), 12) == 12
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_the_temporal_term_is_the_masked_mean_square(grey: bool) -> None:
+    start = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
+    mask = np.zeros((6, 8), bool)
+    mask[2:4, 3:7] = True
+    term = temporal(Carried(start, mask, 0.0, 0.0), 5.0, grey=grey)
+    assert (term.name, term.weight) == ("temporal", 5.0)
+    image = waves(6, 8).requires_grad_()
+    value = term.function(image, {})
+    wanted = np.repeat(start @ [[0.299], [0.587], [0.114]], 3, 2) if grey else start
+    pixels = image.detach()[0].permute(1, 2, 0).numpy()
+    assert float(value.detach()) == pytest.approx(((pixels - wanted) ** 2 * mask[..., None]).mean(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(value, image)
+    assert not gradient[0, :, ~torch.from_numpy(mask)].any()
+    assert gradient.any()
+
+
+def test_cuts_are_found_and_motion_is_none() -> None:
+    shots = [np.asarray((waves(60, 120, seed)[0].permute(1, 2, 0) * 255).byte().numpy()) for seed in range(3)]
+    frames = [shot[:, number : number + 80] for shot in shots for number in range(20)]
+    assert cuts(iter(frames), Fraction(25)) == (60, [20, 40])
+    assert cuts(iter(frames[:20]), Fraction(25)) == (20, [])
+    assert cuts(iter(frames[:1]), Fraction(25)) == (1, [])
+    assert cuts(iter([]), Fraction(25)) == (0, [])

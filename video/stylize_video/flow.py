@@ -1,0 +1,71 @@
+"""Optical flow, and what it tells of two frames: where a pixel came from, and where it was not to be seen before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stylize import Flow
+
+Array = NDArray[Any]
+
+SMALLEST = 16  # px a side: smaller frames are refused by DIS
+
+
+def engine(name: str) -> Flow | None:
+    """An engine that comes with stylize: ``dis`` (Kroeger et al. 2016) or ``farneback`` (Farnebäck 2003)."""
+    if name == "dis":
+        return _dis
+    return _farneback if name == "farneback" else None
+
+
+def _dis(one: Array, other: Array) -> Array:
+    height, width = one.shape[:2]
+    down, right = max(0, SMALLEST - height), max(0, SMALLEST - width)
+    first, second = (np.pad(_grey(each), ((0, down), (0, right)), "edge") for each in (one, other))
+    made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = made.calc(first, second, np.zeros((height + down, width + right, 2), np.float32))
+    return np.asarray(flow, np.float32)[:height, :width]
+
+
+def _farneback(one: Array, other: Array) -> Array:
+    zero = np.zeros((*one.shape[:2], 2), np.float32)
+    flow = cv2.calcOpticalFlowFarneback(_grey(one), _grey(other), zero, 0.5, 5, 15, 3, 5, 1.2, 0)
+    return np.asarray(flow, np.float32)
+
+
+def _grey(frame: Array) -> Array:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+
+
+def warp(picture: Array, flow: Array) -> Array:
+    """The picture (H, W, C) seen from where ``flow`` (H, W, 2) begins: out(x) = picture(x + flow(x)), bicubic, as
+    float32: OpenCV 5.0 moves float64 wrongly."""
+    height, width = flow.shape[:2]
+    picture = picture.astype(np.float32, copy=False)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    moved = cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved).reshape(height, width, -1)
+
+
+def valid(back: Array, forth: Array) -> Array:
+    """Where a frame's pixels were to be seen in an earlier one, (H, W) in bool.
+
+    ``back`` leads from the frame to the earlier one, ``forth`` the other way. Taken out are pixels that come from
+    outside, those whose way there does not lead back (disoccluded), and motion boundaries, where flow is unsure
+    (Ruder, Dosovitskiy, Brox 2016, eq. 5 and 6, after Sundaram, Brox, Keutzer 2010).
+    """
+    height, width = back.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    from_x, from_y = x + back[..., 0], y + back[..., 1]
+    inside = (from_x >= 0) & (from_x <= width - 1) & (from_y >= 0) & (from_y <= height - 1)
+    there = np.asarray(cv2.remap(forth, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    lengths = (there**2).sum(2) + (back**2).sum(2)
+    consistent = ((there + back) ** 2).sum(2) <= 0.01 * lengths + 0.5
+    down, right = np.gradient(back, axis=0), np.gradient(back, axis=1)
+    smooth = (down**2 + right**2).sum(2) <= 0.01 * (back**2).sum(2) + 0.002
+    return np.asarray(inside & consistent & smooth)

@@ -1,0 +1,112 @@
+"""What holds a clip still: what is carried over from earlier results, how firmly, and how much is left to paint.
+
+Ruder, Dosovitskiy, Brox 2016, "Artistic Style Transfer for Videos".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylize import Term
+from stylize_video.flow import valid, warp
+
+if TYPE_CHECKING:
+    from stylize import Flow
+
+Array = NDArray[Any]
+
+DISTANCES = (1, 2, 4, 8)  # how many frames back a pixel may be looked for
+STILL, MOVED = 2.0, 12.0  # levels of 255: mean difference that is the recording's noise, and one that is not
+UNSEEN = 0.002  # share of pixels without a predecessor that is not worth a look
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as in stylize
+
+
+@dataclass(frozen=True)
+class Past:
+    """A frame that is done: its content (H, W, 3) in uint8, and its result (H, W, 3) in float32, in [0, 1]."""
+
+    content: Array
+    result: Array
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What earlier results give a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it.
+
+    ``unseen`` is the share of pixels that nothing was found for, ``changed`` the mean difference, over the others,
+    of the content from its carried predecessor, in [0, 1].
+    """
+
+    start: Array
+    mask: Array
+    unseen: float
+    changed: float
+
+
+def still(content: Array, before: Array) -> bool:
+    """Whether two frames (H, W, 3) in uint8 show the same, but for the noise of the recording."""
+    apart = np.abs(content.astype(np.int16) - before.astype(np.int16)).max(2)
+    return bool(apart.mean() <= STILL and np.count_nonzero(apart > MOVED) <= UNSEEN * apart.size)
+
+
+def carry(content: Array, pasts: Sequence[Past], flow: Flow) -> Carried:
+    """Earlier results, the last one first in ``pasts``, brought to where their pixels are now.
+
+    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was to be seen. Where it was in
+    none, the start is the last result as it is carried there: begun from the content instead, it stays grey for the
+    few steps a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
+    """
+    start = np.empty(content.shape, np.float32)
+    found = np.zeros(content.shape[:2], bool)
+    difference = 0.0
+    for distance in DISTANCES:
+        if distance > len(pasts) or found.all():
+            break
+        past = pasts[distance - 1]
+        back = flow(content, past.content)
+        seen = valid(back, flow(past.content, content)) & ~found
+        moved = warp(past.result, back)
+        if distance == 1:
+            start[:] = moved
+            apart = np.abs(content.astype(np.float32) - warp(past.content, back)).mean(2) / 255
+            difference = float(apart[seen].mean()) if seen.any() else 1.0
+            if found.size - seen.sum() <= UNSEEN * found.size:  # not worth another look
+                found = seen
+                break
+        start[seen] = moved[seen]
+        found |= seen
+    return Carried(start.clip(0, 1), found, float(1 - found.mean()), difference)
+
+
+def steps_for(carried: Carried, most: int) -> int:
+    """How many steps a frame is worth: ``most`` where a fifth of it is new, or it differs by a fortieth of white from
+    what is carried there."""
+    need = max(carried.unseen / 0.2, carried.changed / 0.025)
+    return max(3, min(most, math.ceil(most * math.sqrt(min(1.0, need)))))
+
+
+def temporal(carried: Carried, weight: float, *, grey: bool) -> Term:
+    """The short- and long-term loss of the paper (eq. 7 and 9): weight x mean(mask x (x - carried)^2)."""
+    target, mask = _tensor(carried.start), _tensor(carried.mask[..., None].astype(np.float32))
+    if grey:  # as the picture is while only its brightness is painted
+        target = (target * LUMA).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+    def distance(image: Tensor, features: Any) -> Tensor:
+        nonlocal target, mask
+        target, mask = target.to(image.device), mask.to(image.device)
+        return (mask * (image - target).square()).mean()
+
+    return Term("temporal", weight, distance)
+
+
+def _tensor(picture: Array) -> Tensor:
+    """(H, W, C) -> (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
