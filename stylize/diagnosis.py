@@ -38,9 +38,7 @@ def checks(host: Host) -> Iterator[Check]:
     devices = list(_devices())
     yield from devices
     yield _memory()
-    ffmpeg = shutil.which("ffmpeg")
-    missing = "install ffmpeg; only clips need it"
-    yield Check("ok", "ffmpeg", ffmpeg) if ffmpeg else Check("note", "ffmpeg", "not on PATH", missing)
+    yield _ffmpeg()
     if devices[0].state == "ok":
         for name in weights.ARCHITECTURES:
             yield _weights(name)
@@ -59,6 +57,17 @@ def _package(name: str) -> Check:
         if name == "opencv-python-headless":
             return _package("opencv-python")
         return Check("fail", name, "not installed", f"pip install {name}")
+
+
+def _ffmpeg() -> Check:
+    if found := shutil.which("ffmpeg"):
+        return Check("ok", "ffmpeg", found)
+    try:
+        import imageio_ffmpeg
+
+        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (of imageio-ffmpeg)")
+    except (ImportError, RuntimeError) as error:
+        return Check("note", "ffmpeg", f"not on PATH, and not from imageio-ffmpeg ({error})", "clips need it")
 
 
 def _devices() -> Iterator[Check]:

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 STYLES_KEPT = 4  # stylizers for the frames' own styles: their statistics are kept that long
 IDLE = 0.25  # seconds between asking a job that has nothing to do
 
-# From two pictures (H, W, 3) in uint8, (H, W, 2) in float32: by how many pixels to the right and down each pixel of the
-# first lies elsewhere in the second.
-Flow = Callable[["NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
-
 log = logging.getLogger(__name__)
+
+
+class Flow(Protocol):
+    """An engine of optical flow: from two pictures (H, W, 3) in uint8, (H, W, 2) in float32: by how many pixels to the
+    right and down each pixel of the first lies elsewhere in the second."""
+
+    def __call__(self, one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
