@@ -689,7 +689,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
     options = ("--size", "16", "--steps", "60", "--tolerance", "0")
-    moments = iter([0.3, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5, 2.8])
+    moments = iter([2.0, 2.6, 3.2, 3.8])
     made: dict[str, int] = {}
     while True:
         process = started(cli_environment, folder, *options)
