@@ -28,8 +28,8 @@ OPTIONS = (
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=12,
-        help="Clips: at most so many steps for a frame that follows another. (default 12)",
+        default=24,
+        help="Clips: at most so many steps for a frame that follows another. (default 24)",
     ),
     click.Option(["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, or a plugin's."),
     click.Option(["--codec"], type=click.Choice(CODECS), help="Clips: default h264, vp9 for .webm."),

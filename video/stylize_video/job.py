@@ -148,7 +148,7 @@ class VideoJob(Job):
                 yield Frame(f"frame {number}", picture, **place)
                 continue
             carried = carry(content, list(self._pasts), self._flow)
-            steps = steps_for(carried, self._options.get("frame_steps", 12))
+            steps = steps_for(carried, self._options.get("frame_steps", 24))
             self._steps += steps
             weight = self._options.get("temporal_weight", 5.0)
             terms: list[Term] = []

@@ -87,9 +87,9 @@ def carry(content: Array, pasts: Sequence[Past], flow: Flow) -> Carried:
 
 
 def steps_for(carried: Carried, most: int) -> int:
-    """How many steps a frame is worth: ``most`` where a fifth of it is new, or it differs by a fortieth of white from
-    what is carried there."""
-    need = max(carried.unseen / 0.2, carried.changed / 0.025)
+    """How many steps a frame is worth: ``most`` where four fifths of it are new, or it differs by a tenth of white
+    from what is carried there; half of them for a quarter of that."""
+    need = max(carried.unseen / 0.8, carried.changed / 0.1)
     return max(3, min(most, math.ceil(most * math.sqrt(min(1.0, need)))))
 
 
