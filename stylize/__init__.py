@@ -27,8 +27,20 @@ if TYPE_CHECKING:
     )
     from stylize.figure import grid
     from stylize.host import Host, hookimpl, plugin_manager
-    from stylize.images import FORMATS, Origin, Picture, atomic_write, check_target, digest, load, read_record, save
-    from stylize.jobs import Flow, Frame, Job, run
+    from stylize.images import (
+        FORMATS,
+        SPARE,
+        Origin,
+        Picture,
+        atomic_write,
+        check_target,
+        digest,
+        load,
+        luminance,
+        read_record,
+        save,
+    )
+    from stylize.jobs import Flow, Frame, Job, check_distinct, run
     from stylize.losses import Term
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
@@ -53,16 +65,18 @@ _HOMES = {
     "stylize.host": ("Host", "hookimpl", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
+        "SPARE",
         "Origin",
         "Picture",
         "atomic_write",
         "check_target",
         "digest",
         "load",
+        "luminance",
         "read_record",
         "save",
     ),
-    "stylize.jobs": ("Flow", "Frame", "Job", "run"),
+    "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
     "stylize.losses": ("Term",),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
@@ -73,6 +87,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "FORMATS",
     "PRESETS",
+    "SPARE",
     "ColorMode",
     "DeviceError",
     "Encoder",
@@ -95,11 +110,13 @@ __all__ = [
     "Term",
     "WeightsError",
     "atomic_write",
+    "check_distinct",
     "check_target",
     "digest",
     "grid",
     "hookimpl",
     "load",
+    "luminance",
     "plugin_manager",
     "preset",
     "read_record",

@@ -22,6 +22,7 @@ import torch
 
 from stylize import (
     FORMATS,
+    SPARE,
     Frame,
     ImageError,
     Job,
@@ -43,7 +44,6 @@ from stylize_batch.report import Entry, page, thumbnail
 from stylize_batch.scan import Found, Names, Passed, is_many, names_of, pairs, search
 
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
-SPARE = 4  # as in stylize: how many times larger than painted a picture is read
 STYLES_KEPT = 4
 SETTLED = 1.0  # seconds a file must not have changed before it is read from a watched folder
 POLL = 1.0  # seconds between looks at a watched folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
@@ -32,12 +30,13 @@ from stylize import (
     Stylizer,
     Term,
     atomic_write,
+    check_distinct,
     digest,
     load,
 )
 from stylize_video import NAMES, media
 from stylize_video.shots import cuts
-from stylize_video.steady import DISTANCES, Past, carry, steps_for, still, temporal
+from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
 
 Array = NDArray[Any]
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
@@ -78,13 +77,14 @@ class VideoJob(Job):
         media.span(self._clip, self._begin, self._end)
         self._height, self._width = _even(self._clip, settings)
         media.checked(options.get("codec") or media.fitting(self._target), self._target)
-        _check_target(self._target, source, *styles)
+        check_distinct(self._target, source, *styles)
+        if self._target.is_dir() or not self._target.parent.is_dir():
+            raise ImageError(f"cannot write {self._target}: give the path of a file in a folder that is there")
         self._work = self._target.with_name(f".{self._target.name}.work")
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
         self._plan: dict[str, Any] = {}
         self._pasts: deque[Past] = deque(maxlen=max(DISTANCES))
         self._painted = self._copied = self._steps = 0
-        self._complete = False
         self._lock = FileLock(f"{self._work}.lock")
 
     # --- the job, as the core sees it
@@ -138,10 +138,10 @@ class VideoJob(Job):
             if self._file(number).exists():
                 self._remember(content, load(self._file(number)))
                 continue
-            picture = _picture(samples, f"frame {number}", self._clip.path)
+            picture = _picture(samples, f"frame {number}")
             if same:
                 self._copied += 1
-                self._keep(number, content, Picture(_tensor(self._pasts[0].result), picture.alpha))
+                self._keep(number, content, Picture(as_tensor(self._pasts[0].result), picture.alpha))
                 continue
             place = {"number": number + 1, "total": count, "data": {"number": number, "content": content}}
             if not self._pasts:
@@ -154,8 +154,7 @@ class VideoJob(Job):
             terms: list[Term] = []
             if weight:
                 terms.append(temporal(carried, weight, grey=self._settings.preserve_color == "luminance"))
-            yield Frame(f"frame {number}", picture, init=_tensor(carried.start), steps=steps, terms=terms, **place)
-        self._complete = all(self._file(number).exists() for number in range(count))
+            yield Frame(f"frame {number}", picture, init=as_tensor(carried.start), steps=steps, terms=terms, **place)
 
     def write(self, frame: Frame, result: Picture) -> None:
         self._painted += 1
@@ -257,24 +256,11 @@ def _small(height: int, width: int) -> tuple[int, int]:
     return max(2, round(height * factor)), max(2, round(width * factor))
 
 
-def _check_target(target: Path, *sources: Path) -> None:
-    for source in sources:
-        if os.path.realpath(target) == os.path.realpath(source):
-            raise ImageError(f"the target {target} is also a source; choose another name with -o")
-    if target.is_dir() or not target.parent.is_dir():
-        raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
-
-
 def _eight(samples: Array) -> Array:
     return np.ascontiguousarray(samples if samples.dtype == np.uint8 else (samples // 257).astype(np.uint8))
 
 
-def _picture(samples: Array, name: str, path: Path) -> Picture:
+def _picture(samples: Array, name: str) -> Picture:
     unit = samples.astype(np.float32) / np.iinfo(samples.dtype).max
-    alpha = _tensor(unit[..., 3:]) if samples.shape[2] == 4 and bool((unit[..., 3] < 1).any()) else None
-    return Picture(_tensor(unit[..., :3]), alpha, name=name)
-
-
-def _tensor(picture: Array) -> torch.Tensor:
-    """(H, W, C) -> (1, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].contiguous()
+    alpha = as_tensor(unit[..., 3:]) if samples.shape[2] == 4 and bool((unit[..., 3] < 1).any()) else None
+    return Picture(as_tensor(unit[..., :3]), alpha, name=name)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize import Term
+from stylize import Term, luminance
 from stylize_video.flow import valid, warp
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ Array = NDArray[Any]
 DISTANCES = (1, 2, 4, 8)  # how many frames back a pixel may be looked for
 STILL, MOVED = 2.0, 12.0  # levels of 255: mean difference that is the recording's noise, and one that is not
 UNSEEN = 0.002  # share of pixels without a predecessor that is not worth a look
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as in stylize
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,9 @@ def steps_for(carried: Carried, most: int) -> int:
 
 def temporal(carried: Carried, weight: float, *, grey: bool) -> Term:
     """The short- and long-term loss of the paper (eq. 7 and 9): weight x mean(mask x (x - carried)^2)."""
-    target, mask = _tensor(carried.start), _tensor(carried.mask[..., None].astype(np.float32))
+    target, mask = as_tensor(carried.start), as_tensor(carried.mask[..., None].astype(np.float32))
     if grey:  # as the picture is while only its brightness is painted
-        target = (target * LUMA).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+        target = luminance(target).expand(-1, 3, -1, -1)
 
     def distance(image: Tensor, features: Any) -> Tensor:
         nonlocal target, mask
@@ -107,6 +106,6 @@ def temporal(carried: Carried, weight: float, *, grey: bool) -> Term:
     return Term("temporal", weight, distance)
 
 
-def _tensor(picture: Array) -> Tensor:
+def as_tensor(picture: Array) -> Tensor:
     """(H, W, C) -> (1, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].contiguous()
