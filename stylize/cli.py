@@ -37,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
     problems: list[str] = []
     try:
-        given, without = _without([*(sys.argv[1:] if arguments is None else arguments)])
+        arguments_given = [*(sys.argv[1:] if arguments is None else arguments)]
+        given, without = _without(arguments_given)
         trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
         host = plugin_manager(without=without, only=_only(), trace=trace)
+        host.arguments = tuple(arguments_given)
         group, problems = _with_plugins(host), host.problems
         code = group.main(args=given, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:

@@ -58,6 +58,7 @@ class Host(pluggy.PluginManager):
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
         super().__init__("stylize")
+        self.arguments: tuple[str, ...] = ()  # the command line as it was given; empty where there is none
         self.problems: list[str] = []
         self._infos: dict[str, PluginInfo] = {}
         self.add_hookspecs(hookspecs)

@@ -120,12 +120,16 @@ class Stylizer:
             OptimizationError: NaN or inf that smaller steps could not avoid.
         """
         picture = as_picture(content, self.settings.size)
-        height, width = fit(*picture.size, self.settings.size, upscale=self.settings.upscale)
+        scales = self.scales(*picture.size)
+        height, width = scales[-1].height, scales[-1].width
+        if steps is not None:
+            scales = (Scale(height, width, steps),)
         with enough_memory(height, width):
-            scales = pyramid(height, width, self.settings)
-            if steps is not None:
-                scales = (Scale(height, width, steps),)
             return self._paint(picture, scales, init, terms, on_step, stop)
+
+    def scales(self, height: int, width: int) -> tuple[Scale, ...]:
+        """The scales at which a picture of that size is painted, coarse to fine, the last being that of the result."""
+        return pyramid(*fit(height, width, self.settings.size, upscale=self.settings.upscale), self.settings)
 
     def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> dict[str, Any]:
         """How a picture of this content comes about, in plain values; ``styles`` stand in for the stylizer's own."""

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from stylize import Job, SettingsError, Stylizer
 from stylize.testing import JobContract
-from stylize_video import stylize_open
+from stylize_video import sheet, stylize_open
+from stylize_video.estimate import Samples, clock
 from stylize_video.flow import engine
 from stylize_video.job import VideoJob, seconds
-from tests.conftest import Call, Done, waves
+from stylize_video.work import Work
+from tests.conftest import Call, Cli, Done, waves
 from tests.test_jobs import QUICK
 
 Array = NDArray[Any]
@@ -67,8 +69,8 @@ def style(folder: Path) -> Path:
 
 @pytest.fixture
 def paint(call: Call, style: Path, folder: Path) -> Callable[..., Done]:
-    def run(source: str, *options: object, target: str = "out.mkv", check: int = 0) -> Done:
-        done = call(source, "style.png", "-o", target, *FAST, *options)
+    def run(source: str, *options: object, target: str = "out.mkv", check: int = 0, codec: bool = True) -> Done:
+        done = call(source, "style.png", "-o", target, *(FAST if codec else FAST[:-2]), *options)
         assert done.code == check, done.err
         return done
 
@@ -193,6 +195,8 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("empty.mp4", "style.png"), "empty.mp4", 1),
         (("in.mkv", "missing.png"), "missing.png", 1),
         (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
+        (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
+        (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec is of clips", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -274,7 +278,7 @@ def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
 def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
     with pytest.MonkeyPatch.context() as patch:  # as if killed before it was cleared
-        patch.setattr("stylize_video.job.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("stylize_video.job.Work.remove", lambda _: None)
         paint("in.mkv")
         assert "4 done before" in paint("in.mkv").err
     assert "done before" not in paint("in.mkv", "--content-weight", "0.2").err
@@ -297,3 +301,118 @@ def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path:
         assert (job._height, job._width) == wanted
     with pytest.raises(SettingsError, match="must be even"):
         VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=77, upscale=True), {}, flow)
+
+
+def test_every_third_frame_is_a_draft_and_those_between_are_carried_or_held(paint: Paint, folder: Path) -> None:
+    frames = moving(8)
+    clip(folder / "in.mkv", frames)
+    assert "3 frames painted" in paint("in.mkv", "--every", "3").err
+    carried = [frame.astype(int) for frame in frames_of(Path("out.mkv"))]
+    assert "3 frames painted, 5 as the one before" in paint("in.mkv", "--every", "3", "--hold", target="held.mkv").err
+    held = [frame.astype(int) for frame in frames_of(Path("held.mkv"))]
+    assert len(carried) == len(held) == 8
+    for number in range(8):
+        assert np.array_equal(held[number], held[number // 3 * 3])
+    assert np.array_equal(carried[0], held[0])
+    gone = abs(carried[2][:, 2:-6] - carried[0][:, 4:-4]).mean()  # the contents move by a pixel a frame
+    assert gone < 0.2 * abs(carried[2][:, 2:-6] - carried[0][:, 2:-6]).mean()
+
+
+def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from_there(
+    paint: Paint, folder: Path
+) -> None:
+    from PIL import Image
+
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    done = paint("in.mkv", "--preview")
+    assert done.out == "out-preview.png\n"
+    assert not Path("out.mkv").exists()
+    drawn = np.asarray(Image.open("out-preview.png")).astype(int)
+    assert "2 done before" in paint("in.mkv").err
+    painted = frames_of(Path("out.mkv"))
+    for number in (0, 8):
+        places = [
+            (y, x)
+            for y in range(drawn.shape[0] - 23)
+            for x in range(drawn.shape[1] - 31)
+            if np.array_equal(drawn[y : y + 24, x : x + 32], painted[number])
+        ]
+        assert len(places) == 1
+
+
+def test_a_preview_of_many_shots_shows_some_of_them_first_and_last_among_them() -> None:
+    shots = [range(10 * number, 10 * number + 10) for number in range(100)]
+    some = sheet.chosen(shots)
+    assert len(some) == len(set(some)) == sheet.MOST
+    assert (some[0], some[-1]) == (shots[0], shots[-1])
+    assert sheet.chosen(shots[:5]) == shots[:5]
+
+
+@pytest.mark.parametrize(("target", "first"), [("frames/%03d.png", "frames/001.png"), ("frames", "frames/000001.png")])
+def test_a_sequence_of_pictures_holds_the_frames(paint: Paint, folder: Path, target: str, first: str) -> None:
+    from PIL import Image
+
+    clip(folder / "in.mkv", moving(4))
+    (folder / "frames").mkdir()
+    paint("in.mkv")
+    done = paint("in.mkv", target=target, codec=False)
+    assert done.out == f"{target}\n"
+    found = sorted(Path("frames").iterdir())
+    assert str(found[0]) == first
+    assert len(found) == 4
+    for path, frame in zip(found, frames_of(Path("out.mkv")), strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)), frame)
+
+
+def test_shots_side_by_side_are_the_same_clip(cli: Cli, folder: Path, style: Path) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1), *moving(8, 2)])
+    cli("in.mkv", "style.png", "-o", "one.mkv", *FAST)
+    done = cli("in.mkv", "style.png", "-o", "two.mkv", "--jobs", "3", *FAST)
+    painted = int((re.search(r"(\d+) frames painted", done.stderr) or ["", "0"])[1])
+    assert 0 < painted <= 24
+    one, two = frames_of(folder / "one.mkv"), frames_of(folder / "two.mkv")
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not list(folder.glob(".two*"))
+
+
+def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", "--preview")  # has made the plan
+    work = Work(folder / "out.mkv")
+    with work.main, work.shot(range(8)):
+        assert "7 frames painted; the other run makes the clip" in paint("in.mkv").err
+    assert work.done(range(8, 16)) == 8
+    assert work.done(range(8)) == 1
+    with work.main:
+        assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
+
+
+def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(4))
+    assert re.search(r"about \d+ (s|min), at \S+ s a step; up to \d+ kB in \.out\.mkv\.work", paint("in.mkv").err)
+
+
+def test_too_little_room_is_told_before(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(folder / "in.mkv", moving(4))
+    monkeypatch.setattr("stylize_video.job.room", lambda *_: (5_000_000, 2_000_000))
+    assert "only 2 MB are free there" in paint("in.mkv").err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min")]
+)
+def test_durations_are_said_plainly(seconds: float, said: str) -> None:
+    assert clock(seconds) == said
+
+
+def test_the_news_of_samples_is_what_frames_get() -> None:
+    def steps(frames: Sequence[Array], cuts: Sequence[int] = ()) -> float:
+        samples, flow = Samples(len(frames)), engine("dis")
+        assert flow is not None
+        assert len(list(samples.watch(iter(frames)))) == len(frames)
+        return samples.news(cuts, flow, 24)
+
+    still = [picture(0)] * 10
+    assert steps(still) == 0
+    assert 3 <= steps(moving(10)) < steps([picture(seed) for seed in range(10)]) <= 24
+    assert steps([*still, *[picture(1)] * 10], cuts=[10]) == 0

@@ -460,6 +460,22 @@ def test_a_generator_closed_early_leaves_no_process(clips: Path, monkeypatch: py
     assert process.stdout.closed
 
 
+@pytest.mark.parametrize("name", ["fields.mpg", "fields.mp4"])
+def test_interlaced_frames_are_deinterlaced(tmp_path: Path, name: str) -> None:
+    fields = ["-flags", "+ilme+ildct", *(["-x264-params", "tff=1"] if name.endswith("mp4") else ["-c:v", "mpeg2video"])]
+    source = ["-f", "lavfi", "-i", "testsrc2=size=128x96:rate=50", "-t", "0.4", "-vf", "interlace=scan=tff"]
+    subprocess.run([media.executable(), "-v", "error", *source, *fields, str(tmp_path / name)], check=True)
+    clip = probe(tmp_path / name)
+    assert clip.interlaced
+
+    def combed(clip: Clip) -> float:  # how far rows are from the mean of their neighbours
+        frames = [frame.astype(float) for frame in read(clip, 96, 128)]
+        assert len(frames) == 10
+        return float(np.mean([abs(frame[1:-1] - (frame[:-2] + frame[2:]) / 2).mean() for frame in frames]))
+
+    assert combed(clip) < 0.8 * combed(dataclasses.replace(clip, interlaced=False))
+
+
 def test_a_truncated_clip_gives_the_frames_there_are(
     clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, either: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from stylize import WeightsError
 from stylize_video.flow import engine, valid, warp
 from stylize_video.shots import cuts
 from stylize_video.steady import Carried, Past, carry, steps_for, still, temporal
@@ -167,3 +169,43 @@ def test_cuts_are_found_and_motion_is_none() -> None:
     assert cuts(iter(frames[:20]), Fraction(25)) == (20, [])
     assert cuts(iter(frames[:1]), Fraction(25)) == (1, [])
     assert cuts(iter([]), Fraction(25)) == (0, [])
+
+
+@pytest.fixture
+def raft_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch looks for RAFT's weights, of which there are none here."""
+    from torchvision.models.optical_flow import Raft_Large_Weights
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder / Raft_Large_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+
+
+@pytest.mark.parametrize("size", [(40, 64), (130, 137)])
+def test_raft_gives_a_flow_of_the_frames_size(raft_weights: Path, size: tuple[int, int]) -> None:
+    from torchvision.models.optical_flow import raft_large
+
+    torch.manual_seed(0)
+    torch.save(raft_large().state_dict(), raft_weights)
+    flow = engine("raft")
+    assert flow is not None
+    one, other = texture(*size), texture(*size, seed=1)
+    found = flow(one, other)
+    assert found.shape == (*size, 2)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert not np.allclose(found, flow(other, one))
+
+
+def test_raft_without_weights_says_where_they_belong(raft_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no\nnetwork")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(WeightsError, match=r"^no weights for RAFT \(no network\): put https://\S+ at ") as caught:
+        engine("raft")
+    assert str(raft_weights) in str(caught.value)
+    raft_weights.write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match="no weights for RAFT"):
+        engine("raft")

@@ -11,7 +11,7 @@ import click
 from stylize import SettingsError, hookimpl
 
 if TYPE_CHECKING:
-    from stylize import Flow, Host, Job, Settings
+    from stylize import Flow, Frame, Host, Job, Settings, Step
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
@@ -31,9 +31,20 @@ OPTIONS = (
         default=24,
         help="Clips: at most so many steps for a frame that follows another. (default 24)",
     ),
-    click.Option(["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, or a plugin's."),
+    click.Option(
+        ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."
+    ),
     click.Option(["--codec"], type=click.Choice(CODECS), help="Clips: default h264, vp9 for .webm."),
     click.Option(["--crf"], type=click.IntRange(0, 63), help="Clips: quality of h264, h265 and av1; less is better."),
+    click.Option(
+        ["--every"],
+        type=click.IntRange(1),
+        metavar="N",
+        help="Clips: paint every Nth frame, for a draft; those between are the last one carried along.",
+    ),
+    click.Option(["--hold"], is_flag=True, help="Clips, with --every: those between are the last one as it is."),
+    click.Option(["--preview"], is_flag=True, help="Clips: only the first frame of each shot, on a contact sheet."),
+    click.Option(["--jobs"], type=click.IntRange(1), metavar="N", help="Clips: so many shots at once, one per GPU."),
     click.Option(["--partial"], is_flag=True, help="Clips: after Ctrl-C, make a clip of what is there."),
 )
 NAMES = frozenset(str(option.name) for option in OPTIONS)
@@ -45,10 +56,16 @@ def stylize_options(command: click.Command) -> None:
 
 
 @hookimpl(trylast=True)
-def stylize_flow(name: str) -> Flow | None:
+def stylize_flow(name: str, device: str) -> Flow | None:
     from stylize_video.flow import engine
 
-    return engine(name)
+    return engine(name, device)
+
+
+@hookimpl
+def stylize_step(frame: Frame, step: Step) -> None:
+    if "told" in frame.data:  # of ours
+        frame.data["told"]["step"] = step
 
 
 @hookimpl
@@ -69,5 +86,5 @@ def stylize_open(
 
     flow = host.call("stylize_flow", name=options.get("flow", "dis"), device=settings.device)
     if flow is None:
-        raise SettingsError(f"unknown flow {options.get('flow')!r}; there are dis and farneback")
-    return VideoJob(source, styles, target, settings, options, flow)
+        raise SettingsError(f"unknown flow {options.get('flow')!r}; there are dis, farneback and raft")
+    return VideoJob(source, styles, target, settings, options, flow, host.arguments)

@@ -13,22 +13,39 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+ENLARGED = 512  # px, longest side: smaller frames are enlarged for DIS, up to twice
 SMALLEST = 16  # px a side: smaller frames are refused by DIS
 
 
-def engine(name: str) -> Flow | None:
-    """An engine that comes with stylize: ``dis`` (Kroeger et al. 2016) or ``farneback`` (Farnebäck 2003)."""
-    if name == "dis":
-        return _dis
-    return _farneback if name == "farneback" else None
+def engine(name: str, device: str = "cpu") -> Flow | None:
+    """An engine that comes with stylize: ``dis`` (Kroeger et al. 2016), ``farneback`` (Farnebäck 2003) or ``raft``.
+
+    Raises:
+        WeightsError: those of RAFT can neither be found nor downloaded.
+    """
+    if name == "raft":
+        from stylize_video import raft
+
+        return raft.engine(device)
+    return {"dis": _dis, "farneback": _farneback}.get(name)
 
 
 def _dis(one: Array, other: Array) -> Array:
+    """At full resolution, small frames enlarged: the library's own choice looks for it at half of that, and what it
+    misses there is more than a brush stroke is wide (a street scene at 256 px: a fifth of the squared error)."""
     height, width = one.shape[:2]
+    factor = min(2.0, max(1.0, ENLARGED / max(height, width)))
     down, right = max(0, SMALLEST - height), max(0, SMALLEST - width)
     first, second = (np.pad(_grey(each), ((0, down), (0, right)), "edge") for each in (one, other))
+    if factor > 1:
+        first, second = (
+            cv2.resize(each, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) for each in (first, second)
+        )
     made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = made.calc(first, second, np.zeros((height + down, width + right, 2), np.float32))
+    made.setFinestScale(0)
+    flow = made.calc(first, second, np.zeros((*first.shape, 2), np.float32))
+    if factor > 1:
+        flow = cv2.resize(flow, (width + right, height + down), interpolation=cv2.INTER_AREA) / factor
     return np.asarray(flow, np.float32)[:height, :width]
 
 

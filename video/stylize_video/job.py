@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import shutil
+import subprocess
+import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
+from PIL import Image
 
 from stylize import (
     Flow,
@@ -29,14 +32,16 @@ from stylize import (
     StylizeError,
     Stylizer,
     Term,
-    atomic_write,
     check_distinct,
+    check_target,
     digest,
     load,
 )
-from stylize_video import NAMES, media
+from stylize_video import NAMES, media, sequence, sheet
+from stylize_video.estimate import Samples, clock, room, seconds_per_step, size, steps_of_a_still
 from stylize_video.shots import cuts
 from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
+from stylize_video.work import Plan, Work
 
 Array = NDArray[Any]
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
@@ -52,11 +57,12 @@ class VideoJob(Job):
     one in which nothing has changed is the last one again.
 
     Finished frames lie in a folder beside the target until the clip is done: started again after whatever ended it,
-    the job goes on after the last of them, and what comes out is the same.
+    the job goes on after the last of them, and what comes out is the same. Shots know nothing of each other, so that
+    several runs can paint one clip: one that finds another at work takes shots that are free, and leaves the rest.
 
     Raises:
         SettingsError: options that do not fit.
-        StylizeError: no clip, a target that cannot be written, or another run at work on it.
+        StylizeError: no clip, a target that cannot be written, or another run at work on it for another clip.
     """
 
     def __init__(
@@ -67,8 +73,9 @@ class VideoJob(Job):
         settings: Settings,
         options: Mapping[str, Any],
         flow: Flow,
+        command: Sequence[str] = (),
     ) -> None:
-        self._settings, self._options, self._flow = settings, options, flow
+        self._settings, self._options, self._flow, self._command = settings, options, flow, command
         self._clip = media.probe(source)
         self._target = target if target is not None else Path(f"{source.stem}-stylized.mp4")
         self._begin, self._end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
@@ -76,79 +83,221 @@ class VideoJob(Job):
             raise SettingsError("--to is not after --from")
         media.span(self._clip, self._begin, self._end)
         self._height, self._width = _even(self._clip, settings)
-        media.checked(options.get("codec") or media.fitting(self._target), self._target)
-        check_distinct(self._target, source, *styles)
-        if self._target.is_dir() or not self._target.parent.is_dir():
-            raise ImageError(f"cannot write {self._target}: give the path of a file in a folder that is there")
-        self._work = self._target.with_name(f".{self._target.name}.work")
+        self._sheet = sheet.target(self._target) if options.get("preview") else None
+        self._check(source, *styles)
+        self._every = options.get("every") or 1
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
-        self._plan: dict[str, Any] = {}
-        self._pasts: deque[Past] = deque(maxlen=max(DISTANCES))
+        self._work, self._plan, self._joined = Work(self._target), Plan({}, 0), False
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._pasts: deque[Past] = deque()
         self._painted = self._copied = self._steps = 0
-        self._lock = FileLock(f"{self._work}.lock")
+
+    def _check(self, *sources: Path) -> None:
+        target = self._sheet or self._target
+        check_distinct(target, *sources)
+        if sequence.is_one(target):
+            if self._options.get("codec"):
+                raise SettingsError(f"--codec is of clips, and {target} is a sequence of pictures")
+            check_distinct(sequence.file(target, 0), *sources)
+        elif self._sheet:
+            check_target(target)
+        else:
+            media.checked(self._options.get("codec") or media.fitting(target), target)
+        if (target.is_dir() and not sequence.is_one(target)) or not target.parent.is_dir():
+            raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
 
     # --- the job, as the core sees it
 
     def begin(self, stylizer: Stylizer) -> None:
+        wanted = self._wanted(stylizer)
         try:
-            self._lock.acquire(timeout=0)
+            self._work.main.acquire(timeout=0)
         except Timeout:
-            raise StylizeError(f"another run is painting {self._target}") from None
+            found = self._work.read_plan()
+            if self._sheet or found is None or found.wanted != wanted:
+                raise StylizeError(f"another run is painting {self._target}") from None
+            self._plan, self._joined = found, True
+            log.info("another run is painting %s: this one takes shots that are free", self._target)
+            return
+        found = self._work.read_plan()
+        if found is not None and found.wanted == wanted:
+            self._plan = found
+        else:
+            self._work.clear()
+            self._plan = self._look(wanted)
+            self._work.write_plan(self._plan)
+        self._tell(stylizer)
+        self._share()
+
+    def frames(self) -> Iterator[Frame | None]:
+        try:
+            while rest := [shot for shot in self._shots() if self._work.done(shot) < len(shot)]:
+                while not any(self._free(shot) for shot in rest):
+                    if self._joined:
+                        return
+                    yield None
+                yield from self._pass()
+        finally:
+            for worker in self._workers:
+                worker.terminate()
+
+    def write(self, frame: Frame, result: Picture) -> None:
+        self._painted += 1
+        number, told = frame.data["number"], frame.data["told"]
+        self._keep(number, frame.data["content"], result)
+        step = told.get("step")
+        if step is not None:
+            self._work.note(
+                number,
+                {
+                    "steps": step.number,
+                    "seconds": time.perf_counter() - told["begun"],
+                    "style": step.terms.get("style"),
+                },
+            )
+
+    def finish(self) -> Path | None:
+        if self._joined:
+            log.info("%d frames painted; the other run makes the clip", self._painted)
+            return None
+        try:
+            return self._finish()
+        finally:
+            self._work.main.release()
+
+    def _finish(self) -> Path | None:
+        count = self._plan.frames
+        if self._sheet:
+            return self._draw(self._sheet)
+        done = next((number for number in range(count) if not self._work.file(number).exists()), count)
+        if done < count and not (self._options.get("partial") and done):
+            log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
+            return None
+        said = f"{self._painted} frames painted, {self._copied} as the one before"
+        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._painted - 1))
+        if sequence.is_one(self._target):
+            sequence.write(self._target, [self._work.file(number) for number in range(done)])
+        else:
+            self._assemble(done)
+        if done == count:
+            self._work.remove()
+            self._work.main.release()
+            Path(self._work.main.lock_file).unlink(missing_ok=True)
+        return self._target
+
+    # --- before
+
+    def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
+        """What tells this clip from another; on which device it is painted does not."""
         made = stylizer.record(Origin(self._clip.path, digest(self._clip.path)))
+        made["settings"] = {key: value for key, value in made["settings"].items() if key != "device"}
         wanted = {
             "record": {key: value for key, value in made.items() if key not in ("stylize", "torch")},
             "options": self._given,
             "size": [self._height, self._width],
             "stretch": [str(self._begin), str(self._end)],
-            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow")],
+            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "every", "hold")],
         }
-        wanted = json.loads(json.dumps(wanted))
-        found = self._found_plan()
-        if found.get("wanted") == wanted:
-            self._plan = found
-        else:
-            shutil.rmtree(self._work, ignore_errors=True)
-            self._make_work()
-            height, width = _small(self._height, self._width)
-            count, begins = cuts(self._read(height, width), self._clip.rate)
-            if not count:
-                raise StylizeError(f"{self._clip.path} has no frames there")
-            self._plan = {"wanted": wanted, "frames": count, "cuts": begins}
-            with atomic_write(self._work / "plan.json") as file:
-                file.write_text(json.dumps(self._plan), encoding="utf-8")
-        count, shots = self._plan["frames"], len(self._plan["cuts"]) + 1
-        there = sum(1 for number in range(count) if self._file(number).exists())
+        return dict(json.loads(json.dumps(wanted)))
+
+    def _look(self, wanted: Mapping[str, Any]) -> Plan:
+        """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
+        first, stop = media.span(self._clip, self._begin, self._end)
+        samples = Samples(None if stop is None else stop - first)
+        small = (_eight(frame[..., :3]) for frame in self._read(*_small(self._height, self._width)))
+        count, begins = cuts(samples.watch(small), self._clip.rate)
+        if not count:
+            raise StylizeError(f"{self._clip.path} has no frames there")
+        return Plan(wanted, count, tuple(begins), samples.news(begins, self._flow, self._most))
+
+    def _tell(self, stylizer: Stylizer) -> None:
+        """What is to come: frames, shots, time and room."""
+        count, shots = self._plan.frames, len(self._plan.begins)
+        done = self._work.done(range(count))
         log.info(
             "%d frames of %dx%d in %d %s%s",
             *(count, self._width, self._height, shots, "shots" if shots > 1 else "shot"),
-            f", {there} done before" if there else "",
+            f", {done} done before" if done else "",
         )
+        if done == count:
+            return
+        first = next(self._read(self._height, self._width))
+        step = seconds_per_step(stylizer, _picture(first, "the first frame"))
+        still = steps_of_a_still(stylizer, self._height, self._width)
+        if self._sheet:
+            steps = still * len(self._shots())
+        else:
+            steps = (still * shots + self._plan.news * (count - shots) / self._every) * (1 - done / count)
+        needed, free = room(self._work.path, self._height, self._width, count - done, 16 if self._clip.bits > 8 else 8)
+        log.info("about %s, at %.2g s a step; up to %s in %s", clock(step * steps), step, size(needed), self._work.path)
+        if free < needed:
+            log.warning("only %s are free there; when they are used up, make room and start again", size(free))
 
-    def frames(self) -> Iterator[Frame | None]:
-        count, begins = self._plan["frames"], {0, *self._plan["cuts"]}
-        for number, samples in enumerate(self._read(self._height, self._width)):
-            if number >= count:
-                break
+    def _share(self) -> None:
+        """More runs of the same command, one on each GPU, to take shots that are free."""
+        wanted = min(self._options.get("jobs") or 1, len(self._plan.begins)) - 1
+        if wanted < 1 or self._sheet:
+            return
+        if not self._command:
+            raise SettingsError("--jobs works from the command line only")
+        devices = gpus() if self._settings.device in ("auto", "cuda") else 0
+        for number in range(1, wanted + 1):
+            device = [f"--device=cuda:{number % devices}"] if devices else []
+            command = [sys.executable, "-m", "stylize.cli", *self._command, *device, "--jobs=1", "--quiet"]
+            self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603
+
+    # --- frames
+
+    def _shots(self) -> list[range]:
+        shots = self._plan.shots()
+        return [range(shot.start, shot.start + 1) for shot in sheet.chosen(shots)] if self._sheet else shots
+
+    def _free(self, shot: range) -> bool:
+        with self._work.shot(shot) as ours:
+            return ours
+
+    def _pass(self) -> Iterator[Frame]:
+        """Once through the clip, at work on every shot that is neither done nor in other hands."""
+        read, at = self._read(self._height, self._width), 0
+        for shot in self._shots():
+            with self._work.shot(shot) as ours:
+                if ours and self._work.done(shot) < len(shot):
+                    skipped, at = shot.start - at, shot.stop
+                    yield from self._shot(shot, itertools.islice(read, skipped, skipped + len(shot)))
+
+    def _shot(self, shot: range, frames: Iterator[Array]) -> Iterator[Frame]:
+        pasts = self._pasts = deque[Past](maxlen=max(DISTANCES))
+        for number in shot:
+            samples = next(frames, None)
+            if samples is None:
+                raise StylizeError(f"{self._clip.path}: frame {number} can no longer be read")
             content = _eight(samples[..., :3])
-            if number in begins:
-                self._pasts.clear()
-            same = bool(self._pasts) and still(content, self._pasts[0].content)
+            same = bool(pasts) and still(content, pasts[0].content)
             if same:  # compared with the last painted one: slow changes add up until they are painted
-                content = self._pasts[0].content
-            if self._file(number).exists():
-                self._remember(content, load(self._file(number)))
+                content = pasts[0].content
+            between = (number - shot.start) % self._every > 0
+            if self._work.file(number).exists():
+                if not between:
+                    self._remember(content, load(self._work.file(number)))
                 continue
             picture = _picture(samples, f"frame {number}")
-            if same:
+            if same or (between and self._options.get("hold")):
                 self._copied += 1
-                self._keep(number, content, Picture(as_tensor(self._pasts[0].result), picture.alpha))
+                self._save(number, Picture(as_tensor(pasts[0].result), picture.alpha))
+                self._work.note(number, {"steps": 0, "seconds": 0.0})
+                if not between:
+                    self._remember(content, load(self._work.file(number)))
                 continue
-            place = {"number": number + 1, "total": count, "data": {"number": number, "content": content}}
-            if not self._pasts:
+            data = {"number": number, "content": content, "told": {"begun": time.perf_counter()}}
+            place: dict[str, Any] = {"number": number + 1, "total": self._plan.frames, "data": data}
+            if not pasts:
                 yield Frame(f"frame {number}", picture, **place)
                 continue
-            carried = carry(content, list(self._pasts), self._flow)
-            steps = steps_for(carried, self._options.get("frame_steps", 24))
+            carried = carry(content, list(pasts), self._flow)
+            if between:
+                self._save(number, Picture(as_tensor(carried.start), picture.alpha))
+                continue
+            steps = steps_for(carried, self._most)
             self._steps += steps
             weight = self._options.get("temporal_weight", 5.0)
             terms: list[Term] = []
@@ -156,72 +305,71 @@ class VideoJob(Job):
                 terms.append(temporal(carried, weight, grey=self._settings.preserve_color == "luminance"))
             yield Frame(f"frame {number}", picture, init=as_tensor(carried.start), steps=steps, terms=terms, **place)
 
-    def write(self, frame: Frame, result: Picture) -> None:
-        self._painted += 1
-        self._keep(frame.data["number"], frame.data["content"], result)
-
-    def finish(self) -> Path | None:
-        count = self._plan["frames"]
-        done = next((number for number in range(count) if not self._file(number).exists()), count)
-        if done < count and not (self._options.get("partial") and done):
-            log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
-            self._lock.release()
-            return None
-        said = f"{self._painted} frames painted, {self._copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._painted - 1))
-        first, _ = media.span(self._clip, self._begin, self._end)
-        moments = [media.moment(self._clip, first + number) for number in range(done + 1)]
-        durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
-        # of the clip as far as it is done; the sound is cut at the same moment
-        end = self._end if done == count else moments[-1]
-        media.assemble(
-            self._clip,
-            self._work,
-            self._target,
-            rate=self._clip.rate,
-            durations=durations,
-            start=self._begin,
-            end=end,
-            codec=self._options.get("codec"),
-            crf=self._options.get("crf"),
-        )
-        if done == count:
-            shutil.rmtree(self._work, ignore_errors=True)
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        return self._target
-
-    # --- frames
+    @property
+    def _most(self) -> int:
+        return int(self._options.get("frame_steps", 24))
 
     def _read(self, height: int, width: int) -> Iterator[Array]:
         return media.read(self._clip, height, width, start=self._begin, end=self._end)
 
-    def _file(self, number: int) -> Path:
-        return self._work / f"{number:08}.png"
-
     def _keep(self, number: int, content: Array, result: Picture) -> None:
+        self._remember(content, self._save(number, result))
+
+    def _save(self, number: int, result: Picture) -> Picture:
         deep = self._clip.bits > 8
         levels = 65535 if deep else 255
         kept = replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
-        kept.save(self._file(number), bits=16 if deep else 8)
-        self._remember(content, kept)
+        kept.save(self._work.file(number), bits=16 if deep else 8)
+        return kept
 
     def _remember(self, content: Array, result: Picture) -> None:
         rgb = np.ascontiguousarray(result.rgb[0].permute(1, 2, 0).numpy())
         self._pasts.appendleft(Past(content, rgb))
 
-    def _found_plan(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self._work / "plan.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    # --- after
 
-    def _make_work(self) -> None:
-        try:
-            self._work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f"cannot make the folder {self._work}: {error.strerror}") from error
+    def _draw(self, target: Path) -> Path | None:
+        """The contact sheet of what is painted."""
+        shots = {shot.start: index for index, shot in enumerate(self._plan.shots(), 1)}
+        wanted = [shot.start for shot in self._shots() if self._work.done(shot)]
+        if not wanted:
+            return None
+        first, _ = media.span(self._clip, self._begin, self._end)
+        cells = []
+        for number, samples in enumerate(self._read(self._height, self._width)):
+            if number in wanted:
+                moment = float(media.moment(self._clip, first + number))
+                label = f"shot {shots[number]}, {int(moment // 60)}:{moment % 60:05.2f}"
+                with Image.open(self._work.file(number)) as painted:
+                    cells.append((label, Image.fromarray(_eight(samples[..., :3])), painted.convert("RGB")))
+            if number >= wanted[-1]:
+                break
+        sheet.draw(cells).save(target)
+        return target
+
+    def _assemble(self, done: int) -> None:
+        first, _ = media.span(self._clip, self._begin, self._end)
+        moments = [media.moment(self._clip, first + number) for number in range(done + 1)]
+        durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
+        media.assemble(
+            self._clip,
+            self._work.path,
+            self._target,
+            rate=self._clip.rate,
+            durations=durations,
+            start=self._begin,
+            # of the clip as far as it is done; the sound is cut at the same moment
+            end=self._end if done == self._plan.frames else moments[-1],
+            codec=self._options.get("codec"),
+            crf=self._options.get("crf"),
+        )
+
+
+def gpus() -> int:
+    """How many there are for CUDA."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def seconds(text: str | None, option: str) -> Fraction | None:

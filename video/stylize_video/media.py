@@ -66,6 +66,7 @@ class Clip:
     pixel_format: str = "yuv420p"
     bits: int = 8
     alpha: bool = False
+    interlaced: bool = False
     color_range: str = ""
     matrix: str = ""
     primaries: str = ""
@@ -154,6 +155,7 @@ def _look(path: Path, container: Any) -> Clip:
         pixel_format=frame.format.name,
         bits=max(component.bits for component in components),
         alpha=layered or (transparent if gif else any(component.is_alpha for component in components)),
+        interlaced=bool(frame.interlaced_frame),
         color_range="pc" if frame.format.name.startswith("yuvj") else _named(_RANGES, frame.color_range),
         matrix=_named(_MATRICES, frame.colorspace),
         primaries=_named(_PRIMARIES, frame.color_primaries),
@@ -239,7 +241,8 @@ def moment(clip: Clip, index: int) -> Fraction:
 def reading(
     clip: Clip, height: int, width: int, *, start: Fraction | None = None, end: Fraction | None = None
 ) -> list[str]:
-    """Arguments for ffmpeg: every frame once, upright, with square pixels, ``height`` x ``width``, raw on a pipe."""
+    """Arguments for ffmpeg: every frame once, upright, deinterlaced, with square pixels, ``height`` x ``width``, raw on
+    a pipe."""
     first, stop = span(clip, start, end)
     given: dict[str, Any] = {"protocol_whitelist": LOCAL}
     if clip.alpha and clip.codec in ("vp8", "vp9"):
@@ -251,6 +254,8 @@ def reading(
     if seek:
         given["ss"] = _seconds(seek)
     picture = ffmpeg.input(_url(clip.path), **given)["V:0"]
+    if clip.interlaced:  # before anything is cut off: it needs the frames beside
+        picture = picture.filter("bwdif", mode="send_frame")
     if first:
         picture = picture.filter("trim", start=_seconds(begin - seek))
     picture = picture.filter("scale", w=width, h=height, flags=FLAGS, **_colors(clip)).filter("setsar", 1)

@@ -1,0 +1,85 @@
+"""How long a clip will take, and how much room: said before it is begun."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize_video.steady import Past, carry, steps_for, still
+
+if TYPE_CHECKING:
+    from stylize import Flow, Picture, Step, Stylizer
+
+Array = NDArray[Any]
+
+SAMPLES = 32  # pairs of neighbours looked at
+TRIAL = 3  # steps whose time is taken, the first of which does not count
+BYTES = {8: 2.1, 16: 5.0}  # of a painted pixel, as PNG
+
+
+class Samples:
+    """Pairs of neighbouring frames, evenly spread over those that go by."""
+
+    def __init__(self, count: int | None) -> None:
+        self._spacing = max(1, (count or 1000) // SAMPLES)
+        self._pairs: list[tuple[int, Array, Array]] = []
+
+    def watch(self, frames: Iterator[Array]) -> Iterator[Array]:
+        last = None
+        for number, frame in enumerate(frames):
+            if last is not None and number % self._spacing == 0:
+                self._pairs.append((number, last, frame))
+            yield frame
+            last = frame
+
+    def news(self, cuts: Sequence[int], flow: Flow, most: int) -> float:
+        """The steps a following frame gets on average."""
+        steps = [
+            0 if still(frame, last) else steps_for(carry(frame, [Past(last, last / np.float32(255))], flow), most)
+            for number, last, frame in self._pairs
+            if number not in cuts
+        ]
+        return float(np.mean(steps)) if steps else 0.0
+
+
+def seconds_per_step(stylizer: Stylizer, picture: Picture) -> float:
+    """Of a step at full size, by trying."""
+    times: list[float] = []
+
+    def on_step(step: Step) -> None:
+        times.append(step.seconds)
+
+    stylizer(picture, init=picture.rgb, steps=TRIAL, on_step=on_step)
+    return max(0.0, times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def steps_of_a_still(stylizer: Stylizer, height: int, width: int) -> float:
+    """Counted in steps at full size."""
+    scales = stylizer.scales(height, width)
+    return sum(scale.steps * scale.height * scale.width for scale in scales) / (height * width)
+
+
+def room(folder: Path, height: int, width: int, frames: int, bits: int) -> tuple[int, int]:
+    """The bytes that frames will take, and those that are free."""
+    return round(height * width * frames * BYTES[bits]), shutil.disk_usage(folder).free
+
+
+def clock(seconds: float) -> str:
+    """3 h 05 min, 12 min, 40 s."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
+
+
+def size(count: float) -> str:
+    """1.2 GB, 350 MB, 2 kB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{max(1, round(count / 1e3))} kB"
