@@ -29,7 +29,8 @@ FLOORS = (
     ("settings", "errors"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-PRINTING = {("stylize", "cli.py"), ("stylize", "display.py"), ("stylize_batch", "commands.py")}
+PRINTING = {("stylize", "cli.py"), ("stylize", "display.py")}
+PRINTING |= {(plugin, "commands.py") for plugin in ("stylize_batch", "stylize_video")}
 PLUGINS = {"stylize_batch": ROOT / "plugins" / "stylize_batch", "stylize_video": ROOT / "video" / "stylize_video"}
 
 

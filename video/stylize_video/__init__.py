@@ -55,6 +55,13 @@ def stylize_options(command: click.Command) -> None:
     command.params.extend(OPTIONS)
 
 
+@hookimpl
+def stylize_commands(group: click.Group) -> None:
+    from stylize_video.commands import flicker
+
+    group.add_command(flicker)
+
+
 @hookimpl(trylast=True)
 def stylize_flow(name: str, device: str) -> Flow | None:
     from stylize_video.flow import engine
