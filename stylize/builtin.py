@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylize import colors, encoders
+from stylize.errors import SettingsError
 from stylize.host import hookimpl
 from stylize.jobs import ImageJob, Job
 
@@ -31,6 +32,8 @@ def stylize_open(
 ) -> Job | None:
     if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
         return None
+    if options.get("report"):
+        raise SettingsError(f"--report is for folders and clips, and {source} is a picture")
     init = settings.start_file
     return ImageJob(
         source,

@@ -231,6 +231,7 @@ def cli() -> None:
 @click.argument("content", type=Path)
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
 @_common_options
+@click.option("--report", type=Path, metavar="FILE", help="Folders and clips: an HTML page of what became of them.")
 @_settings_options()
 def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     """Repaint CONTENT in the style of STYLE, or of a blend of several."""
@@ -238,6 +239,7 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     from stylize.stylizer import Stylizer
 
     settings = _settings(options)
+    _check_report(options["report"])
     host, options = _host(), options | {"given": _given_to_plugins()}
     with _display(host, options) as display:
         job = _open(host, content, styles, settings, options)
@@ -535,6 +537,15 @@ def _open(host: Host, content: Path, styles: Sequence[Path], settings: Settings,
     if not all(callable(getattr(job, name, None)) for name in ("begin", "frames", "write", "failed", "finish")):
         raise PluginError(f"a plugin opened {content} as {job!r}, which is not a job")
     return cast("Job", job)
+
+
+def _check_report(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--report {path} must end in .html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise StylizeError(f"cannot write {path}: give the path of a file in a folder that is there")
 
 
 def _encoder_options(host: Host, options: dict[str, Any], display: Display) -> dict[str, Any]:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from stylize import tiling
 from stylize.encoders import EncoderSpec, Place, Progress, builtin, load, resolve_device, resolve_dtype
 from stylize.errors import OptimizationError, SettingsError
 from stylize.images import resize
-from stylize.losses import Features, Term
-from stylize.optimizer import LBFGS, Adam, Evaluate, Optimizer
+from stylize.losses import Features, Region, Term
+from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Evaluate, Optimizer
+from stylize.tiling import Plan
 
 if TYPE_CHECKING:
     from stylize.encoders import Encoder
     from stylize.pyramid import Scale
     from stylize.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEPT = 36  # bytes for each pixel: the picture as it was read, as it is painted from, and as the scale began
+PROBE = 64  # px: a picture to see how large features are
 
 WINDOW = 10  # steps over which the tolerance is judged
 GIVE_UP = 8  # failed trials in a row: the scale is done, or the numbers are beyond recovery
@@ -103,12 +112,48 @@ class Engine:
         with torch.no_grad():
             return self.encoder(image.to(self.device))
 
+    def parts(self, image: Tensor) -> Iterator[tuple[Region, Features]]:
+        """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
+        encoder, area = tiling.tileable(self.encoder), image.shape[2] * image.shape[3]
+        if encoder is None or area * encoder.footprint <= self._budget() / 2:
+            yield tiling.Whole(), self.encode(image)
+            return
+        side = max(tiling.SMALLEST, int((self._budget() / 4 / encoder.footprint) ** 0.5) - 2 * encoder.reach)
+        for tile in tiling.tiles(image.shape[2], image.shape[3], side, encoder):
+            yield tile, tile.own(self.encode(image[(..., *tile.seen)]))
+
+    def _budget(self) -> float:
+        """Bytes that may be used."""
+        if self.settings.memory_bytes is not None:
+            return self.settings.memory_bytes
+        free = tiling.free_memory(self.device)
+        return math.inf if free is None else free
+
+    def plan(self, height: int, width: int, channels: int = 3) -> Plan:
+        """How a picture of that size is painted within the memory.
+
+        Raises:
+            OptimizationError: it cannot be.
+        """
+        history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
+        kept = KEPT + self._content_bytes
+        return tiling.plan(height, width, self.encoder, self._budget(), history, kept=kept, channels=channels)
+
+    @cached_property
+    def _content_bytes(self) -> float:
+        """What the features of the content take for each pixel."""
+        if self.settings.content_layer not in self.encoder.layers:
+            return 0.0
+        found = self.encode(torch.zeros(1, 3, PROBE, PROBE))[self.settings.content_layer]
+        return found.numel() * found.element_size() / PROBE**2
+
     def optimize(
         self,
         scales: Sequence[Scale],
         start: Tensor,
         terms: Terms,
         *,
+        near: bool = False,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Tensor:
@@ -118,6 +163,7 @@ class Engine:
             scales: coarse to fine.
             start: where to begin, (1, C, H, W) of any size; C = 1 is painted as grey.
             terms: the terms of the loss at a scale.
+            near: the start is nearly there, and the first step should be short.
             on_step: sees every step.
             stop: asked after every step; True ends with the best picture so far.
 
@@ -135,7 +181,10 @@ class Engine:
 
             with enough_memory(scale.height, scale.width):
                 image = resize(image, scale.height, scale.width)
-                image = self._optimize_scale(image, scale, terms(scale), observe, stop)
+                plan = self.plan(scale.height, scale.width, image.shape[1])
+                if plan.side:
+                    log.info("%s", plan.said)
+                image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop)
             if stop is not None and stop():
                 break
         return resize(image, scales[-1].height, scales[-1].width).cpu()
@@ -145,12 +194,15 @@ class Engine:
         image: Tensor,
         scale: Scale,
         terms: Sequence[Term],
+        plan: Plan,
+        near: bool,
         observe: Callable[[Report, Sequence[str]], None],
         stop: Callable[[], bool] | None,
     ) -> Tensor:
         active = [term for term in terms if term.weight]
         self._provide(active)
-        optimizer = self.optimizer(active, image)
+        optimizer = self.optimizer(active, image, plan, near=near)
+        del image
         totals: list[float] = []
         for report in self._reports(optimizer, scale.steps):
             if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
@@ -176,15 +228,24 @@ class Engine:
         if wanted != self.encoder.layers:
             self.encoder = self._build(wanted, self._place)
 
-    def optimizer(self, terms: Sequence[Term], image: Tensor) -> Optimizer:
+    def optimizer(
+        self, terms: Sequence[Term], image: Tensor, plan: Plan | None = None, *, near: bool = False
+    ) -> Optimizer:
         """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
-        evaluate, image = self._objective(terms), image.clamp(0, 1)
+        evaluate, image = self._objective(terms, plan.side if plan else 0), image.clamp(0, 1)
         if self.settings.optimizer == "adam":
             return Adam(evaluate, image, self.settings.learning_rate)
-        return LBFGS(evaluate, image, self.settings.history, bounds=(0.0, 1.0))
+        return LBFGS(
+            evaluate,
+            image,
+            plan.history if plan else self.settings.history,
+            bounds=(0.0, 1.0),
+            first_move=NEAR_MOVE if near else FIRST_MOVE,
+            compact=plan is not None and plan.compact,
+        )
 
-    def _objective(self, terms: Sequence[Term]) -> Evaluate:
-        def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, terms: Sequence[Term], side: int) -> Evaluate:
+        def whole(image: Tensor) -> tuple[Tensor, Tensor]:
             image = image.detach().requires_grad_()
             rgb = image.expand(-1, 3, -1, -1)
             features = self.encoder(rgb)
@@ -196,6 +257,24 @@ class Engine:
             (gradient,) = torch.autograd.grad(total, image)
             return torch.stack([total, *values]).detach(), gradient
 
+        def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+            nonlocal side
+            while True:
+                try:
+                    if not side:
+                        return whole(image)
+                    assert encoder is not None
+                    return tiling.evaluate(image, terms, encoder, side)
+                except (RuntimeError, MemoryError) as error:
+                    smaller = (side or max(image.shape[2:])) // 2
+                    if not _too_little(error) or encoder is None or smaller < tiling.SMALLEST:
+                        raise
+                    side = smaller
+                log.warning("too little memory: going on in tiles of %d px", side)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+        encoder = tiling.tileable(self.encoder)
         return evaluate
 
     @staticmethod
@@ -250,11 +329,16 @@ def _step(report: Report, names: Sequence[str], index: int, scale: Scale, scales
 
 @contextmanager
 def enough_memory(height: int, width: int) -> Iterator[None]:
-    """Turn what torch raises for too little memory, which is no class of its own on the CPU, into one line."""
+    """Turn what torch raises for too little memory into one line."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
+        if _too_little(error):
             message = f"not enough memory for {width}x{height}; use a smaller --size"
             raise OptimizationError(message) from error
         raise
+
+
+def _too_little(error: Exception) -> bool:
+    """Whether it was raised for too little memory, for which torch has no class of its own on the CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

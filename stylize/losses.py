@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ Pull = Callable[[Tensor, Tensor], None]
 
 # Directions in which the style's standard deviation is below this fraction of its largest are float32 noise.
 DAMPING = 1e-4
+EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,39 @@ class Term:
     """One weighted addend of the loss.
 
     ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
-    of (at least) ``layers``; it returns a differentiable scalar.
+    of (at least) ``layers``; it returns a differentiable scalar. ``sums`` is the same for pictures too large to be
+    seen whole; terms without layers can do without.
     """
 
     name: str
     weight: float
     function: Callable[[Tensor, Features], Tensor]
     layers: tuple[str, ...] = ()
+    sums: Sums | None = None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A term as a function of sums over positions, which can be added up tile by tile.
+
+    ``part(image, features, tile)`` gets a tile's own pixels, one more to the right and below where there are (1, 3,
+    h, w), its own features, and where they lie in the whole; it returns differentiable tensors. ``total`` makes the
+    term's value of their sums over all tiles.
+    """
+
+    part: Callable[[Tensor, Features, Region], Sequence[Tensor]]
+    total: Callable[[Sequence[Tensor]], Tensor]
+
+
+class Region(Protocol):
+    """Where a tile lies: its slices of rows and columns in the whole picture, and in the map of a layer."""
+
+    @property
+    def pixels(self) -> tuple[slice, slice]: ...
+
+    def at(self, layer: str) -> tuple[slice, slice]: ...
+
+    def map_size(self, layer: str, features: Features) -> tuple[int, int]: ...
 
 
 # --- moments -----------------------------------------------------------------------------------------------
@@ -120,6 +147,46 @@ def _linear(x: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | No
     return pull
 
 
+class _PartialMoments(torch.autograd.Function):
+    """X' diag(w) 1 and X' diag(w) X over some of the positions."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+        x = features.detach()[0].permute(1, 2, 0).flatten(0, 1).float()  # of a tile: one copy at most
+        ctx.x, ctx.weight, ctx.share, ctx.like = x, weight, share, features.detach()
+        if weight is None:
+            return x.sum(0).mul_(share), (x.T @ x).mul_(share)
+        return weight @ x, x.T @ (x * weight[:, None])
+
+    @staticmethod
+    def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None, None]:
+        gradient = torch.addmm(mean, ctx.x, second + second.T)
+        gradient *= ctx.share if ctx.weight is None else ctx.weight[:, None]
+        _, channels, height, width = ctx.like.shape
+        return gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(ctx.like.dtype), None, None
+
+
+def partial_moments(features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+    """What some positions add to the mean (C,) and the Gram matrix (C, C): ``weight`` (h*w,) is theirs, or each has
+    ``share``. Differentiable with respect to the features (1, C, h, w)."""
+    made: tuple[Tensor, Tensor] = _PartialMoments.apply(features, weight, share)
+    return made
+
+
+class _Given(torch.autograd.Function):
+    """A scalar function of two tensors that brings its own gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor, value: Tensor, of_one: Tensor, of_other: Tensor) -> Tensor:
+        ctx.gradients = of_one, of_other
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        one, other = ctx.gradients
+        return outer * one, outer * other, None, None, None
+
+
 # --- style: Wasserstein ------------------------------------------------------------------------------------
 
 
@@ -169,25 +236,42 @@ def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None
     Returns:
         A scalar >= 0 up to rounding, dimensionless, differentiable with respect to the features.
     """
-    x, factor, scale = _rows(features), target.factor, 2 / target.energy
-    pull: Pull
-    if len(x) < factor.shape[1]:
-        mean = x.mean(0) if weight is None else weight @ x
-        root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
-        x = (x - mean) * root
-        shift, spread = mean - target.mean, x.square().sum()
-        cross = x @ factor  # (n, r)
-        trace, inverse = _root(cross @ cross.T, target.floor)
-        gradient = (x - (inverse @ cross) @ factor.T + shift * root) * (root * scale)
-        pull = partial(_scaled, gradient)
-    else:
-        mean, covariance = _moments(x, weight)
-        shift, spread = mean - target.mean, covariance.trace()
-        trace, inverse = _root(factor.T @ covariance @ factor, target.floor)
-        matrix = torch.eye(len(mean), device=x.device) - factor @ inverse @ factor.T
-        pull = _linear(x, matrix * scale, (shift - matrix @ mean) * scale, weight)
-    value = (shift.square().sum() + spread + target.trace - 2 * trace) / target.energy
-    return _known(features, value, pull)
+    x, factor = _rows(features), target.factor
+    if len(x) >= factor.shape[1]:
+        value, matrix, vector = _transport(*_moments(x, weight), target, exact=len(x) >= EXACT * x.shape[1])
+        return _known(features, value, _linear(x, matrix * 2, vector, weight))
+    mean = x.mean(0) if weight is None else weight @ x
+    root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
+    x, shift = (x - mean) * root, mean - target.mean
+    cross = x @ factor  # (n, r)
+    trace, inverse = _root(cross @ cross.T, target.floor)
+    value = (shift.square().sum() + x.square().sum() + target.trace - 2 * trace) / target.energy
+    gradient = (x - (inverse @ cross) @ factor.T + shift * root) * (root * (2 / target.energy))
+    return _known(features, value, partial(_scaled, gradient))
+
+
+def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:
+    """:func:`wasserstein` of the mean (C,) and Gram matrix (C, C) of all positions, differentiable in both."""
+    value, of_second, of_mean = _transport(mean.detach(), (second - mean.outer(mean)).detach(), target, exact=True)
+    made: Tensor = _Given.apply(mean, second, value, of_mean, of_second)
+    return made
+
+
+def _transport(mean: Tensor, covariance: Tensor, target: Gaussian, *, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The distance, and its gradients with respect to the Gram matrix (C, C) and the mean (C,).
+
+    If ``exact``, on the CPU in float64: the inverse root multiplies rounding errors, a thousandfold in the gradient
+    (measured), and what comes out should not depend on the order of summation.
+    """
+    factor, floor, kind = target.factor, target.floor, mean.dtype
+    if exact and mean.device.type == "cpu":
+        mean, covariance, factor, floor = (each.double() for each in (mean, covariance, factor, floor))
+    shift = mean - target.mean
+    trace, inverse = _root(factor.T @ covariance @ factor, floor)
+    matrix = torch.eye(len(mean), device=mean.device) - factor @ inverse @ factor.T
+    value = (shift.square().sum() + covariance.trace() + target.trace - 2 * trace) / target.energy
+    vector = (shift - matrix @ mean) * (2 / target.energy)
+    return value.to(kind), (matrix / target.energy).to(kind), vector.to(kind)
 
 
 def _root(matrix: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,6 +356,11 @@ def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tenso
     return _known(features, apart.square().sum() / energy, _linear(x, apart * (4 / energy), None, weight))
 
 
+def gram_of_moments(second: Tensor, target: Tensor, energy: Tensor | float) -> Tensor:
+    """:func:`gram` of the Gram matrix (C, C) of all positions."""
+    return (second - target).square().sum() / energy
+
+
 # --- content and smoothness --------------------------------------------------------------------------------
 
 
@@ -281,10 +370,15 @@ def content(features: Tensor, target: Tensor, energy: Tensor | float, weight: Te
     ``energy`` = |P|^2 makes it relative; 2 makes it half the sum of squares (Gatys et al. 2016, eq. 1). With position
     weights the squares are weighted by H*W*weight.
     """
+    return partial_content(features, target, None if weight is None else weight * weight.numel()) / energy
+
+
+def partial_content(features: Tensor, target: Tensor | float, factor: Tensor | None = None) -> Tensor:
+    """The sum of squares of :func:`content` over some of the positions; ``factor`` (h*w,) is that of theirs."""
     squared = (features.float() - target).square()
-    if weight is not None:
-        squared = squared * (weight * weight.numel()).view(1, 1, *features.shape[2:])
-    return squared.sum() / energy
+    if factor is not None:
+        squared = squared * factor.view(1, 1, *features.shape[2:])
+    return squared.sum()
 
 
 def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:
@@ -293,6 +387,19 @@ def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:
     ``smoothing`` rounds the corner at zero, so that flat areas have a gradient. A side of one pixel counts as flat.
     """
     padded = torch.nn.functional.pad(image, (0, 1, 0, 1), mode="replicate")
+    return _variation(padded, smoothing).mean() - smoothing
+
+
+def partial_variation(image: Tensor, height: int, width: int, smoothing: float = 1 / 255) -> Tensor:
+    """The sum over (height, width) pixels of what :func:`total_variation` has the mean of; the image (1, C, H, W) has
+    one more of them to the right and below where there are."""
+    padding = (0, width + 1 - image.shape[3], 0, height + 1 - image.shape[2])
+    padded = torch.nn.functional.pad(image, padding, mode="replicate")
+    return (_variation(padded, smoothing) - smoothing).sum()
+
+
+def _variation(padded: Tensor, smoothing: float) -> Tensor:
+    image = padded[..., :-1, :-1]
     across = padded[..., :-1, 1:] - image
     down = padded[..., 1:, :-1] - image
-    return (across.square() + down.square() + smoothing**2).sqrt().mean() - smoothing
+    return (across.square() + down.square() + smoothing**2).sqrt()

@@ -17,6 +17,7 @@ from torch import Tensor
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 FIRST_MOVE = 0.02  # root mean square change of a pixel in the first step, before any curvature is known
+NEAR_MOVE = 0.005  # the same from a start that is nearly there: four times as much makes it worse, and a step is lost
 LONGEST_MOVE = 0.5  # the same for any step: beyond it the curvature found so far says nothing
 WORSE = 1e-3  # relative increase of the loss that still counts as a good step
 MIN_COSINE = 1e-6  # curvature check: s'y above this fraction of |s||y|
@@ -46,7 +47,7 @@ class Optimizer:
 
     def _judge(self, values: Tensor, gradient: Tensor) -> None:
         # a sum over the gradient is NaN or infinite as soon as one element is
-        self.finite = torch.isfinite(values).all() & torch.isfinite(gradient.abs().sum())
+        self.finite = torch.isfinite(values).all() & torch.isfinite(gradient.sum())
 
 
 class LBFGS(Optimizer):
@@ -68,6 +69,8 @@ class LBFGS(Optimizer):
         image: where to start, (1, C, H, W); copied.
         history: pairs kept; their memory is 2 * history pictures.
         bounds: lowest and highest value of a pixel.
+        first_move: root mean square change of a pixel in the first step.
+        compact: keep the pairs in bfloat16, at half the memory.
     """
 
     def __init__(
@@ -76,13 +79,16 @@ class LBFGS(Optimizer):
         image: Tensor,
         history: int = 20,
         bounds: tuple[float, float] = (-math.inf, math.inf),
+        first_move: float = FIRST_MOVE,
+        compact: bool = False,
     ) -> None:
         super().__init__(evaluate, image)
-        self._bounds = bounds
+        self._bounds, self._first_move = bounds, first_move
         device, count = image.device, image.numel()
         small = torch.float32 if device.type == "mps" else torch.float64
-        self._s = image.new_zeros(history, count)
-        self._y = image.new_zeros(history, count)
+        self._kept = torch.bfloat16 if compact else image.dtype
+        self._s = image.new_zeros(history, count, dtype=self._kept)
+        self._y = image.new_zeros(history, count, dtype=self._kept)
         self._sy = torch.zeros(history, history, dtype=small, device=device)
         self._yy = torch.zeros(history, history, dtype=small, device=device)
         self._stored = torch.zeros((), dtype=torch.long, device=device)  # pairs ever stored
@@ -93,7 +99,8 @@ class LBFGS(Optimizer):
         self._move = torch.zeros_like(self.image)
 
     def step(self) -> None:
-        trial = (self.image + self._move).clamp(*self._bounds)
+        # large pictures are most of the memory: what is no longer needed is let go of, or written over
+        trial, self._move = self._move.add_(self.image).clamp_(*self._bounds), torch.empty(0)
         values, gradient = self.evaluate(trial)
         self._judge(values, gradient)
         if not self.values.numel():  # the first evaluation, where we stand
@@ -102,25 +109,26 @@ class LBFGS(Optimizer):
             self._move = self._steepest(1.0)
             return
         good = self.finite & (values[0] <= self.values[0] + WORSE * self.values[0].abs())
-        self._remember(
-            good, (trial - self.image).flatten(), torch.where(good, gradient - self._gradient, 0.0).flatten()
-        )
+        move = trial - self.image
+        self._remember(good, move.flatten(), (gradient - self._gradient).flatten())
         self.image = torch.where(good, trial, self.image)
+        del trial
         self.values = torch.where(good, values, self.values)
         self._gradient = torch.where(good, gradient, self._gradient)
+        del gradient
         self.failures = torch.where(good, 0, self.failures + 1)
         reset = (self.failures > 0) & (self.failures % RESET_AFTER == 0)
         self._oldest = torch.where(reset, self._stored, self._oldest)
         onward = torch.where(self._stored > self._oldest, self._newton(), self._steepest(0.1**self.failures))
-        self._move = torch.where(good | reset, onward, self._move * 0.25)
+        self._move = torch.where(good | reset, onward, move * 0.25)
 
     def _steepest(self, factor: Tensor | float) -> Tensor:
-        rms = self._gradient.square().mean().sqrt().clamp_min(1e-30)
-        return self._gradient * (-FIRST_MOVE * factor / rms)
+        return self._gradient * (-self._first_move * factor / _rms(self._gradient).clamp_min(1e-30))
 
     def _remember(self, good: Tensor, s: Tensor, y: Tensor) -> None:
-        curvature = torch.dot(s, y)
-        keep = good & (curvature > MIN_COSINE * s.norm() * y.norm()) & (y.norm() > 0)
+        s, y = s.to(self._kept), y.to(self._kept)
+        curvature, length = _dot(s, y), _dot(y, y)
+        keep = good & (curvature > MIN_COSINE * (_dot(s, s) * length).sqrt()) & (length > 0)
         slot = (self._stored % len(self._slots)).view(1)
         # when nothing is kept the slot is written with what it holds
         s = torch.where(keep, s, self._s.index_select(0, slot)[0])
@@ -128,12 +136,12 @@ class LBFGS(Optimizer):
         self._s.index_copy_(0, slot, s[None])
         self._y.index_copy_(0, slot, y[None])
         small = self._sy.dtype
-        self._sy.index_copy_(1, slot, (self._s @ y).to(small)[:, None])
-        self._sy.index_copy_(0, slot, (self._y @ s).to(small)[None])
-        inner = (self._y @ y).to(small)
+        self._sy.index_copy_(1, slot, _products(self._s, y).to(small)[:, None])
+        self._sy.index_copy_(0, slot, _products(self._y, s).to(small)[None])
+        inner = _products(self._y, y).to(small)
         self._yy.index_copy_(1, slot, inner[:, None])
         self._yy.index_copy_(0, slot, inner[None])
-        self._gamma = torch.where(keep, curvature / torch.dot(y, y).clamp_min(1e-30), self._gamma.to(y.dtype)).to(small)
+        self._gamma = torch.where(keep, curvature / length.clamp_min(1e-30), self._gamma.to(length.dtype)).to(small)
         self._stored = self._stored + keep.long()
 
     def _newton(self) -> Tensor:
@@ -147,17 +155,47 @@ class LBFGS(Optimizer):
         diagonal = sy.diagonal()
         upper = sy.triu(1) + torch.diag(torch.where(known, diagonal, 1.0))
         gradient = self._gradient.flatten()
-        p = torch.where(known, (self._s @ gradient).to(small)[order], 0.0)
-        q = torch.where(known, (self._y @ gradient).to(small)[order], 0.0)
+        p = torch.where(known, _products(self._s, gradient).to(small)[order], 0.0)
+        q = torch.where(known, _products(self._y, gradient).to(small)[order], 0.0)
         u = torch.linalg.solve_triangular(upper, p[:, None], upper=True)
         inner = diagonal[:, None] * u + self._gamma * (yy @ u) - self._gamma * q[:, None]
         a = torch.linalg.solve_triangular(upper.T, inner, upper=False)[:, 0]
         back = torch.argsort(order)
         a = torch.where(known, a, 0.0)[back].to(gradient.dtype)
         b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(gradient.dtype)
-        direction = self._gamma.to(gradient.dtype) * gradient + a @ self._s + b @ self._y
-        rms = direction.square().mean().sqrt()
-        return direction.view_as(self.image) * -(LONGEST_MOVE / rms.clamp_min(LONGEST_MOVE))
+        direction = self._gamma.to(gradient.dtype) * gradient
+        _add_mix(direction, a, self._s)
+        _add_mix(direction, b, self._y)
+        return direction.mul_(-(LONGEST_MOVE / _rms(direction).clamp_min(LONGEST_MOVE))).view_as(self.image)
+
+
+def _rms(image: Tensor) -> Tensor:
+    return (_dot(image.flatten(), image.flatten()) / image.numel()).sqrt()
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return torch.dot(_wide(one), _wide(other))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _products(rows: Tensor, vector: Tensor) -> Tensor:
+    """Of each row with the vector; compact rows are unpacked one by one."""
+    if rows.dtype != torch.bfloat16:
+        return rows @ vector
+    vector = _wide(vector)
+    return torch.stack([torch.dot(_wide(row), vector) for row in rows])
+
+
+def _add_mix(to: Tensor, factors: Tensor, rows: Tensor) -> None:
+    """Add rows times factors."""
+    if rows.dtype == to.dtype:
+        to.addmv_(rows.T, factors)
+        return
+    for factor, row in zip(factors, rows, strict=True):
+        to.add_(_wide(row) * factor)
 
 
 class Adam(Optimizer):

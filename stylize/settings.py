@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -125,6 +126,7 @@ class Settings:
         "precision of the encoder (float32: TF32 where a GPU has it); losses are float32",
         choices=("auto", "float32", "bfloat16"),
     )
+    memory: str = _knob("auto", "memory to use at most, such as 8GiB or 500MB; auto: what is free, less a margin")
     encoder: str = _knob("auto", "encoder, by name; auto is vgg19, or mini where its weights cannot be had")
 
     def __post_init__(self) -> None:
@@ -141,6 +143,18 @@ class Settings:
             raise SettingsError("style_weights are all zero; at least one must be positive")
         if self.content_weight == 0 and self.style_weight == 0:
             raise SettingsError("content_weight and style_weight are both 0; nothing would be optimised")
+        _ = self.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What ``memory`` allows; None: what is free."""
+        if self.memory == "auto":
+            return None
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt])(i?)b?", self.memory.strip(), re.ASCII | re.IGNORECASE)
+        if found is None:
+            raise SettingsError(f"memory is {self.memory!r}; it must be auto, or a size such as 8GiB or 500MB")
+        power = "kmgt".index(found[2].lower()) + 1
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
     @property
     def start_file(self) -> Path | None:

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylize import colors, images, losses
+from stylize import colors, images
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
 from stylize.engine import Engine, Observer, enough_memory
 from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, fit, resize
-from stylize.losses import Features, Term
+from stylize.losses import Term
 from stylize.pyramid import Scale, pyramid
 from stylize.settings import Settings
+from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
-PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
-LayerLoss = Callable[[Tensor, Tensor | None], Tensor]  # (features, position weights) -> scalar
 
 RECONSTRUCTION = Settings(size=256, steps=(300,))  # where reconstruct() starts from
 # and texture(): started below 128 px, the layout of the style would come along
@@ -125,7 +123,7 @@ class Stylizer:
         if steps is not None:
             scales = (Scale(height, width, steps),)
         with enough_memory(height, width):
-            return self._paint(picture, scales, init, terms, on_step, stop)
+            return self._paint(picture, scales, init, terms, steps is not None, on_step, stop)
 
     def scales(self, height: int, width: int) -> tuple[Scale, ...]:
         """The scales at which a picture of that size is painted, coarse to fine, the last being that of the result."""
@@ -153,6 +151,7 @@ class Stylizer:
         scales: Sequence[Scale],
         init: Tensor | None,
         terms: Callable[[Scale], Sequence[Term]] | None,
+        near: bool,
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
     ) -> Picture:
@@ -164,9 +163,9 @@ class Stylizer:
             made = self.terms(photo, scale, target=target, alpha=picture.alpha)
             return made + list(terms(scale) if terms else ())
 
-        painted = self.engine.optimize(scales, start, all_terms, on_step=on_step, stop=stop)
+        painted = self.engine.optimize(scales, start, all_terms, near=near, on_step=on_step, stop=stop)
         if self._color.finish is not None:
-            painted = self._color.finish(painted, resize(_opaque(picture), height, width))
+            painted = self._color.finish(painted, resize(picture.opaque().rgb, height, width))
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         record = self.record(picture.origin)
         return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record)
@@ -175,19 +174,19 @@ class Stylizer:
         self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
     ) -> list[Term]:
         """The terms of the settings for a photo (1, 3 or 1, H, W) at one scale; where ``alpha`` is 0 nothing counts."""
-        places = _Positions(alpha, self.engine.device)
+        places = Positions(alpha, self.engine.device)
         return [
             content_term(resize(photo, scale.height, scale.width), self.settings, self.engine, places),
             (target or self._target).term(scale.longest, places),
-            Term("tv", self.settings.tv_weight, lambda image, _: losses.total_variation(image)),
+            variation_term(self.settings.tv_weight, scale.height, scale.width),
         ]
 
     def _in_color_mode(self, picture: Picture) -> tuple[Tensor, StyleTarget]:
         """What is painted, (1, 3 or 1, H, W), and the style for it."""
-        content = Picture(_opaque(picture), picture.alpha)
+        content = Picture(picture.opaque().rgb, picture.alpha)
         if self._color.prepare is None:
             return content.rgb, self._target
-        styles = [Picture(_opaque(style), style.alpha) for style in self.styles]
+        styles = [Picture(style.opaque().rgb, style.alpha) for style in self.styles]
         photo, styles_for_it = self._color.prepare(content, styles)
         return photo, StyleTarget(styles_for_it, self.engine)
 
@@ -200,7 +199,7 @@ class Stylizer:
             return photo
         else:
             begin = target.styles[0] if self._begin is None else self._begin
-            init = _cover(_opaque(begin), scales[-1].height, scales[-1].width)
+            init = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
         return images.luminance(init) if photo.shape[1] == 1 else init
 
 
@@ -248,112 +247,6 @@ def reconstruct(
     )
 
 
-class StyleTarget:
-    """The statistics of one style, or of a blend, at every scale; computed once and reused for every frame of a job.
-
-    A blend aims at the Wasserstein barycentre of the styles' Gaussians, or at the weighted mean of their Gram
-    matrices. Styles are resized so that their longest side is the picture's times ``settings.style_scale``.
-    """
-
-    def __init__(self, styles: Sequence[Picture], engine: Engine) -> None:
-        self.styles = tuple(styles)
-        self._engine = engine
-        self._known: dict[int, Mapping[str, LayerLoss]] = {}
-
-    def term(self, longest: int, places: _Positions) -> Term:
-        """The style term for a picture whose longest side is ``longest`` px: the weighted mean over the layers."""
-        settings = self._engine.settings
-        layers = {layer: weight for layer, weight in settings.style_layers.items() if weight}
-        if not settings.style_weight:
-            return Term("style", 0.0, lambda image, _: image.sum() * 0)
-        if longest not in self._known:
-            self._known[longest] = self._measure(longest, layers)
-        known, total = self._known[longest], sum(layers.values())
-
-        def distance(image: Tensor, features: Features) -> Tensor:
-            parts = [
-                weight / total * known[layer](features[layer], places.at(features[layer]))
-                for layer, weight in layers.items()
-            ]
-            return torch.stack(parts).sum()
-
-        return Term("style", settings.style_weight, distance, tuple(layers))
-
-    def _measure(self, longest: int, layers: Iterable[str]) -> Mapping[str, LayerLoss]:
-        settings = self._engine.settings
-        shares = settings.style_weights or (1.0,) * len(self.styles)
-        found = []
-        for style in self.styles:
-            size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
-            features = self._engine.encode(resize(_opaque(style), *size))
-            found.append((features, _Positions(style.alpha, self._engine.device)))
-        made: dict[str, LayerLoss] = {}
-        for layer in layers:
-            pairs = [(features[layer], places.at(features[layer])) for features, places in found]
-            if settings.style_loss == "wasserstein":
-                mean, covariance = losses.barycenter([losses.moments(*pair) for pair in pairs], shares)
-                made[layer] = partial(_wasserstein, target=losses.Gaussian.of(mean, covariance))
-                continue
-            grams = torch.stack(
-                [share / sum(shares) * losses.gram_matrix(*p) for share, p in zip(shares, pairs, strict=True)]
-            )
-            target = grams.sum(0)
-            energy = target.square().sum().clamp_min(1e-12)
-            if settings.normalize == "paper":
-                energy = 4 * len(target) ** 2 / _paper_scale(found[0][0]) ** 4
-            made[layer] = partial(_gram, target=target, energy=energy)
-        return made
-
-
-def _wasserstein(features: Tensor, weight: Tensor | None, target: losses.Gaussian) -> Tensor:
-    return losses.wasserstein(features, target, weight)
-
-
-def _gram(features: Tensor, weight: Tensor | None, target: Tensor, energy: Tensor) -> Tensor:
-    return losses.gram(features, target, energy, weight)
-
-
-def content_term(photo: Tensor, settings: Settings, engine: Engine, places: _Positions) -> Term:
-    """The content term of a photo (1, 3 or 1, H, W) at its own size."""
-    if not settings.content_weight:
-        return Term("content", 0.0, lambda image, _: image.sum() * 0)
-    layer = settings.content_layer
-    features = engine.encode(photo.expand(-1, 3, -1, -1))
-    target = features[layer]
-    energy = losses.content(target, torch.zeros_like(target), 1.0, places.at(target)).clamp_min(1e-12)
-    if settings.normalize == "paper":
-        energy = 2 / _paper_scale(features) ** 2
-
-    def distance(image: Tensor, features: Features) -> Tensor:
-        return losses.content(features[layer], target, energy, places.at(features[layer]))
-
-    return Term("content", settings.content_weight * engine.spec.content_scale, distance, (layer,))
-
-
-def _paper_scale(features: Features) -> Tensor:
-    """What brings activations to the size they have in the paper's network, which counts pixels from 0 to 255.
-
-    Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only.
-    """
-    return PAPER_ACTIVATION / features["relu1_1"].float().mean().clamp_min(1e-12)
-
-
-class _Positions:
-    """How much each position of a feature map counts: what is transparent does not."""
-
-    def __init__(self, alpha: Tensor | None, device: torch.device) -> None:
-        self._alpha = None if alpha is None else alpha.to(device)
-        self._known: dict[tuple[int, int], Tensor] = {}
-
-    def at(self, features: Tensor) -> Tensor | None:
-        if self._alpha is None:
-            return None
-        height, width = features.shape[2:]
-        if (height, width) not in self._known:
-            self._known[height, width] = losses.position_weights(self._alpha, height, width)
-        return self._known[height, width]
-
-
 def as_picture(source: Source, size: int | None = None) -> Picture:
     """A picture as it is, a path loaded (as far as ``size`` needs it), a tensor (1, 3, H, W) in [0, 1] wrapped."""
     if isinstance(source, Picture):
@@ -375,10 +268,6 @@ def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tenso
 
 def _plain(origin: Origin | None) -> dict[str, str] | None:
     return None if origin is None else {"path": os.path.abspath(origin.path), "sha256": origin.sha256}  # noqa: PTH100
-
-
-def _opaque(picture: Picture) -> Tensor:
-    return picture.rgb if picture.alpha is None else images.fill_transparent(picture.rgb, picture.alpha)
 
 
 def _cover(image: Tensor, height: int, width: int) -> Tensor:

@@ -24,6 +24,7 @@ from tests.conftest import ROOT, SAMPLES
 FLOORS = (
     ("cli", "display", "diagnosis"),
     ("host", "hookspecs", "builtin", "jobs", "figure", "stylizer", "records", "testing"),
+    ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
     ("encoders", "losses", "colors", "images"),
     ("settings", "errors"),

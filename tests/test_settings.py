@@ -28,7 +28,7 @@ WRONG_TYPES: dict[str, tuple[object, ...]] = {
     "style_layers": ("relu1_1", 3, {"relu1_1": "1"}, {"relu1_1": True}, None),
     "upscale": (1, "yes", None),
     **dict.fromkeys(("style_loss", "normalize", "optimizer", "pooling", "preserve_color", "precision"), (1, None, [])),
-    **dict.fromkeys(("content_layer", "init", "device", "encoder"), (1, None, True, ["vgg19"])),
+    **dict.fromkeys(("content_layer", "init", "device", "encoder", "memory"), (1, None, True, ["vgg19"])),
 }
 
 
@@ -380,3 +380,17 @@ def test_toml_is_plain_fields(tmp_path: Path) -> None:
     assert values["scales"] == 3
     assert values["style_layers"]["relu1_1"] == Settings().style_layers["relu1_1"]
     assert "scales" not in tomllib.loads(Settings().to_toml())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("auto", None), ("8GiB", 8 * 2**30), ("500MB", 500_000_000), ("1.5 g", 1_500_000_000), ("64kib", 65536)],
+)
+def test_memory_is_a_size(text: str, wanted: int | None) -> None:
+    assert Settings(memory=text).memory_bytes == wanted
+
+
+@pytest.mark.parametrize("text", ["", "8", "GiB", "-1GB", "8 apples", "1e3MB", "8GiB 1"])
+def test_memory_that_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^memory is "):
+        Settings(memory=text)

@@ -416,3 +416,27 @@ def test_the_news_of_samples_is_what_frames_get() -> None:
     assert steps(still) == 0
     assert 3 <= steps(moving(10)) < steps([picture(seed) for seed in range(10)]) <= 24
     assert steps([*still, *[picture(1)] * 10], cuts=[10]) == 0
+
+
+def test_the_report_tells_of_every_frame(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", [*moving(6, 0), *[moving(6, 1)[0]] * 6])
+    paint("in.mkv", "--report", "clip.html")
+    page = Path("clip.html").read_text()
+    assert re.search(r"<dt>frames</dt><dd>12</dd>", page)
+    assert re.search(r"<dt>shots</dt><dd>2</dd>", page)
+    assert re.search(r"<dt>as the one before</dt><dd>5</dd>", page)
+    assert page.count("data:image/jpeg") == 24
+    for name in ("E_warp", "style", "in.mkv", "style.png", "tiny"):
+        assert name in page
+
+
+@pytest.mark.parametrize(
+    ("report", "words", "code"),
+    [("clip.txt", "must end in .html", 2), ("no/clip.html", "cannot write no/clip.html", 1)],
+)
+def test_a_report_that_cannot_be_written_is_refused_at_once(
+    paint: Paint, folder: Path, report: str, words: str, code: int
+) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert words in paint("in.mkv", "--report", report, check=code).err
+    assert not list(folder.glob(".out*"))

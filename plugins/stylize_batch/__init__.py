@@ -26,7 +26,6 @@ OPTIONS = (
     click.Option(["--format"], type=click.Choice(EXTENSIONS), help="Folders: format of results; default: the photo's."),
     click.Option(["--force"], is_flag=True, help="Folders: paint again what is there and up to date."),
     click.Option(["--sidecar"], is_flag=True, help="Folders: write each record into a file beside the picture, too."),
-    click.Option(["--report"], type=Path, metavar="FILE", help="Folders: an HTML page of what became of each photo."),
     click.Option(["--watch"], is_flag=True, help="Folders: go on with what arrives, until Ctrl-C."),
 )
 NAMES = frozenset(str(option.name) for option in OPTIONS)

@@ -29,7 +29,6 @@ from stylize import (
     Origin,
     Picture,
     Settings,
-    SettingsError,
     StylizeError,
     Stylizer,
     atomic_write,
@@ -110,8 +109,6 @@ class FolderJob(Job):
         self._total = self._finished = 0
         self._seen: dict[Path, tuple[int, int]] = {}
         self._started, self._waited = 0.0, False
-        if report := options.get("report"):
-            _check_report(report)
         if not self._watching and not any(isinstance(found, Found) for found in search(source, [self._folder])):
             raise ImageError(f"{source}: no pictures there")
         self.styles = self._first_style()
@@ -450,13 +447,6 @@ def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     return folder
 
 
-def _check_report(path: Path) -> None:
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"--report {path} must end in .html")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ImageError(f"cannot write {path}: give the path of a file in a folder that is there")
-
-
 def _styles(given: Sequence[Path], how: str | None, without: Path) -> tuple[list[Style], str]:
     """The styles to choose from, and how they are paired with the photos."""
     if how is None and not any(is_many(path) for path in given):
@@ -475,7 +465,7 @@ def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
     settings, styles, start = record.get("settings"), record.get("styles"), record.get("init")
     settings = settings if isinstance(settings, Mapping) else {}
-    ignored = {"device", "encoder", *(["init"] if start else [])}
+    ignored = {"device", "memory", "encoder", *(["init"] if start else [])}
     return {
         "photo": content(record.get("content")),
         "style": [content(style) for style in styles] if isinstance(styles, list) else None,

@@ -30,7 +30,10 @@ class Encoder(Protocol):
 
     The same picture gives the same features, layers asked for exist at every picture size, and the features of a
     layer do not depend on which others were asked for. An encoder may have an attribute ``fingerprint``: a text that
-    changes with its weights, for the record in the pictures it helped to paint.
+    changes with its weights, for the record in the pictures it helped to paint. For pictures that are too large for
+    the memory as a whole it needs three more: ``strides``, the px between the positions of each layer, powers of 2;
+    ``reach``, how many px to each side a feature sees at most; and ``footprint``, the bytes it holds for each pixel
+    until the gradient is there.
     """
 
     @property

@@ -80,6 +80,41 @@ class VGG:
             missing.discard(name)
 
     @cached_property
+    def strides(self) -> dict[str, int]:
+        """How many px lie between the positions of each layer."""
+        found, stride = {}, 1
+        for part in self._program:
+            if part is None:
+                stride *= 2
+            elif part[0] in self.layers:
+                found[part[0]] = stride
+        return found
+
+    @cached_property
+    def reach(self) -> int:
+        """How many px to each side a feature of the deepest layer sees."""
+        reach, stride = 0, 1
+        for part in self._program:  # a 3x3 convolution sees a position further, a 2x2 pooling too, to one side
+            reach += stride
+            stride *= 2 if part is None else 1
+        return reach
+
+    @cached_property
+    def footprint(self) -> float:
+        """Bytes for each pixel of a picture that are held until its gradient is there: the activations, the indices of
+        max pooling, and the two largest gradients."""
+        held, widest, stride, width, item = 0.0, 0, 1, 3, self._at.dtype.itemsize
+        for part in self._program:
+            if part is None:
+                stride *= 2
+                held += width * (item + 8 * (self._at.pooling == "max")) / stride**2
+            else:
+                width = len(part[1])
+                held += width * item / stride**2
+                widest = max(widest, width if stride == 1 else 0)
+        return held + 2 * widest * item
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all the weights it was made from."""
         return fingerprint(self._weights)

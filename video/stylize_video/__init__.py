@@ -22,14 +22,14 @@ OPTIONS = (
     click.Option(
         ["--temporal-weight"],
         type=click.FloatRange(0),
-        default=5.0,
-        help="Clips: how firmly a frame is held to the last one. (default 5)",
+        default=15.0,
+        help="Clips: how firmly a frame is held to the last one. (default 15)",
     ),
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=24,
-        help="Clips: at most so many steps for a frame that follows another. (default 24)",
+        default=14,
+        help="Clips: at most so many steps for a frame that follows another. (default 14)",
     ),
     click.Option(
         ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."

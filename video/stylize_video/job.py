@@ -37,13 +37,15 @@ from stylize import (
     digest,
     load,
 )
-from stylize_video import NAMES, media, sequence, sheet
+from stylize_video import NAMES, account, media, sequence, sheet
+from stylize_video import flow as flows
 from stylize_video.estimate import Samples, clock, room, seconds_per_step, size, steps_of_a_still
 from stylize_video.shots import cuts
 from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
 from stylize_video.work import Plan, Work
 
 Array = NDArray[Any]
+WEIGHT, STEPS = 15.0, 14  # defaults of the temporal weight and of the most steps of a following frame
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 log = logging.getLogger("stylize.video")
@@ -76,6 +78,7 @@ class VideoJob(Job):
         command: Sequence[str] = (),
     ) -> None:
         self._settings, self._options, self._flow, self._command = settings, options, flow, command
+        self._styles = ", ".join(path.name for path in styles)
         self._clip = media.probe(source)
         self._target = target if target is not None else Path(f"{source.stem}-stylized.mp4")
         self._begin, self._end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
@@ -95,6 +98,8 @@ class VideoJob(Job):
     def _check(self, *sources: Path) -> None:
         target = self._sheet or self._target
         check_distinct(target, *sources)
+        if report := self._options.get("report"):
+            check_distinct(report, target, *sources)
         if sequence.is_one(target):
             if self._options.get("codec"):
                 raise SettingsError(f"--codec is of clips, and {target} is a sequence of pictures")
@@ -179,6 +184,8 @@ class VideoJob(Job):
             sequence.write(self._target, [self._work.file(number) for number in range(done)])
         else:
             self._assemble(done)
+        if self._options.get("report"):
+            self._report(self._options["report"], done)
         if done == count:
             self._work.remove()
             self._work.main.release()
@@ -190,7 +197,7 @@ class VideoJob(Job):
     def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
         """What tells this clip from another; on which device it is painted does not."""
         made = stylizer.record(Origin(self._clip.path, digest(self._clip.path)))
-        made["settings"] = {key: value for key, value in made["settings"].items() if key != "device"}
+        made["settings"] = {key: value for key, value in made["settings"].items() if key not in ("device", "memory")}
         wanted = {
             "record": {key: value for key, value in made.items() if key not in ("stylize", "torch")},
             "options": self._given,
@@ -299,7 +306,7 @@ class VideoJob(Job):
                 continue
             steps = steps_for(carried, self._most)
             self._steps += steps
-            weight = self._options.get("temporal_weight", 5.0)
+            weight = self._options.get("temporal_weight", WEIGHT)
             terms: list[Term] = []
             if weight:
                 terms.append(temporal(carried, weight, grey=self._settings.preserve_color == "luminance"))
@@ -307,7 +314,7 @@ class VideoJob(Job):
 
     @property
     def _most(self) -> int:
-        return int(self._options.get("frame_steps", 24))
+        return int(self._options.get("frame_steps", STEPS))
 
     def _read(self, height: int, width: int) -> Iterator[Array]:
         return media.read(self._clip, height, width, start=self._begin, end=self._end)
@@ -347,9 +354,39 @@ class VideoJob(Job):
         sheet.draw(cells).save(target)
         return target
 
-    def _assemble(self, done: int) -> None:
+    def _moments(self, count: int) -> list[Fraction]:
+        """When each frame is shown, and when the last of them ends."""
         first, _ = media.span(self._clip, self._begin, self._end)
-        moments = [media.moment(self._clip, first + number) for number in range(done + 1)]
+        return [media.moment(self._clip, first + number) for number in range(count + 1)]
+
+    def _report(self, path: Path, done: int) -> None:
+        settings = self._settings
+        facts = [
+            ("clip", str(self._clip.path)),
+            ("style", self._styles),
+            ("size", f"{self._width}x{self._height} px"),
+            ("encoder", self._plan.wanted["record"]["encoder"]["name"]),
+            ("content weight", f"{settings.content_weight:g}"),
+            ("temporal weight", f"{self._options.get('temporal_weight', WEIGHT):g}"),
+        ]
+        # by another flow than the one that the frames were carried along by
+        name = "dis" if self._options.get("flow") == "farneback" else "farneback"
+        flow = flows.engine(name)
+        assert flow is not None
+        account.write(
+            path,
+            f"{self._clip.path.name} → {self._target.name}",
+            [*facts, ("E_warp by flow", name)],
+            painted=[self._work.file(number) for number in range(done)],
+            source=lambda: self._read(self._height, self._width),
+            begins=self._plan.begins,
+            moments=self._moments(done),
+            notes=self._work.notes(),
+            flow=flow,
+        )
+
+    def _assemble(self, done: int) -> None:
+        moments = self._moments(done)
         durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
         media.assemble(
             self._clip,

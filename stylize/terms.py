@@ -1,0 +1,225 @@
+"""The terms of the method: what they aim at, measured once, and how far a picture is from it.
+
+Each knows its value of a picture seen whole, and of sums over parts of it (:class:`~stylize.losses.Sums`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from stylize import losses
+from stylize.images import fit, resize
+from stylize.losses import Features, Region, Sums, Term
+
+if TYPE_CHECKING:
+    from stylize.engine import Engine
+    from stylize.images import Picture
+    from stylize.settings import Settings
+
+PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
+
+
+class StyleTarget:
+    """The statistics of one style, or of a blend, at every scale; computed once and reused for every frame of a job.
+
+    A blend aims at the Wasserstein barycentre of the styles' Gaussians, or at the weighted mean of their Gram
+    matrices. Styles are resized so that their longest side is the picture's times ``settings.style_scale``.
+    """
+
+    def __init__(self, styles: Sequence[Picture], engine: Engine) -> None:
+        self.styles = tuple(styles)
+        self._engine = engine
+        self._known: dict[int, Mapping[str, _Layer]] = {}
+
+    def term(self, longest: int, places: Positions) -> Term:
+        """The style term for a picture whose longest side is ``longest`` px: the weighted mean over the layers."""
+        settings = self._engine.settings
+        layers = {layer: weight for layer, weight in settings.style_layers.items() if weight}
+        if not settings.style_weight:
+            return Term("style", 0.0, lambda image, _: image.sum() * 0)
+        if longest not in self._known:
+            self._known[longest] = self._measure(longest, tuple(layers))
+        known, total = self._known[longest], sum(layers.values())
+
+        def distance(image: Tensor, features: Features) -> Tensor:
+            parts = [
+                weight / total * known[layer].whole(features[layer], places.at(features[layer]))
+                for layer, weight in layers.items()
+            ]
+            return torch.stack(parts).sum()
+
+        def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+            return [sums for layer in layers for sums in _moments(features, layer, region, places)]
+
+        def of_sums(sums: Sequence[Tensor]) -> Tensor:
+            pairs = zip(sums[::2], sums[1::2], strict=True)
+            parts = [
+                weight / total * known[layer].of_moments(*pair)
+                for (layer, weight), pair in zip(layers.items(), pairs, strict=True)
+            ]
+            return torch.stack(parts).sum()
+
+        return Term("style", settings.style_weight, distance, tuple(layers), Sums(part, of_sums))
+
+    def _measure(self, longest: int, layers: Sequence[str]) -> Mapping[str, _Layer]:
+        settings = self._engine.settings
+        weights = settings.style_weights or (1.0,) * len(self.styles)
+        shares = [weight / sum(weights) for weight in weights]
+        paper = settings.normalize == "paper"
+        found = []
+        for style in self.styles:
+            size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
+            places = Positions(style.alpha, self._engine.device)
+            wanted = [*layers, "relu1_1"] if paper else layers
+            found.append(_add_up(resize(style.opaque().rgb, *size), wanted, self._engine, places))
+        made: dict[str, _Layer] = {}
+        for layer in layers:
+            pairs = [moments[layer] for moments in found]
+            if settings.style_loss == "wasserstein":
+                gaussians = [(mean, second - mean.outer(mean)) for mean, second in pairs]
+                made[layer] = _Wasserstein(losses.Gaussian.of(*losses.barycenter(gaussians, shares)))
+                continue
+            target = torch.stack([share * second for share, (_, second) in zip(shares, pairs, strict=True)]).sum(0)
+            energy = target.square().sum().clamp_min(1e-12)
+            if paper:
+                energy = 4 * len(target) ** 2 / _paper_scale(found[0]["relu1_1"][0].mean()) ** 4
+            made[layer] = _Gram(target, energy)
+        return made
+
+
+class _Layer(Protocol):
+    """The distance of one layer from the style: of its features, or of their mean and Gram matrix."""
+
+    def whole(self, features: Tensor, weight: Tensor | None) -> Tensor: ...
+
+    def of_moments(self, mean: Tensor, second: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Wasserstein:
+    target: losses.Gaussian
+
+    def whole(self, features: Tensor, weight: Tensor | None) -> Tensor:
+        return losses.wasserstein(features, self.target, weight)
+
+    def of_moments(self, mean: Tensor, second: Tensor) -> Tensor:
+        return losses.wasserstein_of_moments(mean, second, self.target)
+
+
+@dataclass(frozen=True)
+class _Gram:
+    target: Tensor
+    energy: Tensor
+
+    def whole(self, features: Tensor, weight: Tensor | None) -> Tensor:
+        return losses.gram(features, self.target, self.energy, weight)
+
+    def of_moments(self, mean: Tensor, second: Tensor) -> Tensor:
+        return losses.gram_of_moments(second, self.target, self.energy)
+
+
+def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions) -> Term:
+    """The content term of a photo (1, 3 or 1, H, W) at its own size."""
+    if not settings.content_weight:
+        return Term("content", 0.0, lambda image, _: image.sum() * 0)
+    layer, target = settings.content_layer, torch.empty(0)
+    squares, rgb = torch.zeros((), device=engine.device), photo.expand(-1, 3, -1, -1)
+    for region, features in engine.parts(rgb):
+        own, size = features[layer], region.map_size(layer, features)
+        if not target.numel():
+            shape = (1, own.shape[1], *size)
+            target = torch.empty(shape, dtype=own.dtype, device=own.device, memory_format=torch.channels_last)
+        target[(..., *region.at(layer))] = own
+        squares += losses.partial_content(own, 0.0, _factor(features, layer, region, places))
+    energy = squares.clamp_min(1e-12)
+    if settings.normalize == "paper":
+        everywhere = Positions(None, engine.device)
+        mean, _ = _add_up(rgb, ["relu1_1"], engine, everywhere)["relu1_1"]
+        energy = 2 / _paper_scale(mean.mean()) ** 2
+
+    def distance(image: Tensor, features: Features) -> Tensor:
+        return losses.content(features[layer], target, energy, places.at(features[layer]))
+
+    def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+        theirs = target[(..., *region.at(layer))]
+        return [losses.partial_content(features[layer], theirs, _factor(features, layer, region, places))]
+
+    def of_sums(sums: Sequence[Tensor]) -> Tensor:
+        return sums[0] / energy
+
+    weight = settings.content_weight * engine.spec.content_scale
+    return Term("content", weight, distance, (layer,), Sums(part, of_sums))
+
+
+def variation_term(weight: float, height: int, width: int) -> Term:
+    """The total variation of a picture (1, 3, height, width)."""
+
+    def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+        rows, columns = (range(side)[own] for side, own in zip((height, width), region.pixels, strict=True))
+        return [losses.partial_variation(image, len(rows), len(columns))]
+
+    def of_sums(sums: Sequence[Tensor]) -> Tensor:
+        return sums[0] / (3 * height * width)
+
+    return Term("tv", weight, lambda image, _: losses.total_variation(image), sums=Sums(part, of_sums))
+
+
+def _add_up(
+    image: Tensor, layers: Sequence[str], engine: Engine, places: Positions
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean (C,) and Gram matrix (C, C) of each layer of a picture (1, 3, H, W)."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for region, features in engine.parts(image):
+        for layer in layers:
+            mean, second = _moments(features, layer, region, places)
+            before = found.get(layer)
+            found[layer] = (mean, second) if before is None else (before[0] + mean, before[1] + second)
+    return found
+
+
+def _moments(features: Features, layer: str, region: Region, places: Positions) -> tuple[Tensor, Tensor]:
+    """What a region adds to the mean and the Gram matrix of a layer."""
+    size = region.map_size(layer, features)
+    return losses.partial_moments(features[layer], places.of(region.at(layer), *size), 1 / math.prod(size))
+
+
+def _factor(features: Features, layer: str, region: Region, places: Positions) -> Tensor | None:
+    """How much each position of a region counts in a layer, 1 on average over the whole."""
+    size = region.map_size(layer, features)
+    weight = places.of(region.at(layer), *size)
+    return None if weight is None else weight * math.prod(size)
+
+
+def _paper_scale(mean: Tensor) -> Tensor:
+    """What brings activations, by the mean of relu1_1, to the size they have in the paper's network, which counts
+    pixels from 0 to 255.
+
+    Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only.
+    """
+    return PAPER_ACTIVATION / mean.clamp_min(1e-12)
+
+
+class Positions:
+    """How much each position of a feature map counts: what is transparent does not."""
+
+    def __init__(self, alpha: Tensor | None, device: torch.device) -> None:
+        self._alpha = None if alpha is None else alpha.to(device)
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, features: Tensor) -> Tensor | None:
+        """Those of a whole map (1, C, H, W), (H*W,) with sum 1."""
+        return self.of((slice(None), slice(None)), *features.shape[2:])
+
+    def of(self, own: tuple[slice, slice], height: int, width: int) -> Tensor | None:
+        """Of a map (height, width), those of some rows and columns."""
+        if self._alpha is None:
+            return None
+        if (height, width) not in self._known:
+            self._known[height, width] = losses.position_weights(self._alpha, height, width)
+        return self._known[height, width].view(height, width)[own].flatten()

@@ -1,0 +1,322 @@
+"""Tiles: the same loss and gradient as the whole picture, and plans that keep within the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stylize import OptimizationError, Settings, SettingsError, Stylizer, Term, tiling
+from stylize.encoders import EncoderSpec, Place
+from stylize.encoders.vgg import VGG
+from stylize.images import load, resize
+from stylize.pyramid import Scale
+from stylize.testing import random_weights
+from tests.conftest import SHARED, Call, waves
+
+WEIGHTS = SHARED / "weights" / "vgg19-features.safetensors"
+WIDTHS = (4, 4, None, 6, 6, None, 8, 8, None, 8, 8, None, 8)
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
+PLACE = Place(torch.device("cpu"), torch.float32)
+
+
+def narrow(layers: tuple[str, ...] = LAYERS) -> VGG:
+    return VGG(random_weights(WIDTHS, 3), WIDTHS, layers, PLACE)
+
+
+@pytest.fixture(scope="module")
+def deep() -> EncoderSpec:
+    """As deep as VGG-19 to relu5_1, and narrow."""
+    return EncoderSpec("deep", LAYERS, lambda file, progress: lambda layers, place: narrow(tuple(layers)))
+
+
+Make = Callable[..., Stylizer]
+
+
+@pytest.fixture
+def make(deep: EncoderSpec) -> Make:
+    def stylizer(**settings: Any) -> Stylizer:
+        made = Settings(encoder="deep", **settings)
+        return Stylizer(waves(150, 190, 4), made, encoders=[deep])
+
+    return stylizer
+
+
+def both(
+    stylizer: Stylizer, image: Tensor, side: int, alpha: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Values and gradient of the whole, and by tiles."""
+    height, width = image.shape[2:]
+    photo = waves(height, width, 1)[:, : image.shape[1]]
+    terms = stylizer.terms(photo, Scale(height, width, 1), alpha=alpha)
+    engine = stylizer.engine
+    encoder = tiling.tileable(engine.encoder)
+    assert encoder is not None
+    return engine._objective(terms, 0)(image), tiling.evaluate(image, terms, encoder, side)
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+# The gradient
+
+
+@pytest.mark.parametrize("size", [(200, 300), (257, 131), (96, 400), (209, 95), (128, 128)])
+@pytest.mark.parametrize("side", [48, 100, 256])
+def test_value_and_gradient_are_those_of_the_whole_picture(make: Make, size: tuple[int, int], side: int) -> None:
+    image = waves(*size, seed=7)
+    (values, gradient), (tiled, by_tiles) = both(make(tv_weight=0.3), image, side)
+    assert torch.allclose(tiled, values, rtol=1e-5)
+    assert apart(by_tiles, gradient) < 1e-4  # random features are nearly of one kind: rounding weighs more than usual
+
+
+@pytest.mark.parametrize(
+    "settings", [{"style_loss": "gram"}, {"pooling": "average"}, {"normalize": "paper", "style_loss": "gram"}]
+)
+def test_other_losses_are_tiled_as_well(make: Make, settings: Mapping[str, Any]) -> None:
+    (values, gradient), (tiled, by_tiles) = both(make(**settings), waves(180, 220, 7), 80)
+    assert torch.allclose(tiled, values, rtol=1e-4)
+    assert apart(by_tiles, gradient) < 1e-5
+
+
+def test_a_picture_painted_in_grey(make: Make) -> None:
+    (values, gradient), (tiled, by_tiles) = both(make(tv_weight=0.3), waves(180, 220, 7)[:, :1], 80)
+    assert gradient.shape == by_tiles.shape == (1, 1, 180, 220)
+    assert torch.allclose(tiled, values, rtol=1e-5)
+    assert apart(by_tiles, gradient) < 1e-4
+
+
+def test_what_is_transparent_does_not_count_in_tiles_either(make: Make) -> None:
+    alpha = torch.zeros(1, 1, 180, 220)
+    alpha[..., 20:100, 50:170] = 1
+    (values, gradient), (tiled, by_tiles) = both(make(), waves(180, 220, 7), 80, alpha)
+    assert torch.allclose(tiled, values, rtol=1e-4)
+    assert apart(by_tiles, gradient) < 1e-4
+
+
+def test_the_gradient_at_tile_borders_is_as_elsewhere(make: Make) -> None:
+    (_, gradient), (_, by_tiles) = both(make(), waves(256, 256, 7), 64)
+    error = (by_tiles - gradient).abs().sum(1)[0]
+    border = torch.zeros(256, dtype=torch.bool)
+    for edge in (64, 128, 192):
+        border[edge - 2 : edge + 2] = True
+    assert error[border].mean() < 3 * error[~border].mean() + 1e-12
+
+
+def test_a_term_of_pixels_needs_no_sums(make: Make) -> None:
+    image = waves(100, 120, 7)
+    terms = [Term("dark", 2.0, lambda image, _: image.square().mean())]
+    values, gradient = tiling.evaluate(image, terms, narrow(), 48)
+    assert float(values[1]) == pytest.approx(2 * float(image.square().mean()), rel=1e-6)
+    assert torch.allclose(gradient, 4 * image / image.numel())
+
+
+def test_a_term_of_the_whole_features_is_refused_by_name() -> None:
+    term = Term("mine", 1.0, lambda _, features: features["relu1_1"].mean(), ("relu1_1",))
+    with pytest.raises(SettingsError, match=r"^the term mine sees relu1_1 of the whole picture"):
+        tiling.evaluate(waves(100, 120), [term], narrow(), 48)
+
+
+@pytest.mark.parametrize("size", [(150, 190), (301, 64)])
+def test_the_statistics_of_a_style_do_not_depend_on_tiles(
+    deep: EncoderSpec, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    def style_value(memory: str) -> float:
+        stylizer = Stylizer(waves(*size, 4), Settings(encoder="deep", memory=memory), encoders=[deep])
+        parts = len(list(stylizer.engine.parts(waves(*size))))
+        assert (parts > 1) == (memory != "auto")
+        image = waves(90, 70, 1)
+        (term,) = (term for term in stylizer.terms(image, Scale(90, 70, 1)) if term.name == "style")
+        return float(term.function(image, stylizer.engine.encode(image)))
+
+    assert style_value("1MB") == pytest.approx(style_value("auto"), rel=1e-5)
+
+
+# Tiles
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 400))
+def test_every_pixel_and_position_is_owned_by_one_tile(height: int, width: int, side: int) -> None:
+    encoder = narrow()
+    count = torch.zeros(height, width, dtype=torch.int)
+    maps = {layer: torch.zeros(height // s, width // s, dtype=torch.int) for layer, s in encoder.strides.items()}
+    for tile in tiling.tiles(height, width, side, encoder):
+        count[tile.pixels] += 1
+        for layer, counted in maps.items():
+            counted[tile.at(layer)] += 1
+            assert tile.map_size(layer, {}) == counted.shape
+        for (first, stop), (seen, end), length in (
+            (tile.rows, tile.seen_rows, height),
+            (tile.columns, tile.seen_columns, width),
+        ):
+            assert seen % 16 == 0
+            assert seen == 0 or first - seen >= encoder.reach
+            assert end == length or end - stop >= encoder.reach
+    assert (count == 1).all()
+    assert all((counted == 1).all() for counted in maps.values())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_feature_sees_no_further_than_the_reach(layer: str) -> None:
+    encoder = narrow((layer,))
+    image = waves(400, 40).requires_grad_()
+    features = encoder(image)[layer]
+    middle = features.shape[2] // 2
+    (gradient,) = torch.autograd.grad(features[:, :, middle].sum(), image)
+    seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
+    first = middle * encoder.strides[layer]
+    assert first - encoder.reach <= int(seen.min())
+    assert int(seen.max()) < first + encoder.strides[layer] + encoder.reach
+
+
+# Plans
+
+
+def plan(height: int, width: int, gib: float, **options: Any) -> tiling.Plan:
+    options = {"history": 20, "kept": 68.0, **options}
+    return tiling.plan(height, width, narrow(), gib * 2**30, **options)
+
+
+def test_what_fits_is_painted_as_a_whole_with_its_full_history() -> None:
+    made = plan(1000, 1000, 8)
+    assert (made.side, made.count, made.history, made.compact) == (0, 1, 20, False)
+    assert made.peak < 8 * 2**30
+
+
+@given(st.integers(64, 9000), st.integers(64, 9000), st.floats(0.4, 64))
+def test_a_plan_keeps_within_the_budget_or_there_is_none(height: int, width: int, gib: float) -> None:
+    try:
+        made = plan(height, width, gib)
+    except OptimizationError:
+        made = plan(height, width, gib := 1000)
+        assert made.side == 0
+    assert made.peak <= gib * 2**30
+    assert 3 <= made.history <= 20
+    assert made.side == 0 or made.side >= tiling.SMALLEST
+
+
+def test_more_memory_is_never_less_history_or_smaller_tiles() -> None:
+    before = (False, 0, 0)
+    for gib in (3.6, 4, 4.5, 5, 6, 8, 16, 64):
+        made = plan(4096, 4096, gib)
+        now = (made.side >= tiling.GOOD or not made.side, made.history, made.side or 10**6)
+        assert now >= before or now[1] > before[1]
+        before = now
+    assert before == (True, 20, 10**6)
+
+
+def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
+    class Plain:
+        layers = frozenset({"relu1_1"})
+
+        def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
+            return {"relu1_1": image}
+
+    made = tiling.plan(4096, 4096, Plain(), 2**20, 20, kept=68.0)
+    assert made.side == 0
+
+
+# The whole way
+
+
+def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(encoder="deep", size=150, steps=(3,), tolerance=0)
+
+    def painted() -> Tensor:
+        return Stylizer(waves(60, 80, 4), settings, encoders=[deep])(waves(150, 120, 1)).rgb
+
+    def small_tiles(height: int, width: int, *_: Any, **__: Any) -> tiling.Plan:
+        return tiling.Plan(height, width, 64, 0, 96, 20, False, 0)
+
+    whole = painted()
+    monkeypatch.setattr(tiling, "plan", small_tiles)
+    tiled = painted()
+    assert not torch.equal(whole, tiled)  # in tiles indeed
+    assert torch.allclose(whole, tiled, atol=2e-3)
+
+
+def test_the_plan_is_told(call: Call, pictures: object) -> None:
+    done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
+                "--steps", "1", "--scales", "1", "--memory", "500MiB")  # fmt: skip
+    assert "512x384 in " in done.err
+    assert " tiles of " in done.err
+
+
+def test_too_little_memory_is_told_before_anything_is_painted(call: Call, pictures: object) -> None:
+    done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
+                "--memory", "100MB")  # fmt: skip
+    assert done.code == 1
+    assert "use a smaller --size, or more --memory" in done.err
+
+
+def test_running_out_of_memory_halves_the_tiles_and_goes_on(
+    deep: EncoderSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    largest = 0
+
+    def build(layers: Any, place: Place) -> Any:
+        class Poor(VGG):
+            def __call__(self, image: Tensor) -> dict[str, Tensor]:
+                nonlocal largest
+                if image.requires_grad and image.shape[2] * image.shape[3] > 330**2:
+                    raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+                largest = max(largest, image.shape[2] * image.shape[3])
+                return super().__call__(image)
+
+        return Poor(random_weights(WIDTHS, 3), WIDTHS, tuple(layers), place)
+
+    spec = EncoderSpec("deep", LAYERS, lambda file, progress: build)
+    settings = Settings(encoder="deep", size=600, steps=(2,), scales=1, tolerance=0)
+    rich = Stylizer(waves(60, 80, 4), settings, encoders=[deep])(waves(600, 500, 1)).rgb
+    poor = Stylizer(waves(60, 80, 4), settings, encoders=[spec])(waves(600, 500, 1)).rgb
+    assert "too little memory: going on in tiles of 300 px" in caplog.text
+    assert "going on in tiles of 150 px" in caplog.text
+    assert torch.allclose(rich, poor, atol=1e-3)
+
+
+def test_free_memory_is_found_here() -> None:
+    free = tiling.free_memory(torch.device("cpu"))
+    assert free is not None
+    assert 2**28 < free < 2**50
+
+
+def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "_available", lambda: 10_000)
+    monkeypatch.setattr(tiling, "_allowed", lambda: 1_000)
+    assert tiling.free_memory(torch.device("cpu")) == 850
+
+
+@pytest.mark.parametrize("history", [4, 20])
+def test_compact_history_finds_the_minimum_too(deep: EncoderSpec, history: int) -> None:
+    from stylize.optimizer import LBFGS
+
+    goal = waves(20, 24, 3) * 0.8 + 0.1
+    scale = torch.linspace(1, 30, goal.numel()).view_as(goal)
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        return (scale * (image - goal).square()).sum()[None], 2 * scale * (image - goal)
+
+    optimizer = LBFGS(evaluate, torch.full_like(goal, 0.5), history, (0.0, 1.0), compact=True)
+    for _ in range(60):
+        optimizer.step()
+    assert torch.allclose(optimizer.image, goal, atol=1e-3)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand")
+def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:
+    style, photo = (load(SHARED / "images" / name).rgb for name in ("style/starry_night.jpg", "content/tubingen.jpg"))
+    stylizer = Stylizer(style, Settings(encoder="vgg19"), weights=WEIGHTS)
+    for size, side in (((513, 771), 256), ((640, 530), 400)):
+        image = resize(photo, *size)
+        terms = stylizer.terms(image.roll(30, 3), Scale(*size, 1))
+        values, gradient = stylizer.engine._objective(terms, 0)(image)
+        tiled, by_tiles = stylizer.engine._objective(terms, side)(image)
+        assert torch.allclose(tiled, values, rtol=1e-5)
+        assert apart(by_tiles, gradient) < 1e-5
