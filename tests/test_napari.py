@@ -268,6 +268,22 @@ def test_the_style_may_be_a_file(widget: Any, viewer: Any, tmp_path: Path) -> No
     assert style == {"path": str(path), "sha256": stylize.digest(path)}
 
 
+def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
+    widget: Any, viewer: Any, tmp_path: Path
+) -> None:
+    for name in ("content", "style"):
+        viewer.layers[name].save(str(tmp_path / f"{name}.png"))
+    (layer,) = viewer.open(tmp_path / "content.png", plugin="napari")
+    widget["content"].value, widget["style"].value, widget["file"].value = layer, None, tmp_path / "style.png"
+    press(widget, "run")
+    wait(widget)
+    viewer.layers[-1].save(str(tmp_path / "painted.png"), plugin=PLUGIN)
+    command = [sys.executable, "-m", "stylize.cli", "replay", "painted.png", "-o", "again.png"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    again = np.asarray(PillowImage.open(tmp_path / "again.png"))
+    np.testing.assert_array_equal(again, viewer.layers[-1].data)
+
+
 def test_a_preset_sets_what_it_changes(widget: Any) -> None:
     widget["preset"].value = "draft"
     assert (widget["size"].value, widget.settings().steps) == (256, (40, 25, 15))
@@ -324,17 +340,14 @@ def screen() -> Iterator[str]:
 
 def test_the_viewer_shows_a_stylized_sample_and_closes_during_a_run(screen: str, tmp_path: Path) -> None:
     shot, layer = tmp_path / "shot.png", tmp_path / "layer.png"
-    options = ["--size", "64", "--encoder", "mini", "--layer", str(layer)]
-    environment = {
-        **os.environ,
-        "DISPLAY": screen,
-        "QT_QPA_PLATFORM": "xcb",
-        "NAPARI_CONFIG": str(tmp_path / "napari.yaml"),
-    }
+    options = ["--size", "64", "--layer", str(layer)]
+    own = {"DISPLAY": screen, "QT_QPA_PLATFORM": "xcb", "NAPARI_CONFIG": str(tmp_path / "napari.yaml")}
+    # no weights are to be had: what a new user without network has
+    own |= {"STYLIZE_CACHE": str(tmp_path), "STYLIZE_WEIGHTS": "", "STYLIZE_WEIGHTS_URL": "http://127.0.0.1:9/"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.napari_shot", str(shot), *options],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         timeout=150,
@@ -342,7 +355,7 @@ def test_the_viewer_shows_a_stylized_sample_and_closes_during_a_run(screen: str,
     assert done.returncode == 0, done.stderr
     record = stylize.read_record(layer)
     assert record is not None
-    assert record["settings"]["size"] == 64
+    assert (record["settings"]["size"], record["encoder"]["name"]) == (64, "mini")
     painted = stylize.load(layer).rgb
     assert painted.shape == (1, 3, 47, 64)
     canvas = np.asarray(PillowImage.open(shot).convert("RGB")).reshape(-1, 3).astype(int)

@@ -15,7 +15,7 @@ import stylize
 from stylize import ImageError, Picture, StylizeError, Stylizer
 from stylize_napari import samples
 from stylize_napari.layers import Slices, as_array, as_picture, mask_of, painted_dtype, placed, soft, span
-from stylize_napari.painting import LayerJob
+from stylize_napari.painting import LayerJob, paint
 from stylize_napari.writer import KEY, write
 from tests.conftest import SAMPLES, waves
 
@@ -242,6 +242,19 @@ def test_a_stack_that_is_stopped_says_so_and_keeps_what_it_has(stylizer: Stylize
     changed = [bool((job.canvas[index] != content.data[index]).any()) for index in range(3)]
     assert sum(changed) == finished
     assert job.record.get("stopped", False) == (finished < 3)
+
+
+def test_a_download_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(progress: Callable[[int, int], None]) -> None:
+        progress(0, 10)
+        progress(5, 10)
+
+    monkeypatch.setattr("stylize_napari.painting.Stylizer", lambda *_, progress, **__: fetch(progress))
+    seen: list[str] = []
+    job = LayerJob(colours(), STYLE, 16)
+    with pytest.raises(StylizeError, match="stopped before the weights"):
+        paint(job, stylize.Settings(), look=lambda text, _: seen.append(text), stop=lambda: len(seen) == 2)
+    assert seen == ["begun", "weights: 0 MB"]
 
 
 # Samples and saving

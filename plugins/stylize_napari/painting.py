@@ -117,6 +117,8 @@ def paint(job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], b
     look("begun", 0.0)
 
     def on_download(done: int, total: int | None) -> None:
+        if stop():
+            raise StylizeError("stopped before the weights were downloaded; the next run goes on with them")
         look(f"weights: {done / 1e6:.0f} MB", done / total if total else 0.0)
 
     host = plugin_manager()

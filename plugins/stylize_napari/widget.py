@@ -202,7 +202,7 @@ class StylizeWidget(Container):
         self._show("stopped" if self._stop.is_set() else "failed" if error else "done", 1.0)
         self._job = None
         self._enable()
-        if error:
+        if error and not self._stop.is_set():
             show_error(" ".join(error.split()))
         for note in notes:
             show_info(note)

@@ -11,11 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from stylize import Picture, resize, save
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,8 +20,9 @@ def main() -> None:
     parser.add_argument("--layer", type=Path, help="save the stylized layer there, too")
     arguments = parser.parse_args()
 
-    import napari
+    import napari  # and no torch: as with a user, the window and its OpenGL are there first
     from napari.settings import get_settings
+    from PIL import Image
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
@@ -53,9 +49,8 @@ def main() -> None:
     viewer.reset_view()
     rest = time.monotonic() + 1
     wait(lambda: time.monotonic() > rest)
-    shot = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    picture = torch.from_numpy(np.ascontiguousarray(shot)).permute(2, 0, 1)[None] / 255
-    save(Picture(resize(picture, *picture.shape[2:])), arguments.target, quality=88)
+    shot = viewer.screenshot(canvas_only=False, flash=False)
+    Image.fromarray(shot).convert("RGB").save(arguments.target, quality=88)
     if arguments.layer:
         viewer.layers["bridge stylized"].save(str(arguments.layer), plugin="stylize-host")
     widget["size"].value = 512
