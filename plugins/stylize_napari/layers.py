@@ -85,7 +85,8 @@ def span(dtype: np.dtype[Any]) -> tuple[float, float]:
 def as_picture(array: Array, limits: tuple[float, float], name: str = "") -> Picture:
     """(H, W), (H, W, 3) or (H, W, 4) -> a picture; ``limits`` become 0 and 1, what lies beyond is cut off, NaN is 0."""
     low, high = limits
-    unit = (array.astype(np.float64) - low) / ((high - low) or 1.0)
+    exact = np.dtype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    unit: Array = (array.astype(exact) - low) / ((high - low) or 1.0)
     unit = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1).astype(np.float32)
     if unit.ndim == 2:
         unit = np.repeat(unit[..., None], 3, axis=2)

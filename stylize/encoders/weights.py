@@ -279,7 +279,8 @@ def _address(name: str) -> str:
     if package is None or package.origin is None:
         raise WeightsError(f"torchvision, which knows the address of {name}, is not installed")
     source = Path(package.origin).parent / "models" / "vgg.py"
-    found = re.search(rf'"(https://[^"]+/{name}-[0-9a-f]{{8}}\.pth)"', source.read_text(encoding="utf-8"))
+    text = source.read_text(encoding="utf-8") if source.is_file() else ""
+    found = re.search(rf'"(https://[^"]+/{name}-[0-9a-f]{{8}}\.pth)"', text)
     if found is None:
         raise WeightsError(f"{source} does not name the address of {name}; {ADVICE}")
     return found[1]
