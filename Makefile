@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
-.PHONY: setup test demo clean
+.PHONY: setup test test-napari demo clean
 
 test: setup
 	$(BIN)/ruff check .
@@ -11,6 +11,12 @@ test: setup
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not real"
 	$(BIN)/pytest -q -m real
+
+# The plugin of napari, with napari and Qt, in an environment of its own.
+NAPARI := .venv-napari/bin
+
+test-napari: .venv-napari/installed
+	OMP_NUM_THREADS=1 $(NAPARI)/pytest -q -rs -W default -p no:npe2 -p no:napari -p no:napari-plugin-engine tests/test_napari*.py
 
 demo: setup
 	@mkdir -p out
@@ -25,5 +31,11 @@ setup: .venv/installed
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
 	@touch $@
 
+.venv-napari/installed: pyproject.toml constraints.txt
+	@test -x $(NAPARI)/python || $(PYTHON) -m venv .venv-napari
+	@command -v uv >/dev/null 2>&1 || $(NAPARI)/python -m pip install --quiet --disable-pip-version-check uv
+	@$$(command -v uv || echo $(NAPARI)/uv) pip install --quiet --python $(NAPARI)/python -c constraints.txt -e '.[napari]' pytest
+	@touch $@
+
 clean:
-	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-napari out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +39,9 @@ WINDOW = 10  # steps over which the tolerance is judged
 GIVE_UP = 8  # failed trials in a row: the scale is done, or the numbers are beyond recovery
 
 
+Look = Callable[[], Tensor]
+
+
 @dataclass(frozen=True)
 class Step:
     """What an observer sees after an iteration.
@@ -58,6 +62,23 @@ class Step:
     retries: int
     finite: bool
     seconds: float
+    look: InitVar[weakref.ref[Look] | None] = None  # weak, and no field: a step that is kept keeps no picture
+
+    def __post_init__(self, look: weakref.ref[Look] | None) -> None:
+        vars(self)["look"] = look or (lambda: None)
+
+    def image(self) -> Tensor:
+        """The picture as it is now, (1, 3, H, W) sRGB in [0, 1] on the CPU, in its final colours, at its scale's size.
+
+        It is made when it is asked for, in any thread; only then is a GPU waited for.
+
+        Raises:
+            LookupError: its scale is done.
+        """
+        look: Look | None = vars(self)["look"]()
+        if look is None:
+            raise LookupError("the picture of a step can be seen while its scale is painted")
+        return look()
 
 
 class Report(NamedTuple):
@@ -156,6 +177,7 @@ class Engine:
         near: bool = False,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
+        shown: Callable[[Tensor], Tensor] = lambda painted: painted,
     ) -> Tensor:
         """The picture after all scales, (1, C, H, W) in [0, 1] on the CPU, at the size of the finest.
 
@@ -166,6 +188,7 @@ class Engine:
             near: the start is nearly there, and the first step should be short.
             on_step: sees every step.
             stop: asked after every step; True ends with the best picture so far.
+            shown: what is shown by :meth:`Step.image` of what is painted, (1, C, H, W) on the CPU.
 
         Raises:
             OptimizationError: NaN or inf that smaller steps could not avoid, or too little memory.
@@ -175,16 +198,18 @@ class Engine:
         begun = time.perf_counter()
         for index, scale in enumerate(scales, 1):
 
-            def observe(report: Report, names: Sequence[str], place: tuple[int, Scale] = (index, scale)) -> None:
+            def observe(
+                report: Report, names: Sequence[str], look: Look, place: tuple[int, Scale] = (index, scale)
+            ) -> None:
                 if on_step is not None:
-                    on_step(_step(report, names, *place, len(scales), time.perf_counter() - begun))
+                    on_step(_step(report, names, look, *place, len(scales), time.perf_counter() - begun))
 
             with enough_memory(scale.height, scale.width):
                 image = resize(image, scale.height, scale.width)
                 plan = self.plan(scale.height, scale.width, image.shape[1])
                 if plan.side:
                     log.info("%s", plan.said)
-                image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop)
+                image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop, shown)
             if stop is not None and stop():
                 break
         return resize(image, scales[-1].height, scales[-1].width).cpu()
@@ -196,13 +221,17 @@ class Engine:
         terms: Sequence[Term],
         plan: Plan,
         near: bool,
-        observe: Callable[[Report, Sequence[str]], None],
+        observe: Callable[[Report, Sequence[str], Look], None],
         stop: Callable[[], bool] | None,
+        shown: Callable[[Tensor], Tensor],
     ) -> Tensor:
         active = [term for term in terms if term.weight]
         self._provide(active)
         optimizer = self.optimizer(active, image, plan, near=near)
-        del image
+
+        def look() -> Tensor:
+            return shown(optimizer.image.to("cpu", copy=True)).expand(-1, 3, -1, -1)
+
         totals: list[float] = []
         for report in self._reports(optimizer, scale.steps):
             if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
@@ -213,7 +242,7 @@ class Engine:
                 )
             if not report.retries:
                 totals.append(report.values[0])
-            observe(report, [term.name for term in active])
+            observe(report, [term.name for term in active], look)
             if report.retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
                 break
         return optimizer.image
@@ -311,7 +340,9 @@ class Engine:
         return before - now < self.settings.tolerance * abs(before)
 
 
-def _step(report: Report, names: Sequence[str], index: int, scale: Scale, scales: int, seconds: float) -> Step:
+def _step(
+    report: Report, names: Sequence[str], look: Look, index: int, scale: Scale, scales: int, seconds: float
+) -> Step:
     return Step(
         scale=index,
         scales=scales,
@@ -324,6 +355,7 @@ def _step(report: Report, names: Sequence[str], index: int, scale: Scale, scales
         retries=report.retries,
         finite=report.finite,
         seconds=seconds,
+        look=weakref.ref(look),
     )
 
 

@@ -156,16 +156,22 @@ class Stylizer:
         stop: Callable[[], bool] | None,
     ) -> Picture:
         height, width = scales[-1].height, scales[-1].width
-        photo, target = self._in_color_mode(picture)
+        opaque = Picture(picture.opaque().rgb, picture.alpha)
+        photo, target = self._in_color_mode(opaque)
         start = self._start(init, photo, target, scales)
 
         def all_terms(scale: Scale) -> list[Term]:
             made = self.terms(photo, scale, target=target, alpha=picture.alpha)
             return made + list(terms(scale) if terms else ())
 
-        painted = self.engine.optimize(scales, start, all_terms, near=near, on_step=on_step, stop=stop)
-        if self._color.finish is not None:
-            painted = self._color.finish(painted, resize(picture.opaque().rgb, height, width))
+        def in_color(painted: Tensor) -> Tensor:
+            if self._color.finish is None:
+                return painted
+            return self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
+
+        painted = in_color(
+            self.engine.optimize(scales, start, all_terms, near=near, on_step=on_step, stop=stop, shown=in_color)
+        )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         record = self.record(picture.origin)
         return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record)
@@ -181,9 +187,8 @@ class Stylizer:
             variation_term(self.settings.tv_weight, scale.height, scale.width),
         ]
 
-    def _in_color_mode(self, picture: Picture) -> tuple[Tensor, StyleTarget]:
+    def _in_color_mode(self, content: Picture) -> tuple[Tensor, StyleTarget]:
         """What is painted, (1, 3 or 1, H, W), and the style for it."""
-        content = Picture(picture.opaque().rgb, picture.alpha)
         if self._color.prepare is None:
             return content.rgb, self._target
         styles = [Picture(style.opaque().rgb, style.alpha) for style in self.styles]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
 
@@ -147,6 +148,59 @@ def test_observers_see_every_step_in_order(make: Callable[..., Engine], optimize
         assert step.finite
     assert steps[0].seconds >= 0
     assert all(before.seconds <= after.seconds for before, after in pairwise(steps))
+
+
+@optimizers
+def test_an_observer_sees_the_picture_as_it_grows(make: Callable[..., Engine], optimizer: str) -> None:
+    seen: list[Tensor] = []
+    target = waves(33, 39, seed=2)
+    engine = make(optimizer=optimizer)
+    result = engine.optimize(
+        SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=lambda step: seen.append(step.image())
+    )
+    sizes = [(1, 3, scale.height, scale.width) for scale in SCALES for _ in range(scale.steps)]
+    assert [image.shape for image in seen] == sizes
+    assert torch.equal(seen[-1], result)
+    last = seen[-SCALES[-1].steps :]
+    assert (last[-1] - target).norm() < (last[0] - target).norm()
+
+
+def test_looking_on_changes_nothing_and_looking_away_costs_nothing(make: Callable[..., Engine]) -> None:
+    target, shown = waves(33, 39, seed=2), list[Tensor]()
+
+    def paint(on_step: Callable[[Step], object]) -> Tensor:
+        return make().optimize(
+            SCALES,
+            waves(33, 39),
+            lambda scale: [towards(target)],
+            on_step=on_step,
+            shown=lambda image: (shown.append(image), image)[1],
+        )
+
+    unseen = paint(lambda step: None)
+    assert not shown
+    assert torch.equal(paint(lambda step: step.image().fill_(0)), unseen)
+    assert len(shown) == sum(scale.steps for scale in SCALES)
+
+
+def test_a_grey_picture_is_seen_in_three_channels(make: Callable[..., Engine]) -> None:
+    seen: list[Tensor] = []
+    target = waves(8, 10, seed=2)
+    make().optimize(
+        (Scale(8, 10, 1),),
+        waves(8, 10)[:, :1],
+        lambda scale: [towards(target)],
+        on_step=lambda step: seen.append(step.image()),
+    )
+    assert seen[0].shape == (1, 3, 8, 10)
+
+
+def test_a_step_that_is_kept_keeps_no_picture(make: Callable[..., Engine]) -> None:
+    steps: list[Step] = []
+    make().optimize((Scale(8, 8, 2),), waves(8, 8), lambda scale: [towards(waves(8, 8))], on_step=steps.append)
+    with pytest.raises(LookupError, match="while its scale is painted"):
+        steps[-1].image()
+    assert "look" not in dataclasses.asdict(steps[-1])
 
 
 def test_terms_are_weighted_and_add_up_to_the_total(make: Callable[..., Engine]) -> None:

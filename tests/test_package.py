@@ -32,7 +32,11 @@ FLOORS = (
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PRINTING = {("stylize", "cli.py"), ("stylize", "display.py")}
 PRINTING |= {(plugin, "commands.py") for plugin in ("stylize_batch", "stylize_video")}
-PLUGINS = {"stylize_batch": ROOT / "plugins" / "stylize_batch", "stylize_video": ROOT / "video" / "stylize_video"}
+PLUGINS = {
+    "stylize_batch": ROOT / "plugins" / "stylize_batch",
+    "stylize_napari": ROOT / "plugins" / "stylize_napari",
+    "stylize_video": ROOT / "video" / "stylize_video",
+}
 
 
 # The wheel
@@ -58,10 +62,10 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return message_from_string(in_info(wheel, "METADATA"))
 
 
-def test_the_wheel_installs_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_installs_four_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"stylize", "stylize_batch", "stylize_video"}
-    assert len(tops) == 4
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"stylize", *PLUGINS}
+    assert len(tops) == 5
     assert not [name for name in wheel.namelist() if "__pycache__" in name or "/tests/" in name]
 
 
@@ -75,6 +79,17 @@ def test_every_package_of_the_wheel_is_typed_and_whole(wheel: zipfile.ZipFile) -
 
 def test_the_embedded_encoder_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert wheel.read("stylize/encoders/mini.safetensors") == mini.FILE.read_bytes()
+
+
+def test_the_plugin_of_napari_is_in_the_wheel_with_its_samples_but_napari_is_an_extra(wheel: zipfile.ZipFile) -> None:
+    assert "[napari.manifest]\nstylize-host = stylize_napari:napari.yaml\n" in in_info(wheel, r"entry_points\.txt")
+    assert "stylize_napari/napari.yaml" in wheel.namelist()
+    named = re.findall(r'"([\w-]+\.jpg)"', (PLUGINS["stylize_napari"] / "samples.py").read_text(encoding="utf-8"))
+    assert len(named) == 4
+    for name in (*named, "CREDITS.md"):
+        assert wheel.read(f"stylize_napari/samples/{name}") == (SAMPLES / name).read_bytes()
+    needed = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    assert not re.search("napari|magicgui|superqt|qt", " ".join(needed), re.IGNORECASE)
 
 
 def test_the_command_and_the_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:

@@ -496,6 +496,16 @@ def test_pictures_of_which_nothing_is_visible_are_painted(tiny: EncoderSpec) -> 
 # Colour
 
 
+@pytest.mark.parametrize("mode", ["none", "luminance", "match"])
+def test_the_last_picture_an_observer_sees_is_the_result(tiny: EncoderSpec, mode: str) -> None:
+    seen: list[Tensor] = []
+    photo = Picture(PHOTO, waves(36, 48, 5)[:, :1].round())
+    settings = QUICK.replace(preserve_color=mode, scales=2)
+    result = paint(tiny, settings, photo, on_step=lambda step: seen.append(step.image()))
+    assert [tuple(image.shape[2:]) for image in seen] == [(9, 12)] * 3 + [(18, 24)] * 3
+    assert torch.equal(seen[-1], result.rgb)
+
+
 def test_luminance_keeps_the_photo_s_chroma(tiny: EncoderSpec) -> None:
     photo = PHOTO * 0.5 + 0.25
     settings = QUICK.replace(size=48, steps=(20,), content_weight=0.0, preserve_color="luminance", init="noise")

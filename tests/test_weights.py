@@ -101,6 +101,27 @@ def test_expected_and_address_agree_with_torchvision(name: str) -> None:
     assert weights.url(name, "http://mirror/models/") == "http://mirror/models/" + address.rsplit("/", 1)[1]
 
 
+def test_the_address_is_found_without_importing_torchvision() -> None:
+    code = (
+        "import sys; from stylize.encoders import weights\n"
+        "weights.url('vgg19')\n"
+        "assert not {'torch', 'torchvision', 'triton'} & set(sys.modules)"
+    )
+    package = Path(weights.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(package)})
+
+
+def test_a_torchvision_without_the_address_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torchvision" / "models").mkdir(parents=True)
+    (tmp_path / "torchvision" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in ("no such file", "another one"):
+        with pytest.raises(WeightsError, match=r"vgg\.py does not name the address of vgg19"):
+            weights.url("vgg19")
+        (tmp_path / "torchvision" / "models" / "vgg.py").write_text('url="https://host/vgg19_bn-c79401a0.pth"')
+
+
 def test_the_source_of_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLIZE_WEIGHTS_URL", "http://mirror/exactly.pth")
     assert weights.url("vgg19") == "http://mirror/exactly.pth"

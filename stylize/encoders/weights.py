@@ -13,7 +13,7 @@ Torch and torchvision are imported inside functions: finding weights needs neith
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import os
 import re
 import socket
@@ -268,12 +268,22 @@ def url(name: str, source: str | None = None) -> str:
         raise WeightsError(f"{base}: not an http or https address")
     if base and not base.endswith("/"):
         return base
-    try:
-        models = importlib.import_module("torchvision.models")  # seconds, hence only here
-        original = str(getattr(models, f"{name.upper()}_Weights").IMAGENET1K_V1.url)
-    except (ImportError, RuntimeError, AttributeError) as error:  # RuntimeError: built for another torch
-        raise WeightsError(f"torchvision, which knows the address of {name}, fails: {_reason(error)}") from error
+    original = _address(name)
     return base + original.rsplit("/", 1)[1] if base else original
+
+
+def _address(name: str) -> str:
+    """What torchvision's source names. Imported, it would take seconds, and bring in triton: that ends the process
+    where Mesa draws its windows, as both hold an LLVM."""
+    package = importlib.util.find_spec("torchvision")
+    if package is None or package.origin is None:
+        raise WeightsError(f"torchvision, which knows the address of {name}, is not installed")
+    source = Path(package.origin).parent / "models" / "vgg.py"
+    text = source.read_text(encoding="utf-8") if source.is_file() else ""
+    found = re.search(rf'"(https://[^"]+/{name}-[0-9a-f]{{8}}\.pth)"', text)
+    if found is None:
+        raise WeightsError(f"{source} does not name the address of {name}; {ADVICE}")
+    return found[1]
 
 
 def fetch(name: str, *, source: str | None = None, force: bool = False, progress: Progress | None = None) -> Path:
