@@ -152,18 +152,23 @@ class _PartialMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
-        x = features.detach()[0].permute(1, 2, 0).flatten(0, 1).float()  # of a tile: one copy at most
-        ctx.x, ctx.weight, ctx.share, ctx.like = x, weight, share, features.detach()
+        x = _positions(features)
+        ctx.weight, ctx.share, ctx.features = weight, share, features.detach()
         if weight is None:
             return x.sum(0).mul_(share), (x.T @ x).mul_(share)
         return weight @ x, x.T @ (x * weight[:, None])
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None, None]:
-        gradient = torch.addmm(mean, ctx.x, second + second.T)
+        gradient = torch.addmm(mean, _positions(ctx.features), second + second.T)
         gradient *= ctx.share if ctx.weight is None else ctx.weight[:, None]
-        _, channels, height, width = ctx.like.shape
-        return gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(ctx.like.dtype), None, None
+        _, channels, height, width = ctx.features.shape
+        return gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(ctx.features.dtype), None, None
+
+
+def _positions(features: Tensor) -> Tensor:
+    """(n, C) float32 of a tile's part of the features, which is copied when it is needed, and not kept."""
+    return features.detach()[0].permute(1, 2, 0).flatten(0, 1).float()
 
 
 def partial_moments(features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:

@@ -22,14 +22,14 @@ OPTIONS = (
     click.Option(
         ["--temporal-weight"],
         type=click.FloatRange(0),
-        default=15.0,
-        help="Clips: how firmly a frame is held to the last one. (default 15)",
+        default=12.0,
+        help="Clips: how firmly a frame is held to the last one. (default 12)",
     ),
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=14,
-        help="Clips: at most so many steps for a frame that follows another. (default 14)",
+        default=20,
+        help="Clips: at most so many steps for a frame that follows another. (default 20)",
     ),
     click.Option(
         ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."
