@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         save,
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
-    from stylize.losses import Term
+    from stylize.losses import Sums, Term
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer, reconstruct, texture
@@ -81,7 +81,7 @@ _HOMES = {
         "save",
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
-    "stylize.losses": ("Term",),
+    "stylize.losses": ("Sums", "Term"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
@@ -111,6 +111,7 @@ __all__ = [
     "Step",
     "StylizeError",
     "Stylizer",
+    "Sums",
     "Term",
     "WeightsError",
     "atomic_write",
