@@ -22,8 +22,8 @@ OPTIONS = (
     click.Option(
         ["--temporal-weight"],
         type=click.FloatRange(0),
-        default=12.0,
-        help="Clips: how firmly a frame is held to the last one. (default 12)",
+        default=15.0,
+        help="Clips: how firmly a frame is held to the last one. (default 15)",
     ),
     click.Option(
         ["--frame-steps"],

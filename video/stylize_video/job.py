@@ -45,7 +45,7 @@ from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, s
 from stylize_video.work import Plan, Work
 
 Array = NDArray[Any]
-WEIGHT, STEPS = 12.0, 20  # defaults of the temporal weight and of the most steps of a following frame
+WEIGHT, STEPS = 15.0, 20  # defaults of the temporal weight and of the most steps of a following frame
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 log = logging.getLogger("stylize.video")
