@@ -249,6 +249,7 @@ def test_every_setting_has_its_option(settings_of: Callable[..., Settings], fold
         "normalize": ("paper", "paper"),
         "optimizer": ("adam", "adam"),
         "history": ("7", 7),
+        "memory": ("3GiB", "3GiB"),
         "learning_rate": ("0.5", 0.5),
         "tolerance": ("0.1", 0.1),
         "pooling": ("average", "average"),

@@ -525,7 +525,7 @@ def test_tracing_prints_every_call(install: Install, run: Run, monkeypatch: pyte
     monkeypatch.setenv("STYLIZE_TRACE_HOOKS", "1")
     lines = run().splitlines()
     steps = [line for line in lines if line.startswith("stylize: stylize_step(frame=Frame(")]
-    assert len(steps) == 4  # two steps, two who look on
+    assert len(steps) == 6  # two steps, three who look on
     assert [line.split("-> ")[1] for line in lines if "stylize_step(" in line][:2] == ["the display", "good"]
     assert any(re.match(r"stylize: stylize_open\(source=.*\) -> .*good.*stylize\.builtin", line) for line in lines)
     assert any(line.startswith("stylize: stylize_open gave <") for line in lines)

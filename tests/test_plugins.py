@@ -100,7 +100,7 @@ def test_the_grain_sample_adds_a_term_and_a_filter(environment: Callable[[Path],
 
 
 def chapter() -> str:
-    return README[README.index("## Write a plugin") : README.index("## Still to come")]
+    return README[README.index("## Write a plugin") : README.index("## Licence")]
 
 
 def test_the_readme_leads_from_an_empty_folder_to_a_picture(environment: Callable[[Path], Run], tmp_path: Path) -> None:
