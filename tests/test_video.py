@@ -275,6 +275,44 @@ def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
     assert (folder / ".out.mkv.work").exists()
 
 
+def stopping(name: str) -> Callable[..., Any]:
+    """A job's run that is stopped, as by Ctrl-C, in the last step of the frame of that name."""
+    from stylize import jobs
+
+    run = jobs.run
+
+    def stopped(job: Job, stylizer: Stylizer, **given: Any) -> Path | None:
+        seen: list[str] = []
+        given |= {"on_step": lambda frame, _: seen.append(frame.name), "stop": lambda: name in seen}
+        return run(job, stylizer, **given)
+
+    return stopped
+
+
+@pytest.mark.parametrize("name", ["frame 0", "frame 3"])
+def test_a_frame_that_was_stopped_is_painted_anew(paint: Paint, folder: Path, name: str) -> None:
+    clip(folder / "in.mkv", moving(6))
+    paint("in.mkv", target="undisturbed.mkv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylize.jobs.run", stopping(name))
+        assert f"{name[-1]} of 6 frames are done" in paint("in.mkv").err
+    paint("in.mkv")
+    pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.gif", "frames"])
+def test_a_part_ends_before_the_first_frame_that_is_missing(paint: Paint, folder: Path, target: str) -> None:
+    clip(folder / "in.mkv", [*moving(8), *moving(8, 1)])
+    paint("in.mkv", "--preview", target=target, codec=False)  # the first frame of the second shot is there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylize.jobs.run", stopping("frame 3"))
+        paint("in.mkv", "--partial", "--report", "part.html", target=target, codec=False)
+    made = Path(target)
+    assert len(list(made.iterdir()) if made.is_dir() else frames_of(made)) == 4  # with what there is of the last
+    assert re.search(r"<dt>frames</dt><dd>4</dd>", Path("part.html").read_text())
+
+
 def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
     with pytest.MonkeyPatch.context() as patch:  # as if killed before it was cleared

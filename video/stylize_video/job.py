@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +96,7 @@ class VideoJob(Job):
         self._work, self._plan, self._joined = Work(self._target), Plan({}, 0), False
         self._workers: list[subprocess.Popen[bytes]] = []
         self._pasts: deque[Past] = deque()
+        self._stopped: tuple[int, Picture] | None = None
         self._painted = self._copied = self._steps = 0
 
     def _check(self, *sources: Path) -> None:
@@ -147,9 +151,12 @@ class VideoJob(Job):
                 worker.terminate()
 
     def write(self, frame: Frame, result: Picture) -> None:
-        self._painted += 1
         number, told = frame.data["number"], frame.data["told"]
-        self._keep(number, frame.data["content"], result)
+        if (result.record or {}).get("stopped"):  # good for a part of the clip, but none to go on from
+            self._stopped = number, result
+            return
+        self._painted += 1
+        self._remember(frame.data["content"], self._save(self._work.file(number), result))
         step = told.get("step")
         if step is not None:
             self._work.note(
@@ -175,17 +182,19 @@ class VideoJob(Job):
         if self._sheet:
             return self._draw(self._sheet)
         done = next((number for number in range(count) if not self._work.file(number).exists()), count)
-        if done < count and not (self._options.get("partial") and done):
+        some = done or (self._stopped is not None and self._stopped[0] == 0)
+        if done < count and not (self._options.get("partial") and some):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
             return None
         said = f"{self._painted} frames painted, {self._copied} as the one before"
         log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._painted - 1))
-        if sequence.is_one(self._target):
-            sequence.write(self._target, [self._work.file(number) for number in range(done)])
-        else:
-            self._assemble(done)
-        if self._options.get("report"):
-            self._report(self._options["report"], done)
+        with self._gathered(done) as frames:
+            if sequence.is_one(self._target):
+                sequence.write(self._target, frames)
+            else:
+                self._assemble(frames)
+            if self._options.get("report"):
+                self._report(self._options["report"], frames)
         if done == count:
             self._work.remove()
             self._work.main.release()
@@ -290,7 +299,7 @@ class VideoJob(Job):
             picture = _picture(samples, f"frame {number}")
             if same or (between and self._options.get("hold")):
                 self._copied += 1
-                self._save(number, Picture(as_tensor(pasts[0].result), picture.alpha))
+                self._save(self._work.file(number), Picture(as_tensor(pasts[0].result), picture.alpha))
                 self._work.note(number, {"steps": 0, "seconds": 0.0})
                 if not between:
                     self._remember(content, load(self._work.file(number)))
@@ -302,7 +311,7 @@ class VideoJob(Job):
                 continue
             carried = carry(content, list(pasts), self._flow)
             if between:
-                self._save(number, Picture(as_tensor(carried.start), picture.alpha))
+                self._save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 continue
             steps = steps_for(carried, self._most)
             self._steps += steps
@@ -319,14 +328,11 @@ class VideoJob(Job):
     def _read(self, height: int, width: int) -> Iterator[Array]:
         return media.read(self._clip, height, width, start=self._begin, end=self._end)
 
-    def _keep(self, number: int, content: Array, result: Picture) -> None:
-        self._remember(content, self._save(number, result))
-
-    def _save(self, number: int, result: Picture) -> Picture:
+    def _save(self, path: Path, result: Picture) -> Picture:
         deep = self._clip.bits > 8
         levels = 65535 if deep else 255
         kept = replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
-        kept.save(self._work.file(number), bits=16 if deep else 8)
+        kept.save(path, bits=16 if deep else 8)
         return kept
 
     def _remember(self, content: Array, result: Picture) -> None:
@@ -334,6 +340,25 @@ class VideoJob(Job):
         self._pasts.appendleft(Past(content, rgb))
 
     # --- after
+
+    @contextmanager
+    def _gathered(self, done: int) -> Iterator[list[Path]]:
+        """The frames of the clip, in a folder that holds no others; of a part those up to the first that is missing,
+        and what there is of that."""
+        if done == self._plan.frames:
+            yield [self._work.file(number) for number in range(done)]
+            return
+        with tempfile.TemporaryDirectory(dir=self._work.path) as name:
+            made = [Path(name, self._work.file(number).name) for number in range(done)]
+            for number, path in enumerate(made):
+                try:
+                    path.hardlink_to(self._work.file(number))
+                except OSError:  # not every file system has links
+                    shutil.copyfile(self._work.file(number), path)
+            if self._stopped is not None and self._stopped[0] == done:
+                made.append(Path(name, self._work.file(done).name))
+                self._save(made[-1], self._stopped[1])
+            yield made
 
     def _draw(self, target: Path) -> Path | None:
         """The contact sheet of what is painted."""
@@ -359,7 +384,7 @@ class VideoJob(Job):
         first, _ = media.span(self._clip, self._begin, self._end)
         return [media.moment(self._clip, first + number) for number in range(count + 1)]
 
-    def _report(self, path: Path, done: int) -> None:
+    def _report(self, path: Path, frames: Sequence[Path]) -> None:
         settings = self._settings
         facts = [
             ("clip", str(self._clip.path)),
@@ -377,26 +402,26 @@ class VideoJob(Job):
             path,
             f"{self._clip.path.name} → {self._target.name}",
             [*facts, ("E_warp by flow", name)],
-            painted=[self._work.file(number) for number in range(done)],
+            painted=frames,
             source=lambda: self._read(self._height, self._width),
             begins=self._plan.begins,
-            moments=self._moments(done),
+            moments=self._moments(len(frames)),
             notes=self._work.notes(),
             flow=flow,
         )
 
-    def _assemble(self, done: int) -> None:
-        moments = self._moments(done)
+    def _assemble(self, frames: Sequence[Path]) -> None:
+        moments = self._moments(len(frames))
         durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
         media.assemble(
             self._clip,
-            self._work.path,
+            frames[0].parent,
             self._target,
             rate=self._clip.rate,
             durations=durations,
             start=self._begin,
             # of the clip as far as it is done; the sound is cut at the same moment
-            end=self._end if done == self._plan.frames else moments[-1],
+            end=self._end if len(frames) == self._plan.frames else moments[-1],
             codec=self._options.get("codec"),
             crf=self._options.get("crf"),
         )
