@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stylize import Job, SettingsError, Stylizer
+from stylize import Frame, Job, Picture, SettingsError, Stylizer
 from stylize.testing import JobContract
 from stylize_video import sheet, stylize_open
 from stylize_video.estimate import Samples, clock
@@ -61,8 +61,6 @@ def moving(count: int, seed: int = 0) -> list[Array]:
 
 @pytest.fixture
 def style(folder: Path) -> Path:
-    from stylize import Picture
-
     Picture(waves(20, 20, 9)).save(folder / "style.png")
     return folder / "style.png"
 
@@ -423,6 +421,66 @@ def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) 
     assert work.done(range(8)) == 1
     with work.main:
         assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
+
+
+@pytest.fixture
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Something happens when a frame has been written."""
+
+    def at(number: int, happens: Callable[[], object]) -> None:
+        write = VideoJob.write
+
+        def written(job: VideoJob, frame: Frame, result: Picture) -> None:
+            write(job, frame, result)
+            if frame.data["number"] == number:
+                happens()
+
+        monkeypatch.setattr(VideoJob, "write", written)
+
+    return at
+
+
+def test_a_run_that_joined_another_takes_its_place_when_that_ends(
+    paint: Paint, folder: Path, after: Callable[..., None]
+) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", target="undisturbed.mkv")
+    paint("in.mkv", "--preview")
+    for last in (3, 15):
+        work = Work(folder / "out.mkv")
+        work.main.acquire()
+        after(last, work.main.release)
+        assert "the other run has ended: this one makes the clip" in paint("in.mkv").err
+        pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+        assert not list(folder.glob(".out.mkv*"))
+        paint("in.mkv", "--preview")
+
+
+def test_a_run_that_joined_another_ends_when_the_clip_is_made(
+    paint: Paint, folder: Path, after: Callable[..., None]
+) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", "--preview")
+    work = Work(folder / "out.mkv")
+    work.main.acquire()
+
+    def made() -> None:
+        work.remove()
+        work.end()
+
+    after(7, made)
+    assert "7 frames painted; the other run makes the clip" in paint("in.mkv").err
+    assert not list(folder.glob(".out.mkv*"))
+
+
+def test_other_settings_wait_for_a_run_whose_main_run_has_ended(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", "--preview")
+    work = Work(folder / "out.mkv")
+    with work.shot(range(8, 16)):
+        assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
+    assert work.done(range(16)) == 2
 
 
 def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:

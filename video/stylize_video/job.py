@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -119,19 +118,20 @@ class VideoJob(Job):
 
     def begin(self, stylizer: Stylizer) -> None:
         wanted = self._wanted(stylizer)
-        try:
-            self._work.main.acquire(timeout=0)
-        except Timeout:
-            found = self._work.read_plan()
-            if self._sheet or found is None or found.wanted != wanted:
-                raise StylizeError(f"another run is painting {self._target}") from None
-            self._plan, self._joined = found, True
-            log.info("another run is painting %s: this one takes shots that are free", self._target)
-            return
-        found = self._work.read_plan()
-        if found is not None and found.wanted == wanted:
-            self._plan = found
+        self._work.make()
+        main, found = self._work.take(), self._work.read_plan()
+        ours = found is not None and found.wanted == wanted
+        if not main and (self._sheet or not ours):
+            raise StylizeError(f"another run is painting {self._target}")
+        if found is not None and ours:
+            self._plan, self._joined = found, not main
+            if self._joined:
+                log.info("another run is painting %s: this one takes shots that are free", self._target)
+                return
         else:
+            if found is not None and not all(self._free(shot) for shot in found.shots()):  # its main run has ended
+                self._work.main.release()
+                raise StylizeError(f"another run is painting {self._target}")
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
@@ -140,7 +140,7 @@ class VideoJob(Job):
 
     def frames(self) -> Iterator[Frame | None]:
         try:
-            while rest := [shot for shot in self._shots() if self._work.done(shot) < len(shot)]:
+            while self._needed() and (rest := [shot for shot in self._shots() if self._work.done(shot) < len(shot)]):
                 while not any(self._free(shot) for shot in rest):
                     if self._joined:
                         return
@@ -149,6 +149,23 @@ class VideoJob(Job):
         finally:
             for worker in self._workers:
                 worker.terminate()
+            for worker in self._workers:  # which might yet make a file where all is cleared away
+                worker.wait()
+
+    def _needed(self) -> bool:
+        """Whether there is something left to do. A run that joined another is needed until the clip is made; where the
+        other has ended before that, this one takes its place."""
+        if not self._joined:
+            return True
+        if self._work.read_plan() != self._plan:
+            return False
+        if self._work.take():
+            if self._work.read_plan() != self._plan:  # it was done at this very moment
+                self._work.end()
+                return False
+            log.info("the other run has ended: this one makes the clip")
+            self._joined = False
+        return True
 
     def write(self, frame: Frame, result: Picture) -> None:
         number, told = frame.data["number"], frame.data["told"]
@@ -197,8 +214,7 @@ class VideoJob(Job):
                 self._report(self._options["report"], frames)
         if done == count:
             self._work.remove()
-            self._work.main.release()
-            Path(self._work.main.lock_file).unlink(missing_ok=True)
+            self._work.end()
         return self._target
 
     # --- before
@@ -277,7 +293,7 @@ class VideoJob(Job):
         read, at = self._read(self._height, self._width), 0
         for shot in self._shots():
             with self._work.shot(shot) as ours:
-                if ours and self._work.done(shot) < len(shot):
+                if ours and self._needed() and self._work.done(shot) < len(shot):
                     skipped, at = shot.start - at, shot.stop
                     yield from self._shot(shot, itertools.islice(read, skipped, skipped + len(shot)))
 
