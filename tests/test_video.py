@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -195,6 +196,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
         (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
         (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec is of clips", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf is of clips", 2),
+        (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 1),
+        (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 1),
+        (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 1),
+        (("in.mkv", "style.png", "-o", "/proc/out.mkv"), "cannot make the folder /proc/", 1),
+        (("in.mkv", "style.png", "-o", "o" * 245 + ".mkv"), "File name too long", 1),
+        (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 1),
+        (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 1),
+        (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 1),
+        (("in.mkv", "style.png", "--hold"), "--hold is of the frames that --every leaves out", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -203,6 +214,7 @@ def test_a_clip_that_cannot_be_made_is_one_clear_line(
     clip(folder / "in.mkv", moving(3))
     (folder / "broken.mp4").write_bytes(os.urandom(5000))
     (folder / "empty.mp4").touch()
+    (folder / "000002.png").write_bytes(style.read_bytes())
     before = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     done = call(*arguments, *FAST[:-2])
     assert done.code == code, done.err
@@ -376,6 +388,34 @@ def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from
         assert len(places) == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "drawn"), [("%03d.png", "preview.png"), ("a-%d.png", "a-preview.png"), ("frames", "frames-preview.png")]
+)
+def test_the_preview_of_a_sequence_is_no_frame_of_it(paint: Paint, folder: Path, target: str, drawn: str) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert paint("in.mkv", "--preview", target=target, codec=False).out == f"{drawn}\n"
+    assert "1 done before" in paint("in.mkv", target=target, codec=False).err
+    assert Path(drawn).exists()
+
+
+def test_a_preview_under_a_name_of_its_own_leaves_nothing_over(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert paint("in.mkv", "--preview", target="sheet.png", codec=False).out == "sheet.png\n"
+    assert not list(folder.glob(".sheet*"))
+
+
+def test_frames_can_go_into_this_folder(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    paint("in.mkv", target=".", codec=False)
+    assert sorted(path.name for path in folder.glob("0*")) == ["000001.png", "000002.png", "000003.png"]
+
+
+def test_to_ask_for_what_is_so_anyway_begins_nothing_anew(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    paint("in.mkv", "--preview")
+    assert "1 done before" in paint("in.mkv", "--every", "1").err
+
+
 def test_a_preview_of_many_shots_shows_some_of_them_first_and_last_among_them() -> None:
     shots = [range(10 * number, 10 * number + 10) for number in range(100)]
     some = sheet.chosen(shots)
@@ -409,6 +449,27 @@ def test_shots_side_by_side_are_the_same_clip(cli: Cli, folder: Path, style: Pat
     one, two = frames_of(folder / "one.mkv"), frames_of(folder / "two.mkv")
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not list(folder.glob(".two*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(("--json",), ["--jobs=1", "--quiet"]), (("--", "in.mkv"), ["--jobs=1", "--quiet", "--", "in.mkv"])],
+)
+def test_runs_side_by_side_take_any_command_line(
+    folder: Path, style: Path, stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch, given: Sequence[str],
+    wanted: Sequence[str],
+) -> None:  # fmt: skip
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(
+        "stylize_video.job.subprocess",
+        SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=None),
+    )
+    flow = engine("dis")
+    assert flow is not None
+    command = ("--jobs", "2", *given)
+    VideoJob(folder / "in.mkv", [style], folder / "out.mkv", QUICK, {"jobs": 2}, flow, command).begin(stylizer)
+    assert [words[3:] for words in started] == [["--jobs", "2", *wanted]]
 
 
 def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) -> None:

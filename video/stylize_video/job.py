@@ -82,15 +82,17 @@ class VideoJob(Job):
         self._settings, self._options, self._flow, self._command = settings, options, flow, command
         self._styles = ", ".join(path.name for path in styles)
         self._clip = media.probe(source)
-        self._target = target if target is not None else Path(f"{source.stem}-stylized.mp4")
+        self._target = sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
         self._begin, self._end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
         if self._begin is not None and self._end is not None and self._end <= self._begin:
             raise SettingsError("--to is not after --from")
         media.span(self._clip, self._begin, self._end)
         self._height, self._width = _even(self._clip, settings)
         self._sheet = sheet.target(self._target) if options.get("preview") else None
-        self._check(source, *styles)
         self._every = options.get("every") or 1
+        if options.get("hold") and self._every == 1:
+            raise SettingsError("--hold is of the frames that --every leaves out: give that, too")
+        self._check(source, *styles)
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
         self._work, self._plan, self._joined = Work(self._target), Plan({}, 0), False
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -103,14 +105,15 @@ class VideoJob(Job):
         check_distinct(target, *sources)
         if report := self._options.get("report"):
             check_distinct(report, target, *sources)
-        if sequence.is_one(target):
-            if self._options.get("codec"):
-                raise SettingsError(f"--codec is of clips, and {target} is a sequence of pictures")
-            check_distinct(sequence.file(target, 0), *sources)
-        elif self._sheet:
+        if self._sheet:
             check_target(target)
+        elif sequence.is_one(target):
+            for name in ("codec", "crf"):
+                if self._options.get(name) is not None:
+                    raise SettingsError(f"--{name} is of clips, and {target} is a sequence of pictures")
+            sequence.check(target, self._clip.frames or 1, sources)
         else:
-            media.checked(self._options.get("codec") or media.fitting(target), target)
+            media.checked(self._options.get("codec") or media.fitting(target), target, crf=self._options.get("crf"))
         if (target.is_dir() and not sequence.is_one(target)) or not target.parent.is_dir():
             raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
 
@@ -197,7 +200,11 @@ class VideoJob(Job):
     def _finish(self) -> Path | None:
         count = self._plan.frames
         if self._sheet:
-            return self._draw(self._sheet)
+            made = self._draw(self._sheet)
+            if self._sheet == self._target and made:  # no clip goes on from there
+                self._work.remove()
+                self._work.end()
+            return made
         done = next((number for number in range(count) if not self._work.file(number).exists()), count)
         some = done or (self._stopped is not None and self._stopped[0] == 0)
         if done < count and not (self._options.get("partial") and some):
@@ -228,7 +235,8 @@ class VideoJob(Job):
             "options": self._given,
             "size": [self._height, self._width],
             "stretch": [str(self._begin), str(self._end)],
-            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "every", "hold")],
+            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "hold")],
+            "every": self._every,
         }
         return dict(json.loads(json.dumps(wanted)))
 
@@ -273,9 +281,12 @@ class VideoJob(Job):
         if not self._command:
             raise SettingsError("--jobs works from the command line only")
         devices = gpus() if self._settings.device in ("auto", "cuda") else 0
+        end = self._command.index("--") if "--" in self._command else len(self._command)
+        options = [word for word in self._command[:end] if word != "--json"]  # which excludes --quiet
         for number in range(1, wanted + 1):
             device = [f"--device=cuda:{number % devices}"] if devices else []
-            command = [sys.executable, "-m", "stylize.cli", *self._command, *device, "--jobs=1", "--quiet"]
+            mine = [*options, *device, "--jobs=1", "--quiet", *self._command[end:]]
+            command = [sys.executable, "-m", "stylize.cli", *mine]
             self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603
 
     # --- frames

@@ -84,11 +84,17 @@ class Work:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def take(self) -> bool:
-        """Whether this run now has the main lock."""
+        """Whether this run now has the main lock.
+
+        Raises:
+            ImageError: no run can have it.
+        """
         try:
             self.main.acquire(timeout=0)
         except Timeout:
             return False
+        except OSError as error:
+            raise ImageError(f"cannot write {self.main.lock_file}: {error.strerror}") from error
         return True
 
     def end(self) -> None:
