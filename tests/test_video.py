@@ -144,9 +144,11 @@ def test_a_slow_fade_is_painted_when_it_has_added_up(paint: Paint, folder: Path)
 def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, folder: Path) -> None:
     one, other = moving(12, 0), moving(12, 1)
     clip(folder / "in.mkv", [*one, *other])
-    assert "24 frames of 32x24 in 2 shots" in paint("in.mkv").err
+    said = paint("in.mkv", "--frame-steps", "3").err
+    assert "24 frames of 32x24 in 2 shots" in said
+    assert ", 3.0 steps a following frame" in said  # the least there are; the first of a shot follows none
     clip(folder / "other.mkv", other)
-    paint("other.mkv", target="alone.mkv")
+    paint("other.mkv", "--frame-steps", "3", target="alone.mkv")
     together, alone = frames_of(Path("out.mkv")), frames_of(Path("alone.mkv"))
     assert all(np.array_equal(a, b) for a, b in zip(together[12:], alone, strict=True))
 

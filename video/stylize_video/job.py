@@ -98,7 +98,7 @@ class VideoJob(Job):
         self._workers: list[subprocess.Popen[bytes]] = []
         self._pasts: deque[Past] = deque()
         self._stopped: tuple[int, Picture] | None = None
-        self._painted = self._copied = self._steps = 0
+        self._painted = self._copied = self._following = self._steps = 0
 
     def _check(self, *sources: Path) -> None:
         target = self._sheet or self._target
@@ -211,7 +211,7 @@ class VideoJob(Job):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
             return None
         said = f"{self._painted} frames painted, {self._copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._painted - 1))
+        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._following))
         with self._gathered(done) as frames:
             if sequence.is_one(self._target):
                 sequence.write(self._target, frames)
@@ -341,7 +341,7 @@ class VideoJob(Job):
                 self._save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 continue
             steps = steps_for(carried, self._most)
-            self._steps += steps
+            self._following, self._steps = self._following + 1, self._steps + steps
             weight = self._options.get("temporal_weight", WEIGHT)
             terms: list[Term] = []
             if weight:
