@@ -278,10 +278,7 @@ class Engine:
             image = image.detach().requires_grad_()
             rgb = image.expand(-1, 3, -1, -1)
             features = self.encoder(rgb)
-            values = [term.weight * term.function(rgb, features) for term in terms]
-            for term, value in zip(terms, values, strict=True):
-                if value.shape:
-                    raise SettingsError(f"term {term.name} gives {tuple(value.shape)}, not a scalar")
+            values = [term.weighed(term.function(rgb, features)) for term in terms]
             total = torch.stack(values).sum()
             (gradient,) = torch.autograd.grad(total, image)
             return torch.stack([total, *values]).detach(), gradient

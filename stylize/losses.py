@@ -22,6 +22,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from stylize.errors import SettingsError
+
 Features = Mapping[str, Tensor]
 Pull = Callable[[Tensor, Tensor], None]
 
@@ -44,6 +46,16 @@ class Term:
     function: Callable[[Tensor, Features], Tensor]
     layers: tuple[str, ...] = ()
     sums: Sums | None = None
+
+    def weighed(self, value: Tensor) -> Tensor:
+        """A value of the term times its weight.
+
+        Raises:
+            SettingsError: it is no scalar.
+        """
+        if value.shape:
+            raise SettingsError(f"term {self.name} gives {tuple(value.shape)}, not a scalar")
+        return self.weight * value
 
 
 @dataclass(frozen=True)

@@ -148,17 +148,20 @@ def evaluate(image: Tensor, terms: Sequence[Term], encoder: Tileable, side: int)
                 f"the term {term.name} sees {layers} of the whole picture, which does not fit the memory; "
                 "use a smaller --size, or more --memory"
             )
-    parted = [(index, term.weight, term.sums) for index, term in enumerate(terms) if term.sums is not None]
+    parted = [(index, term.sums) for index, term in enumerate(terms) if term.sums is not None]
     image = image.detach()
     plan = tiles(image.shape[2], image.shape[3], side, encoder)
     added = _added(image, parted, encoder, plan)
     values = image.new_zeros(len(terms))
     pulls: list[list[Tensor]] = []
-    for (index, weight, sums), parts in zip(parted, added, strict=True):
+    for (index, sums), parts in zip(parted, added, strict=True):
         leaves = [part.requires_grad_() for part in parts]
-        value = weight * sums.total(leaves)
+        value = terms[index].weighed(sums.total(leaves))
         values[index] = value.detach()
-        pulls.append(list(torch.autograd.grad(value, leaves, materialize_grads=True)))
+        constant = [torch.zeros_like(leaf) for leaf in leaves]
+        pulls.append(
+            list(torch.autograd.grad(value, leaves, materialize_grads=True)) if value.requires_grad else constant
+        )
     gradient = torch.zeros_like(image)
     for tile in plan if parted else ():
         seen = image[(..., *tile.seen)].clone().requires_grad_()
@@ -166,7 +169,7 @@ def evaluate(image: Tensor, terms: Sequence[Term], encoder: Tileable, side: int)
         found, pixels = tile.own(encoder(rgb)), tile.cut(rgb)
         outer = [
             (part * pull).sum()
-            for (_, _, sums), pulled in zip(parted, pulls, strict=True)
+            for (_, sums), pulled in zip(parted, pulls, strict=True)
             for part, pull in zip(sums.part(pixels, found, tile), pulled, strict=True)
         ]
         del found, pixels
@@ -175,14 +178,15 @@ def evaluate(image: Tensor, terms: Sequence[Term], encoder: Tileable, side: int)
     for index, term in enumerate(terms):
         if term.sums is None:
             whole = image.clone().requires_grad_()
-            value = term.weight * term.function(whole.expand(-1, 3, -1, -1), {})
-            gradient += torch.autograd.grad(value, whole)[0]
+            value = term.weighed(term.function(whole.expand(-1, 3, -1, -1), {}))
+            if value.requires_grad:
+                gradient += torch.autograd.grad(value, whole)[0]
             values[index] = value.detach()
     return torch.cat([values.sum()[None], values]), gradient
 
 
 def _added(
-    image: Tensor, parted: Sequence[tuple[int, float, Sums]], encoder: Tileable, plan: Sequence[Tile]
+    image: Tensor, parted: Sequence[tuple[int, Sums]], encoder: Tileable, plan: Sequence[Tile]
 ) -> list[list[Tensor]]:
     """The sums of each term over all tiles."""
     added: list[list[Tensor]] = [[] for _ in parted]
@@ -190,7 +194,7 @@ def _added(
         for tile in plan if parted else ():
             rgb = image[(..., *tile.seen)].expand(-1, 3, -1, -1)
             found, pixels = tile.own(encoder(rgb)), tile.cut(rgb)
-            for number, (_, _, sums) in enumerate(parted):
+            for number, (_, sums) in enumerate(parted):
                 parts = sums.part(pixels, found, tile)
                 before = added[number] or [torch.zeros_like(part) for part in parts]
                 added[number] = [one + other for one, other in zip(before, parts, strict=True)]
@@ -216,9 +220,9 @@ class Plan:
 
     @cached_property
     def said(self) -> str:
-        pairs = f"{self.history} pairs{' in bfloat16' if self.compact else ''} of history"
+        pairs = f", {self.history} pairs of history{' in bfloat16' if self.compact else ''}" if self.history else ""
         parts = f"{self.count} tiles of {self.side} px with {self.halo} px around them"
-        return f"{self.width}x{self.height} in {parts}, {pairs}; at most about {self.peak / 2**30:.2g} GiB"
+        return f"{self.width}x{self.height} in {parts}{pairs}; at most about {self.peak / 2**30:.2g} GiB"
 
 
 def plan(

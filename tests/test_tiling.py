@@ -16,6 +16,7 @@ from stylize import OptimizationError, Settings, SettingsError, Stylizer, Term, 
 from stylize.encoders import EncoderSpec, Place
 from stylize.encoders.vgg import VGG
 from stylize.images import load, resize
+from stylize.losses import Sums
 from stylize.pyramid import Scale
 from stylize.testing import random_weights
 from tests.conftest import SHARED, Call, waves
@@ -116,6 +117,25 @@ def test_a_term_of_pixels_needs_no_sums(make: Make) -> None:
     values, gradient = tiling.evaluate(image, terms, narrow(), 48)
     assert float(values[1]) == pytest.approx(2 * float(image.square().mean()), rel=1e-6)
     assert torch.allclose(gradient, 4 * image / image.numel())
+
+
+def test_a_term_may_be_constant_in_tiles_too() -> None:
+    image = waves(100, 120, 7)
+    terms = [
+        Term("here", 1.0, lambda image, _: image.mean()),
+        Term("nothing", 1.0, lambda *_: torch.zeros(())),
+        Term("zero", 1.0, lambda *_: torch.zeros(()), sums=Sums(lambda i, *_: [i.sum()], lambda _: torch.zeros(()))),
+    ]
+    values, gradient = tiling.evaluate(image, terms, narrow(), 48)
+    assert values[2:].tolist() == [0, 0]
+    assert torch.allclose(gradient, torch.full_like(image, 1 / image.numel()))
+
+
+@pytest.mark.parametrize("sums", [None, Sums(lambda image, *_: [image.sum((2, 3))], lambda added: added[0])])
+def test_a_term_that_gives_no_scalar_is_refused_by_name_in_tiles_too(sums: Sums | None) -> None:
+    term = Term("mine", 1.0, lambda image, _: image.sum((2, 3)), sums=sums)
+    with pytest.raises(SettingsError, match=r"^term mine gives \(1, 3\), not a scalar"):
+        tiling.evaluate(waves(100, 120), [term], narrow(), 48)
 
 
 def test_a_term_of_the_whole_features_is_refused_by_name() -> None:
@@ -242,6 +262,12 @@ def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatc
     tiled = painted()
     assert not torch.equal(whole, tiled)  # in tiles indeed
     assert torch.allclose(whole, tiled, atol=2e-3)
+
+
+def test_a_plan_tells_of_history_where_there_is_any() -> None:
+    assert plan(4096, 4096, 4).said.startswith("4096x4096 in ")
+    assert " pairs of history in bfloat16; at most about " in plan(4096, 4096, 4).said
+    assert " px around them; at most about " in plan(4096, 4096, 4, history=0).said
 
 
 def test_the_plan_is_told(call: Call, pictures: object) -> None:

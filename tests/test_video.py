@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stylize import Job, SettingsError, Stylizer
+from stylize import Frame, Job, Picture, SettingsError, Stylizer
 from stylize.testing import JobContract
 from stylize_video import sheet, stylize_open
 from stylize_video.estimate import Samples, clock
@@ -61,8 +62,6 @@ def moving(count: int, seed: int = 0) -> list[Array]:
 
 @pytest.fixture
 def style(folder: Path) -> Path:
-    from stylize import Picture
-
     Picture(waves(20, 20, 9)).save(folder / "style.png")
     return folder / "style.png"
 
@@ -145,9 +144,11 @@ def test_a_slow_fade_is_painted_when_it_has_added_up(paint: Paint, folder: Path)
 def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, folder: Path) -> None:
     one, other = moving(12, 0), moving(12, 1)
     clip(folder / "in.mkv", [*one, *other])
-    assert "24 frames of 32x24 in 2 shots" in paint("in.mkv").err
+    said = paint("in.mkv", "--frame-steps", "3").err
+    assert "24 frames of 32x24 in 2 shots" in said
+    assert ", 3.0 steps a following frame" in said  # the least there are; the first of a shot follows none
     clip(folder / "other.mkv", other)
-    paint("other.mkv", target="alone.mkv")
+    paint("other.mkv", "--frame-steps", "3", target="alone.mkv")
     together, alone = frames_of(Path("out.mkv")), frames_of(Path("alone.mkv"))
     assert all(np.array_equal(a, b) for a, b in zip(together[12:], alone, strict=True))
 
@@ -197,6 +198,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
         (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
         (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec is of clips", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf is of clips", 2),
+        (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 1),
+        (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 1),
+        (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 1),
+        (("in.mkv", "style.png", "-o", "/proc/out.mkv"), "cannot make the folder /proc/", 1),
+        (("in.mkv", "style.png", "-o", "o" * 245 + ".mkv"), "File name too long", 1),
+        (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 1),
+        (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 1),
+        (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 1),
+        (("in.mkv", "style.png", "--hold"), "--hold is of the frames that --every leaves out", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -205,6 +216,7 @@ def test_a_clip_that_cannot_be_made_is_one_clear_line(
     clip(folder / "in.mkv", moving(3))
     (folder / "broken.mp4").write_bytes(os.urandom(5000))
     (folder / "empty.mp4").touch()
+    (folder / "000002.png").write_bytes(style.read_bytes())
     before = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     done = call(*arguments, *FAST[:-2])
     assert done.code == code, done.err
@@ -275,6 +287,44 @@ def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
     assert (folder / ".out.mkv.work").exists()
 
 
+def stopping(name: str) -> Callable[..., Any]:
+    """A job's run that is stopped, as by Ctrl-C, in the last step of the frame of that name."""
+    from stylize import jobs
+
+    run = jobs.run
+
+    def stopped(job: Job, stylizer: Stylizer, **given: Any) -> Path | None:
+        seen: list[str] = []
+        given |= {"on_step": lambda frame, _: seen.append(frame.name), "stop": lambda: name in seen}
+        return run(job, stylizer, **given)
+
+    return stopped
+
+
+@pytest.mark.parametrize("name", ["frame 0", "frame 3"])
+def test_a_frame_that_was_stopped_is_painted_anew(paint: Paint, folder: Path, name: str) -> None:
+    clip(folder / "in.mkv", moving(6))
+    paint("in.mkv", target="undisturbed.mkv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylize.jobs.run", stopping(name))
+        assert f"{name[-1]} of 6 frames are done" in paint("in.mkv").err
+    paint("in.mkv")
+    pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.gif", "frames"])
+def test_a_part_ends_before_the_first_frame_that_is_missing(paint: Paint, folder: Path, target: str) -> None:
+    clip(folder / "in.mkv", [*moving(8), *moving(8, 1)])
+    paint("in.mkv", "--preview", target=target, codec=False)  # the first frame of the second shot is there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylize.jobs.run", stopping("frame 3"))
+        paint("in.mkv", "--partial", "--report", "part.html", target=target, codec=False)
+    made = Path(target)
+    assert len(list(made.iterdir()) if made.is_dir() else frames_of(made)) == 4  # with what there is of the last
+    assert re.search(r"<dt>frames</dt><dd>4</dd>", Path("part.html").read_text())
+
+
 def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
     with pytest.MonkeyPatch.context() as patch:  # as if killed before it was cleared
@@ -340,6 +390,34 @@ def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from
         assert len(places) == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "drawn"), [("%03d.png", "preview.png"), ("a-%d.png", "a-preview.png"), ("frames", "frames-preview.png")]
+)
+def test_the_preview_of_a_sequence_is_no_frame_of_it(paint: Paint, folder: Path, target: str, drawn: str) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert paint("in.mkv", "--preview", target=target, codec=False).out == f"{drawn}\n"
+    assert "1 done before" in paint("in.mkv", target=target, codec=False).err
+    assert Path(drawn).exists()
+
+
+def test_a_preview_under_a_name_of_its_own_leaves_nothing_over(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    assert paint("in.mkv", "--preview", target="sheet.png", codec=False).out == "sheet.png\n"
+    assert not list(folder.glob(".sheet*"))
+
+
+def test_frames_can_go_into_this_folder(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    paint("in.mkv", target=".", codec=False)
+    assert sorted(path.name for path in folder.glob("0*")) == ["000001.png", "000002.png", "000003.png"]
+
+
+def test_to_ask_for_what_is_so_anyway_begins_nothing_anew(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(3))
+    paint("in.mkv", "--preview")
+    assert "1 done before" in paint("in.mkv", "--every", "1").err
+
+
 def test_a_preview_of_many_shots_shows_some_of_them_first_and_last_among_them() -> None:
     shots = [range(10 * number, 10 * number + 10) for number in range(100)]
     some = sheet.chosen(shots)
@@ -375,6 +453,27 @@ def test_shots_side_by_side_are_the_same_clip(cli: Cli, folder: Path, style: Pat
     assert not list(folder.glob(".two*"))
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(("--json",), ["--jobs=1", "--quiet"]), (("--", "in.mkv"), ["--jobs=1", "--quiet", "--", "in.mkv"])],
+)
+def test_runs_side_by_side_take_any_command_line(
+    folder: Path, style: Path, stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch, given: Sequence[str],
+    wanted: Sequence[str],
+) -> None:  # fmt: skip
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(
+        "stylize_video.job.subprocess",
+        SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=None),
+    )
+    flow = engine("dis")
+    assert flow is not None
+    command = ("--jobs", "2", *given)
+    VideoJob(folder / "in.mkv", [style], folder / "out.mkv", QUICK, {"jobs": 2}, flow, command).begin(stylizer)
+    assert [words[3:] for words in started] == [["--jobs", "2", *wanted]]
+
+
 def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
     paint("in.mkv", "--preview")  # has made the plan
@@ -385,6 +484,66 @@ def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) 
     assert work.done(range(8)) == 1
     with work.main:
         assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
+
+
+@pytest.fixture
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Something happens when a frame has been written."""
+
+    def at(number: int, happens: Callable[[], object]) -> None:
+        write = VideoJob.write
+
+        def written(job: VideoJob, frame: Frame, result: Picture) -> None:
+            write(job, frame, result)
+            if frame.data["number"] == number:
+                happens()
+
+        monkeypatch.setattr(VideoJob, "write", written)
+
+    return at
+
+
+def test_a_run_that_joined_another_takes_its_place_when_that_ends(
+    paint: Paint, folder: Path, after: Callable[..., None]
+) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", target="undisturbed.mkv")
+    paint("in.mkv", "--preview")
+    for last in (3, 15):
+        work = Work(folder / "out.mkv")
+        work.main.acquire()
+        after(last, work.main.release)
+        assert "the other run has ended: this one makes the clip" in paint("in.mkv").err
+        pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs)
+        assert not list(folder.glob(".out.mkv*"))
+        paint("in.mkv", "--preview")
+
+
+def test_a_run_that_joined_another_ends_when_the_clip_is_made(
+    paint: Paint, folder: Path, after: Callable[..., None]
+) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", "--preview")
+    work = Work(folder / "out.mkv")
+    work.main.acquire()
+
+    def made() -> None:
+        work.remove()
+        work.end()
+
+    after(7, made)
+    assert "7 frames painted; the other run makes the clip" in paint("in.mkv").err
+    assert not list(folder.glob(".out.mkv*"))
+
+
+def test_other_settings_wait_for_a_run_whose_main_run_has_ended(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", "--preview")
+    work = Work(folder / "out.mkv")
+    with work.shot(range(8, 16)):
+        assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
+    assert work.done(range(16)) == 2
 
 
 def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:

@@ -188,7 +188,7 @@ def test_raft_gives_a_flow_of_the_frames_size(raft_weights: Path, size: tuple[in
 
     torch.manual_seed(0)
     torch.save(raft_large().state_dict(), raft_weights)
-    flow = engine("raft")
+    flow = engine("raft", "auto")  # as it comes from the command line
     assert flow is not None
     one, other = texture(*size), texture(*size, seed=1)
     found = flow(one, other)

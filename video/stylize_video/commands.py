@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("painted", type=Path)
 @click.option("--source", type=Path, metavar="CLIP", help="What it was painted from: its flow, and its own flicker.")
 @click.option("--from", "begin", metavar="TIME", help="Where in the source PAINTED begins, 00:01:20.5 or seconds.")
-@click.option("--flow", "flow_name", default="farneback", metavar="NAME", help="farneback, dis, or a plugin's.")
+@click.option("--flow", "flow_name", default="farneback", metavar="NAME", help="farneback, dis, raft, or a plugin's.")
 @click.option("--size", type=click.IntRange(16), metavar="PX", help="Measure at this longest side; default: its own.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object, with the values of every frame.")
 @click.pass_obj
@@ -44,7 +44,7 @@ def flicker(
         raise SettingsError("--from says where in the source the clip begins: give --source, too")
     flow = host.call("stylize_flow", name=flow_name, device="cpu")
     if flow is None:
-        raise SettingsError(f"unknown flow {flow_name!r}; there are farneback and dis")
+        raise SettingsError(f"unknown flow {flow_name!r}; there are farneback, dis and raft")
     clip = media.probe(painted)
     origin = None if source is None else media.probe(source)
     start = seconds(begin, "--from")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -80,34 +82,38 @@ class VideoJob(Job):
         self._settings, self._options, self._flow, self._command = settings, options, flow, command
         self._styles = ", ".join(path.name for path in styles)
         self._clip = media.probe(source)
-        self._target = target if target is not None else Path(f"{source.stem}-stylized.mp4")
+        self._target = sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
         self._begin, self._end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
         if self._begin is not None and self._end is not None and self._end <= self._begin:
             raise SettingsError("--to is not after --from")
         media.span(self._clip, self._begin, self._end)
         self._height, self._width = _even(self._clip, settings)
         self._sheet = sheet.target(self._target) if options.get("preview") else None
-        self._check(source, *styles)
         self._every = options.get("every") or 1
+        if options.get("hold") and self._every == 1:
+            raise SettingsError("--hold is of the frames that --every leaves out: give that, too")
+        self._check(source, *styles)
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
         self._work, self._plan, self._joined = Work(self._target), Plan({}, 0), False
         self._workers: list[subprocess.Popen[bytes]] = []
         self._pasts: deque[Past] = deque()
-        self._painted = self._copied = self._steps = 0
+        self._stopped: tuple[int, Picture] | None = None
+        self._painted = self._copied = self._following = self._steps = 0
 
     def _check(self, *sources: Path) -> None:
         target = self._sheet or self._target
         check_distinct(target, *sources)
         if report := self._options.get("report"):
             check_distinct(report, target, *sources)
-        if sequence.is_one(target):
-            if self._options.get("codec"):
-                raise SettingsError(f"--codec is of clips, and {target} is a sequence of pictures")
-            check_distinct(sequence.file(target, 0), *sources)
-        elif self._sheet:
+        if self._sheet:
             check_target(target)
+        elif sequence.is_one(target):
+            for name in ("codec", "crf"):
+                if self._options.get(name) is not None:
+                    raise SettingsError(f"--{name} is of clips, and {target} is a sequence of pictures")
+            sequence.check(target, self._clip.frames or 1, sources)
         else:
-            media.checked(self._options.get("codec") or media.fitting(target), target)
+            media.checked(self._options.get("codec") or media.fitting(target), target, crf=self._options.get("crf"))
         if (target.is_dir() and not sequence.is_one(target)) or not target.parent.is_dir():
             raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
 
@@ -115,19 +121,20 @@ class VideoJob(Job):
 
     def begin(self, stylizer: Stylizer) -> None:
         wanted = self._wanted(stylizer)
-        try:
-            self._work.main.acquire(timeout=0)
-        except Timeout:
-            found = self._work.read_plan()
-            if self._sheet or found is None or found.wanted != wanted:
-                raise StylizeError(f"another run is painting {self._target}") from None
-            self._plan, self._joined = found, True
-            log.info("another run is painting %s: this one takes shots that are free", self._target)
-            return
-        found = self._work.read_plan()
-        if found is not None and found.wanted == wanted:
-            self._plan = found
+        self._work.make()
+        main, found = self._work.take(), self._work.read_plan()
+        ours = found is not None and found.wanted == wanted
+        if not main and (self._sheet or not ours):
+            raise StylizeError(f"another run is painting {self._target}")
+        if found is not None and ours:
+            self._plan, self._joined = found, not main
+            if self._joined:
+                log.info("another run is painting %s: this one takes shots that are free", self._target)
+                return
         else:
+            if found is not None and not all(self._free(shot) for shot in found.shots()):  # its main run has ended
+                self._work.main.release()
+                raise StylizeError(f"another run is painting {self._target}")
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
@@ -136,7 +143,7 @@ class VideoJob(Job):
 
     def frames(self) -> Iterator[Frame | None]:
         try:
-            while rest := [shot for shot in self._shots() if self._work.done(shot) < len(shot)]:
+            while self._needed() and (rest := [shot for shot in self._shots() if self._work.done(shot) < len(shot)]):
                 while not any(self._free(shot) for shot in rest):
                     if self._joined:
                         return
@@ -145,11 +152,31 @@ class VideoJob(Job):
         finally:
             for worker in self._workers:
                 worker.terminate()
+            for worker in self._workers:  # which might yet make a file where all is cleared away
+                worker.wait()
+
+    def _needed(self) -> bool:
+        """Whether there is something left to do. A run that joined another is needed until the clip is made; where the
+        other has ended before that, this one takes its place."""
+        if not self._joined:
+            return True
+        if self._work.read_plan() != self._plan:
+            return False
+        if self._work.take():
+            if self._work.read_plan() != self._plan:  # it was done at this very moment
+                self._work.end()
+                return False
+            log.info("the other run has ended: this one makes the clip")
+            self._joined = False
+        return True
 
     def write(self, frame: Frame, result: Picture) -> None:
-        self._painted += 1
         number, told = frame.data["number"], frame.data["told"]
-        self._keep(number, frame.data["content"], result)
+        if (result.record or {}).get("stopped"):  # good for a part of the clip, but none to go on from
+            self._stopped = number, result
+            return
+        self._painted += 1
+        self._remember(frame.data["content"], self._save(self._work.file(number), result))
         step = told.get("step")
         if step is not None:
             self._work.note(
@@ -173,23 +200,28 @@ class VideoJob(Job):
     def _finish(self) -> Path | None:
         count = self._plan.frames
         if self._sheet:
-            return self._draw(self._sheet)
+            made = self._draw(self._sheet)
+            if self._sheet == self._target and made:  # no clip goes on from there
+                self._work.remove()
+                self._work.end()
+            return made
         done = next((number for number in range(count) if not self._work.file(number).exists()), count)
-        if done < count and not (self._options.get("partial") and done):
+        some = done or (self._stopped is not None and self._stopped[0] == 0)
+        if done < count and not (self._options.get("partial") and some):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
             return None
         said = f"{self._painted} frames painted, {self._copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._painted - 1))
-        if sequence.is_one(self._target):
-            sequence.write(self._target, [self._work.file(number) for number in range(done)])
-        else:
-            self._assemble(done)
-        if self._options.get("report"):
-            self._report(self._options["report"], done)
+        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._following))
+        with self._gathered(done) as frames:
+            if sequence.is_one(self._target):
+                sequence.write(self._target, frames)
+            else:
+                self._assemble(frames)
+            if self._options.get("report"):
+                self._report(self._options["report"], frames)
         if done == count:
             self._work.remove()
-            self._work.main.release()
-            Path(self._work.main.lock_file).unlink(missing_ok=True)
+            self._work.end()
         return self._target
 
     # --- before
@@ -203,7 +235,8 @@ class VideoJob(Job):
             "options": self._given,
             "size": [self._height, self._width],
             "stretch": [str(self._begin), str(self._end)],
-            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "every", "hold")],
+            "steady": [self._options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "hold")],
+            "every": self._every,
         }
         return dict(json.loads(json.dumps(wanted)))
 
@@ -248,9 +281,12 @@ class VideoJob(Job):
         if not self._command:
             raise SettingsError("--jobs works from the command line only")
         devices = gpus() if self._settings.device in ("auto", "cuda") else 0
+        end = self._command.index("--") if "--" in self._command else len(self._command)
+        options = [word for word in self._command[:end] if word != "--json"]  # which excludes --quiet
         for number in range(1, wanted + 1):
             device = [f"--device=cuda:{number % devices}"] if devices else []
-            command = [sys.executable, "-m", "stylize.cli", *self._command, *device, "--jobs=1", "--quiet"]
+            mine = [*options, *device, "--jobs=1", "--quiet", *self._command[end:]]
+            command = [sys.executable, "-m", "stylize.cli", *mine]
             self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603
 
     # --- frames
@@ -268,7 +304,7 @@ class VideoJob(Job):
         read, at = self._read(self._height, self._width), 0
         for shot in self._shots():
             with self._work.shot(shot) as ours:
-                if ours and self._work.done(shot) < len(shot):
+                if ours and self._needed() and self._work.done(shot) < len(shot):
                     skipped, at = shot.start - at, shot.stop
                     yield from self._shot(shot, itertools.islice(read, skipped, skipped + len(shot)))
 
@@ -290,7 +326,7 @@ class VideoJob(Job):
             picture = _picture(samples, f"frame {number}")
             if same or (between and self._options.get("hold")):
                 self._copied += 1
-                self._save(number, Picture(as_tensor(pasts[0].result), picture.alpha))
+                self._save(self._work.file(number), Picture(as_tensor(pasts[0].result), picture.alpha))
                 self._work.note(number, {"steps": 0, "seconds": 0.0})
                 if not between:
                     self._remember(content, load(self._work.file(number)))
@@ -302,10 +338,10 @@ class VideoJob(Job):
                 continue
             carried = carry(content, list(pasts), self._flow)
             if between:
-                self._save(number, Picture(as_tensor(carried.start), picture.alpha))
+                self._save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 continue
             steps = steps_for(carried, self._most)
-            self._steps += steps
+            self._following, self._steps = self._following + 1, self._steps + steps
             weight = self._options.get("temporal_weight", WEIGHT)
             terms: list[Term] = []
             if weight:
@@ -319,14 +355,11 @@ class VideoJob(Job):
     def _read(self, height: int, width: int) -> Iterator[Array]:
         return media.read(self._clip, height, width, start=self._begin, end=self._end)
 
-    def _keep(self, number: int, content: Array, result: Picture) -> None:
-        self._remember(content, self._save(number, result))
-
-    def _save(self, number: int, result: Picture) -> Picture:
+    def _save(self, path: Path, result: Picture) -> Picture:
         deep = self._clip.bits > 8
         levels = 65535 if deep else 255
         kept = replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
-        kept.save(self._work.file(number), bits=16 if deep else 8)
+        kept.save(path, bits=16 if deep else 8)
         return kept
 
     def _remember(self, content: Array, result: Picture) -> None:
@@ -334,6 +367,25 @@ class VideoJob(Job):
         self._pasts.appendleft(Past(content, rgb))
 
     # --- after
+
+    @contextmanager
+    def _gathered(self, done: int) -> Iterator[list[Path]]:
+        """The frames of the clip, in a folder that holds no others; of a part those up to the first that is missing,
+        and what there is of that."""
+        if done == self._plan.frames:
+            yield [self._work.file(number) for number in range(done)]
+            return
+        with tempfile.TemporaryDirectory(dir=self._work.path) as name:
+            made = [Path(name, self._work.file(number).name) for number in range(done)]
+            for number, path in enumerate(made):
+                try:
+                    path.hardlink_to(self._work.file(number))
+                except OSError:  # not every file system has links
+                    shutil.copyfile(self._work.file(number), path)
+            if self._stopped is not None and self._stopped[0] == done:
+                made.append(Path(name, self._work.file(done).name))
+                self._save(made[-1], self._stopped[1])
+            yield made
 
     def _draw(self, target: Path) -> Path | None:
         """The contact sheet of what is painted."""
@@ -359,7 +411,7 @@ class VideoJob(Job):
         first, _ = media.span(self._clip, self._begin, self._end)
         return [media.moment(self._clip, first + number) for number in range(count + 1)]
 
-    def _report(self, path: Path, done: int) -> None:
+    def _report(self, path: Path, frames: Sequence[Path]) -> None:
         settings = self._settings
         facts = [
             ("clip", str(self._clip.path)),
@@ -377,26 +429,26 @@ class VideoJob(Job):
             path,
             f"{self._clip.path.name} → {self._target.name}",
             [*facts, ("E_warp by flow", name)],
-            painted=[self._work.file(number) for number in range(done)],
+            painted=frames,
             source=lambda: self._read(self._height, self._width),
             begins=self._plan.begins,
-            moments=self._moments(done),
+            moments=self._moments(len(frames)),
             notes=self._work.notes(),
             flow=flow,
         )
 
-    def _assemble(self, done: int) -> None:
-        moments = self._moments(done)
+    def _assemble(self, frames: Sequence[Path]) -> None:
+        moments = self._moments(len(frames))
         durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
         media.assemble(
             self._clip,
-            self._work.path,
+            frames[0].parent,
             self._target,
             rate=self._clip.rate,
             durations=durations,
             start=self._begin,
             # of the clip as far as it is done; the sound is cut at the same moment
-            end=self._end if done == self._plan.frames else moments[-1],
+            end=self._end if len(frames) == self._plan.frames else moments[-1],
             codec=self._options.get("codec"),
             crf=self._options.get("crf"),
         )

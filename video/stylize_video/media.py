@@ -451,9 +451,7 @@ def assembling(
         StylizeError: codec, target or audio do not go together.
     """
     name = codec or fitting(target)
-    kind, muxer = checked(name, target, audio)
-    if crf is not None and kind.crf is None:
-        raise StylizeError(f"{name} has no crf: leave it out, or use another codec")
+    kind, muxer = checked(name, target, audio, crf)
     first, stop = span(clip, start, end)
     trimmed = first > 0 or (end is not None and stop != clip.frames)
     begin = moment(clip, first)
@@ -615,11 +613,11 @@ def _subtitles(clip: Clip, muxer: str) -> list[str]:
     return [way(name) for name in clip.subtitles]
 
 
-def checked(name: str, target: Path, audio: str = "copy") -> tuple[_Codec, str]:
+def checked(name: str, target: Path, audio: str = "copy", crf: int | None = None) -> tuple[_Codec, str]:
     """What a codec asks for, and the container of ``target``.
 
     Raises:
-        StylizeError: the one does not go into the other.
+        StylizeError: the one does not go into the other, or has no such crf.
     """
     if audio not in WAYS:
         raise StylizeError(f"no way {audio!r} to treat the sound: use one of {', '.join(WAYS)}")
@@ -629,6 +627,8 @@ def checked(name: str, target: Path, audio: str = "copy") -> tuple[_Codec, str]:
     kind, end = _CODECS[name], target.suffix.lower()
     if end not in kind.extensions:
         raise StylizeError(f"{target}: {name} does not go into a {end} file, use {' or '.join(kind.extensions)}")
+    if crf is not None and kind.crf is None:
+        raise StylizeError(f"{name} has no crf: leave it out, or use another codec")
     return kind, _MUXERS[end]
 
 

@@ -23,7 +23,7 @@ GRID, SMALLEST = 8, 128  # px: what both sides are multiples of, and the least t
 
 
 def engine(device: str) -> Flow:
-    """The flow on this device.
+    """The flow on this device, ``auto`` being a GPU for CUDA where there is one, else the CPU.
 
     Raises:
         WeightsError: the weights can neither be found nor downloaded.
@@ -36,6 +36,8 @@ def engine(device: str) -> Flow:
     except Exception as error:  # of the network, the disk, or torch's reading of what is no such file
         why = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"no weights for RAFT ({why[:200]}): put {weights.url} at {place}") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
 
     def flow(one: Array, other: Array) -> Array:

@@ -7,9 +7,21 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylize import ImageError, atomic_write
+from stylize import ImageError, atomic_write, check_distinct
 
-_PATTERN = re.compile(r"[^%]*%(0?\d*)d[^%]*\.png", re.IGNORECASE)
+_PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png)")
+
+
+def named(target: Path) -> Path:
+    """The target by a name that others can be made of: ``.`` has none.
+
+    Raises:
+        ImageError: it has no other, either.
+    """
+    target = target if target.name not in ("", "..") else target.resolve()
+    if not target.name:
+        raise ImageError(f"cannot write {target}: give the path of a file, or of a folder that has a name")
+    return target
 
 
 def is_one(target: Path) -> bool:
@@ -22,6 +34,25 @@ def file(target: Path, number: int) -> Path:
     if _PATTERN.fullmatch(target.name):
         return target.with_name(target.name % (number + 1))
     return target / f"{number + 1:06}.png"
+
+
+def still(target: Path) -> str:
+    """The name of a sequence without its numbers."""
+    found = _PATTERN.fullmatch(target.name)
+    return (found[1] + found[2]).strip("-_. ") if found else target.stem
+
+
+def check(target: Path, count: int, sources: Sequence[Path]) -> None:
+    """Refuse to write over a source.
+
+    Raises:
+        ImageError: names the file.
+    """
+    folder = file(target, 0).parent
+    for source in sources:  # few of which lie there
+        if source.exists() and folder.is_dir() and source.resolve().parent.samefile(folder):
+            for number in range(count):
+                check_distinct(file(target, number), source)
 
 
 def write(target: Path, frames: Sequence[Path]) -> None:

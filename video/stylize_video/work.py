@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,51 @@ class Work:
             kept = {"wanted": plan.wanted, "frames": plan.frames, "cuts": plan.cuts, "news": plan.news}
             file.write_text(json.dumps(kept), encoding="utf-8")
 
-    def clear(self) -> None:
-        """An empty folder.
+    def make(self) -> None:
+        """The folder is there.
 
         Raises:
             ImageError: it cannot be made.
         """
-        shutil.rmtree(self.path, ignore_errors=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ImageError(f"cannot make the folder {self.path}: {error.strerror}") from error
 
+    def clear(self) -> None:
+        """The folder is empty; raises as :meth:`make` does."""
+        self.remove()
+        self.make()
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def take(self) -> bool:
+        """Whether this run now has the main lock.
+
+        Raises:
+            ImageError: no run can have it.
+        """
+        try:
+            self.main.acquire(timeout=0)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise ImageError(f"cannot write {self.main.lock_file}: {error.strerror}") from error
+        return True
+
+    def end(self) -> None:
+        """Let go of the main lock, and leave nothing of it."""
+        with suppress(OSError):  # while it is ours: later it may be another's; where open files stay, it goes by itself
+            Path(self.main.lock_file).unlink()
+        self.main.release()
 
     @contextmanager
     def shot(self, frames: range) -> Iterator[bool]:
         """Whether this run has the shot for itself, for as long as the block lasts."""
+        if not self.path.is_dir():  # the clip is done: a lock would make the folder again
+            yield False
+            return
         lock = FileLock(self.path / f"{frames.start:08}.lock")
         try:
             lock.acquire(timeout=0)
