@@ -27,11 +27,11 @@ def stylize_step(frame: Frame, step: Step) -> None:
     global looked
     begun = time.time()
     place = {"scale": step.scale, "number": step.number, "height": step.height, "width": step.width}
-    line = {**place, "seconds": begun - BEGUN - looked, "looked": looked}
+    line: dict[str, float | str] = {**place, "seconds": begun - BEGUN - looked, "looked": looked}
     if step.number % EVERY == 0:
         array = (step.image()[0].permute(1, 2, 0) * 255).round().byte().numpy()
-        line["picture"] = f"{step.scale}-{step.number:05}.png"
-        Image.fromarray(array).save(FOLDER / line["picture"], compress_level=1)
+        line["picture"] = name = f"{step.scale}-{step.number:05}.png"
+        Image.fromarray(array).save(FOLDER / name, compress_level=1)
     with Path(FOLDER, "steps.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     looked += time.time() - begun
