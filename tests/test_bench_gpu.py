@@ -18,7 +18,7 @@ def test_it_runs_on_the_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"cpu, torch {torch.__version__}, tiny with random weights")
     rows = {cells[1]: cells[3:6] for cells in (re.split(r" *\| *", line) for line in lines if line.startswith("| "))}
-    notes = dict(re.findall(r"^\((\d)\) (.*)$", "\n".join(lines), re.MULTILINE))
+    notes: dict[str, str] = dict(re.findall(r"^\((\d)\) (.*)$", "\n".join(lines), re.MULTILINE))
 
     def why(cell: str) -> str:
         return notes[cell.strip("— ()")]

@@ -85,7 +85,7 @@ def test_a_thinned_curve_keeps_its_end() -> None:
 
 def test_steps_of_coarse_scales_count_by_their_area(tmp_path: Path) -> None:
     steps = [(1, 1, 32), (1, 2, 32), (2, 1, 64)]
-    lines = [
+    lines: list[dict[str, object]] = [
         {"scale": s, "number": n, "height": side, "width": side, "seconds": 10.0 * n, "looked": 2.0 * s}
         for s, n, side in steps
     ]

@@ -3,12 +3,12 @@
     python -m tests.bench.gpu [--device cuda] [--sizes 512,1024,2048] [--whole 4096] [--tiles 1024,2048] [--rounds 10]
 
 Columns: float32 without TF32, with it in the convolutions (what float32 means to stylize where a GPU has it), and
-bfloat16. Rows, at each width (pictures are 4:3):
-bare VGG-19 to relu5_1, forward and back; a step with Gram and with Wasserstein, and that with the encoder compiled,
-whose first step is given apart; how far the gradient is from that of float32, relative; a whole run, and the loss of
-its picture as float32 without TF32 sees it; how often the host waits for the GPU in a step, and where first; and, at
-the width --whole, the gradient of the picture seen as a whole and in tiles, and the peak of memory. What a device
-cannot do is a dash, with the reason below. Run by hand; --encoder tiny, small numbers and --device cpu try it out.
+bfloat16. Rows, at each width (pictures are 4:3): bare VGG-19 to relu5_1, forward and back; a step with Gram and with
+Wasserstein, and that with the encoder compiled, whose first step is given apart; how far the gradient is from that of
+float32, relative; the loss of a whole run's picture as float32 without TF32 sees it, and the run's seconds; how often
+the host waits for the GPU in a step, and where first. At the width --whole: the gradient of the picture seen as a whole
+and in tiles, and the peak of memory. What a device cannot do is a dash, with the reason below. Run by hand;
+--encoder tiny, small numbers and --device cpu try it out.
 
 VGG-19's weights are seeded random numbers unless STYLIZE_WEIGHTS names a file; losses mean something only then.
 """
@@ -31,7 +31,8 @@ from unittest import mock
 import torch
 
 from stylize import Scale, Settings, Stylizer, Term, tiling
-from stylize.encoders import EncoderSpec, weights
+from stylize.encoders import EncoderSpec, resolve_device, weights
+from stylize.errors import StylizeError
 from stylize.images import load, resize
 from stylize.optimizer import Optimizer
 from stylize.pyramid import equivalent_steps
@@ -96,8 +97,10 @@ def mode(name: str) -> Iterator[None]:
 class Bench:
     """What is measured, on one device."""
 
-    def __init__(self, device: str, tensors: dict[str, torch.Tensor], rounds: int, steps: tuple[int, ...]) -> None:
-        self.device, self.tensors, self.rounds, self.steps = torch.device(device), tensors, rounds, steps
+    def __init__(
+        self, device: torch.device, tensors: dict[str, torch.Tensor], rounds: int, steps: tuple[int, ...]
+    ) -> None:
+        self.device, self.tensors, self.rounds, self.steps = device, tensors, rounds, steps
         self.spec: EncoderSpec = vgg19(tensors)
         self._peaks: dict[tuple[int, str], int] = {}
         self.content, self.style = (load(SAMPLES / name).rgb for name in ("bridge.jpg", "starry-night.jpg"))
@@ -155,8 +158,11 @@ class Bench:
         return f"{statistics.median(self.seconds(once) for _ in range(self.rounds)) * 1e3:.1f}"
 
     def compiled(self, width: int, name: str) -> str:
-        """Milliseconds of a step, and the seconds of the first. The padding is left as it is: on the CPU torch 2.14 takes
-        its gradient for contiguous, which for channels-last it is not, and gives up."""
+        """Milliseconds of a step, and the seconds of the first.
+
+        The padding is left as it is: compiled for the CPU, torch 2.14 takes its gradient for contiguous, which it is
+        not for channels-last, and gives up.
+        """
         plain = self.optimizer(name, width, "wasserstein")
         pad = torch.compiler.disable(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
         with mock.patch("torch.nn.functional.pad", pad):
@@ -279,13 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", choices=("vgg19", "tiny"), default="vgg19")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
+    try:
+        device = resolve_device(options.device)
+    except StylizeError as error:
+        raise SystemExit(str(error)) from error
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # the first step of a program compiled anew is told
     file = os.environ.get("STYLIZE_WEIGHTS")
     widths = weights.ARCHITECTURES["vgg19"] if options.encoder == "vgg19" else TINY_WIDTHS
     real = file is not None and options.encoder == "vgg19"
     tensors = weights.read(file, "vgg19") if file is not None and real else random_weights(widths)
-    name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else options.device
-    bench = Bench(options.device, tensors, options.rounds, tuple(map(int, options.steps.split(","))))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    bench = Bench(device, tensors, options.rounds, tuple(map(int, options.steps.split(","))))
     found = measure(bench, options)
     network = f"{options.encoder} with {'its' if real else 'random'} weights"
     print(f"{name}, torch {torch.__version__}, {network}, medians of {options.rounds}\n\n{found}")

@@ -148,7 +148,7 @@ def measure(options: argparse.Namespace, size: int, work: Path, out: dict[str, s
             try:
                 bench.runs.setdefault(name, []).append(run(command, environment, work / f"{size}-{number}-{name}"))
             except FailedError as error:
-                out[name] = str(error)
+                out[name] = f"at {size} px: {error}"
                 bench.runs.pop(name, None)
             else:
                 print(f"{size} px, round {number + 1}: {name} {bench.runs[name][-1].seconds:.0f} s", file=sys.stderr)
