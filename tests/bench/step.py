@@ -27,7 +27,9 @@ from stylize.stylizer import Stylizer
 from stylize.testing import random_weights
 
 
-def bare(tensors: dict[str, torch.Tensor], image: torch.Tensor) -> Callable[[], None]:
+def bare(
+    tensors: dict[str, torch.Tensor], image: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
     """Forward to relu5_1 and back to the picture."""
     fmt = torch.channels_last
     program: list[tuple[torch.Tensor, torch.Tensor] | None] = []
@@ -38,13 +40,13 @@ def bare(tensors: dict[str, torch.Tensor], image: torch.Tensor) -> Callable[[], 
             index += 1
             continue
         weight, bias = tensors[f"features.{index}.weight"], tensors[f"features.{index}.bias"]
-        program.append((weight.to(image.device).to(memory_format=fmt), bias.to(image.device)))
+        program.append((weight.to(image.device, dtype, memory_format=fmt), bias.to(image.device, dtype)))
         index, convolutions = index + 2, convolutions + 1
         if convolutions == 13:  # conv5_1
             break
 
     def once() -> None:
-        x = leaf = image.detach().to(memory_format=fmt).requires_grad_()
+        x = leaf = image.detach().to(dtype, memory_format=fmt).requires_grad_()
         for part in program:
             x = F.max_pool2d(x, 2) if part is None else F.relu_(F.conv2d(x, *part, padding=1))
         torch.autograd.grad(x.sum(), leaf)
