@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 import weakref
 from collections import deque
@@ -127,6 +128,7 @@ class Engine:
         self.spec, self._build = load(settings.encoder, wanted, specs, file, progress)
         self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
         self.encoder: Encoder = self._build(wanted, self._place)
+        self._largest = sys.maxsize  # px: the side of tiles that have fitted the memory, once one did not
 
     def encode(self, image: Tensor) -> Features:
         """Features of a picture (1, 3, H, W) on any device, without gradients."""
@@ -135,7 +137,7 @@ class Engine:
 
     def parts(self, image: Tensor) -> Iterator[tuple[Region, Features]]:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
-        encoder, area = tiling.tileable(self.encoder), image.shape[2] * image.shape[3]
+        encoder, area = tiling.tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
         if encoder is None or area * encoder.footprint <= self._budget() / 2:
             yield tiling.Whole(), self.encode(image)
             return
@@ -285,6 +287,9 @@ class Engine:
 
         def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal side
+            longest, encoder = max(image.shape[2:]), tiling.tileable(self.encoder, *image.shape[2:])
+            if encoder is not None and longest > self._largest:  # that was too much before
+                side = min(side or longest, self._largest)
             while True:
                 try:
                     if not side:
@@ -292,15 +297,14 @@ class Engine:
                     assert encoder is not None
                     return tiling.evaluate(image, terms, encoder, side)
                 except (RuntimeError, MemoryError) as error:
-                    smaller = (side or max(image.shape[2:])) // 2
+                    smaller = (side or longest) // 2
                     if not _too_little(error) or encoder is None or smaller < tiling.SMALLEST:
                         raise
-                    side = smaller
+                    self._largest = side = smaller
                 log.warning("too little memory: going on in tiles of %d px", side)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-        encoder = tiling.tileable(self.encoder)
         return evaluate
 
     @staticmethod

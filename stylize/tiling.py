@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -241,7 +241,7 @@ def plan(
         OptimizationError: the budget is too small for any.
     """
     area = height * width
-    parted = tileable(encoder)
+    parted = tileable(encoder, height, width)
     footprint = parted.footprint if parted else 0.0
     pixel = PIXEL * channels / 3
     shorter = [(pairs, True) for pairs in (history, 10, 5, 3) if pairs <= history]
@@ -273,8 +273,13 @@ def plan(
     )
 
 
-def tileable(encoder: Encoder) -> Tileable | None:
-    return encoder if all(hasattr(encoder, name) for name in ("strides", "reach", "footprint")) else None  # type: ignore[return-value]
+def tileable(encoder: Encoder, height: int, width: int) -> Tileable | None:
+    """The encoder, if it tells enough of itself to see a picture of that size in tiles; none does where the deepest
+    layer has no position of its own to each side."""
+    if not all(hasattr(encoder, name) for name in ("strides", "reach", "footprint")):
+        return None
+    parted = cast(Tileable, encoder)
+    return parted if min(height, width) >= max(parted.strides.values(), default=1) else None
 
 
 def free_memory(device: torch.device) -> int | None:

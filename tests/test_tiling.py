@@ -57,7 +57,7 @@ def both(
     photo = waves(height, width, 1)[:, : image.shape[1]]
     terms = stylizer.terms(photo, Scale(height, width, 1), alpha=alpha)
     engine = stylizer.engine
-    encoder = tiling.tileable(engine.encoder)
+    encoder = tiling.tileable(engine.encoder, height, width)
     assert encoder is not None
     return engine._objective(terms, 0)(image), tiling.evaluate(image, terms, encoder, side)
 
@@ -245,6 +245,13 @@ def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
     assert made.side == 0
 
 
+@pytest.mark.parametrize("size", [(8, 9000), (9000, 15)])
+def test_a_strip_that_deep_layers_have_no_room_in_is_seen_whole(size: tuple[int, int]) -> None:
+    assert tiling.tileable(narrow(), *size) is None
+    assert tiling.tileable(narrow(), 16, 16) is not None
+    assert tiling.plan(*size, narrow(), 2**20, 20, kept=68.0).side == 0
+
+
 # The whole way
 
 
@@ -303,10 +310,14 @@ def test_running_out_of_memory_halves_the_tiles_and_goes_on(
     spec = EncoderSpec("deep", LAYERS, lambda file, progress: build)
     settings = Settings(encoder="deep", size=600, steps=(2,), scales=1, tolerance=0)
     rich = Stylizer(waves(60, 80, 4), settings, encoders=[deep])(waves(600, 500, 1)).rgb
-    poor = Stylizer(waves(60, 80, 4), settings, encoders=[spec])(waves(600, 500, 1)).rgb
+    stylizer = Stylizer(waves(60, 80, 4), settings, encoders=[spec])
+    poor = stylizer(waves(600, 500, 1)).rgb
     assert "too little memory: going on in tiles of 300 px" in caplog.text
     assert "going on in tiles of 150 px" in caplog.text
     assert torch.allclose(rich, poor, atol=1e-3)
+    caplog.clear()
+    assert torch.equal(stylizer(waves(600, 500, 1)).rgb, poor)
+    assert "too little memory" not in caplog.text  # it is known by now
 
 
 def test_free_memory_is_found_here() -> None:

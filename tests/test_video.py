@@ -192,6 +192,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "style.png", "-o", "in.mkv"), "also a source", 1),
         (("in.mkv", "style.png", "-o", "no/out.mkv"), "cannot write no/out.mkv", 1),
         (("in.mkv", "style.png", "--flow", "river"), "unknown flow 'river'", 2),
+        (("in.mkv", "style.png", "--preview", "--report", "r.html"), "--preview only makes a sheet", 2),
         (("broken.mp4", "style.png"), "broken.mp4", 1),
         (("empty.mp4", "style.png"), "empty.mp4", 1),
         (("in.mkv", "missing.png"), "missing.png", 1),
@@ -331,7 +332,8 @@ def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
         patch.setattr("stylize_video.job.Work.remove", lambda _: None)
         paint("in.mkv")
         assert "4 done before" in paint("in.mkv").err
-    assert "done before" not in paint("in.mkv", "--content-weight", "0.2").err
+    said = paint("in.mkv", "--content-weight", "0.2").err
+    assert "4 frames done before are thrown away: they were of other settings" in said
 
 
 def test_two_runs_on_one_clip_do_not_meet(paint: Paint, folder: Path) -> None:

@@ -227,7 +227,7 @@ class Bench:
             raise DashError("one tile would be the whole")
         stylizer = self.stylizer(name, width)
         terms, image = self.terms(stylizer, width), self.picture(width).to(self.device)
-        encoder = tiling.tileable(stylizer.engine.encoder)
+        encoder = tiling.tileable(stylizer.engine.encoder, *image.shape[2:])
         assert encoder is not None
 
         def whole() -> None:

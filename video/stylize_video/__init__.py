@@ -35,7 +35,9 @@ OPTIONS = (
         ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."
     ),
     click.Option(["--codec"], type=click.Choice(CODECS), help="Clips: default h264, vp9 for .webm."),
-    click.Option(["--crf"], type=click.IntRange(0, 63), help="Clips: quality of h264, h265 and av1; less is better."),
+    click.Option(
+        ["--crf"], type=click.IntRange(0, 63), help="Clips: quality of h264, h265, av1 and vp9; less is better."
+    ),
     click.Option(
         ["--every"],
         type=click.IntRange(1),

@@ -106,6 +106,8 @@ class VideoJob(Job):
         if report := self._options.get("report"):
             check_distinct(report, target, *sources)
         if self._sheet:
+            if self._options.get("report"):
+                raise SettingsError("--report is of what is painted, and --preview only makes a sheet")
             check_target(target)
         elif sequence.is_one(target):
             for name in ("codec", "crf"):
@@ -125,7 +127,8 @@ class VideoJob(Job):
         main, found = self._work.take(), self._work.read_plan()
         ours = found is not None and found.wanted == wanted
         if not main and (self._sheet or not ours):
-            raise StylizeError(f"another run is painting {self._target}")
+            soon = "" if found else ", and has only begun: to share the work, start this one in a moment"
+            raise StylizeError(f"another run is painting {self._target}{soon}")
         if found is not None and ours:
             self._plan, self._joined = found, not main
             if self._joined:
@@ -135,6 +138,8 @@ class VideoJob(Job):
             if found is not None and not all(self._free(shot) for shot in found.shots()):  # its main run has ended
                 self._work.main.release()
                 raise StylizeError(f"another run is painting {self._target}")
+            if found is not None and (done := self._work.done(range(found.frames))):
+                log.warning("%d frames done before are thrown away: they were of other settings", done)
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
