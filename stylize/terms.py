@@ -76,7 +76,7 @@ class StyleTarget:
         for style in self.styles:
             size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
             places = Positions(style.alpha, self._engine.device)
-            wanted = [*layers, "relu1_1"] if paper else layers
+            wanted = tuple(dict.fromkeys([*layers, "relu1_1"])) if paper else layers
             found.append(_add_up(resize(style.opaque().rgb, *size), wanted, self._engine, places))
         made: dict[str, _Layer] = {}
         for layer in layers:

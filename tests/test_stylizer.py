@@ -656,3 +656,16 @@ def test_a_job_and_a_call_give_the_same_picture(tiny: EncoderSpec, pictures: tup
     path = stylize.run(ImageJob(pictures[0], tmp_path / "out.png"), stylizer)
     assert path == tmp_path / "out.png"
     assert distance(images.load(path).rgb, stylizer(pictures[0]).rgb) < 0.5 / 255
+
+
+@pytest.mark.parametrize("normalize", ["target", "paper"])
+@pytest.mark.parametrize("style_loss", ["wasserstein", "gram"])
+def test_the_style_is_no_distance_from_itself(tiny: EncoderSpec, style_loss: str, normalize: str) -> None:
+    settings = QUICK.replace(style_loss=style_loss, normalize=normalize, style_layers={"relu1_1": 1, "relu2_1": 1})
+    stylizer = Stylizer(STARRY, settings, encoders=[tiny])
+    scale = Scale(*STARRY.shape[2:], 1)
+    (term,) = (term for term in stylizer.terms(STARRY, scale) if term.name == "style")
+    at_home, elsewhere = (
+        float(term.function(image, stylizer.engine.encode(image))) for image in (STARRY, STARRY.flip(1) * 0.5)
+    )
+    assert abs(at_home) < 1e-3 * elsewhere
