@@ -22,6 +22,9 @@ LONGEST_MOVE = 0.5  # the same for any step: beyond it the curvature found so fa
 WORSE = 1e-3  # relative increase of the loss that still counts as a good step
 MIN_COSINE = 1e-6  # curvature check: s'y above this fraction of |s||y|
 RESET_AFTER = 3  # failed trials before the curvature history is dropped
+STRETCH = 0.3  # how fast the step length follows the slope that steps leave over
+SMOOTH = 0.4  # weight of the newest in the mean of those slopes
+SHORTEST, FARTHEST = 0.5, 2.5  # bounds of the step length
 
 
 class Optimizer:
@@ -51,13 +54,16 @@ class Optimizer:
 
 
 class LBFGS(Optimizer):
-    """Limited-memory BFGS (Nocedal 1980) with step 1 and one evaluation a step, in the compact form of Byrd, Nocedal
-    and Schnabel (1994, theorem 2.2): products with the whole history instead of a chain of 4m dot products.
+    """Limited-memory BFGS (Nocedal 1980) with one evaluation a step, in the compact form of Byrd, Nocedal and Schnabel
+    (1994, theorem 2.2): products with the whole history instead of a chain of 4m dot products.
 
     With S, Y the m pairs as rows (oldest first), R the upper triangle and D the diagonal of S Y', and gamma = s'y/y'y
     of the newest pair::
 
         H g = gamma g + S' a + gamma Y' b,   b = -R^-1 S g,   a = R^-T ((D + gamma Y Y') R^-1 S g - gamma Y g)
+
+    There is no line search. Of the slope along a step, a share is left where it ends: on a quadratic with the curvature
+    known none, here about a sixth with step length 1, so that the length is moved until it is none on average.
 
     Pairs without positive curvature are not stored, and no step is longer than :data:`LONGEST_MOVE`. A trial that made
     things worse is backtracked: a quarter of the step from the last good picture; after three the history is dropped
@@ -95,6 +101,8 @@ class LBFGS(Optimizer):
         self._oldest = torch.zeros((), dtype=torch.long, device=device)  # pairs before this one are forgotten
         self._slots = torch.arange(history, device=device)
         self._gamma = torch.ones((), dtype=small, device=device)
+        self._left = torch.zeros((), device=device)  # of the slope, mean over the last steps
+        self._length = torch.ones((), device=device)
         self._gradient = torch.empty(0)
         self._move = torch.zeros_like(self.image)
 
@@ -128,6 +136,9 @@ class LBFGS(Optimizer):
     def _remember(self, good: Tensor, s: Tensor, y: Tensor) -> None:
         s, y = s.to(self._kept), y.to(self._kept)
         curvature, length = _dot(s, y), _dot(y, y)
+        left = (1 + curvature / _dot(self._gradient.flatten(), s)).clamp(-1, 1).nan_to_num(0)
+        self._left = self._left.lerp(left.to(self._left.dtype), SMOOTH)
+        self._length = (self._length * (1 + STRETCH * self._left)).clamp(SHORTEST, FARTHEST)
         keep = good & (curvature > MIN_COSINE * (_dot(s, s) * length).sqrt()) & (length > 0)
         slot = (self._stored % len(self._slots)).view(1)
         # when nothing is kept the slot is written with what it holds
@@ -145,7 +156,7 @@ class LBFGS(Optimizer):
         self._stored = self._stored + keep.long()
 
     def _newton(self) -> Tensor:
-        """-H g, no longer than the longest move."""
+        """-H g times the step length, no longer than the longest move."""
         size, small = len(self._slots), self._sy.dtype
         order = (self._slots + self._stored) % size  # slots, oldest first
         age = size - self._slots  # of the pair in order[i], newest 1
@@ -166,7 +177,9 @@ class LBFGS(Optimizer):
         direction = self._gamma.to(gradient.dtype) * gradient
         _add_mix(direction, a, self._s)
         _add_mix(direction, b, self._y)
-        return direction.mul_(-(LONGEST_MOVE / _rms(direction).clamp_min(LONGEST_MOVE))).view_as(self.image)
+        length = self._length.to(direction.dtype)
+        length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
+        return direction.mul_(-length).view_as(self.image)
 
 
 def _rms(image: Tensor) -> Tensor:

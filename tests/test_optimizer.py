@@ -157,15 +157,18 @@ def two_loops(gradient: Array, pairs: list[tuple[Array, Array]]) -> Array:
 
 
 def expected_moves(points: list[Array], gradients: list[Array], history: int) -> list[Array]:
-    """Where a textbook L-BFGS with step 1 goes from each point, if every step is accepted."""
-    moves, pairs = [], []
+    """Where a textbook L-BFGS goes from each point, if every step is accepted; longer by 30 % of the share of the slope
+    that steps leave over, on average."""
+    moves, pairs, left, length = [], [], 0.0, 1.0
     for k, gradient in enumerate(gradients):
         if k:
             s, y = points[k] - points[k - 1], gradients[k] - gradients[k - 1]
+            left = 0.6 * left + 0.4 * np.clip((gradient @ s) / (gradients[k - 1] @ s), -1, 1)
+            length = np.clip(length * (1 + 0.3 * left), 0.5, 2.5)
             if s @ y > 1e-6 * np.linalg.norm(s) * np.linalg.norm(y):
                 pairs.append((s, y))
         if pairs:
-            moves.append(two_loops(gradient, pairs[-history:]))
+            moves.append(length * two_loops(gradient, pairs[-history:]))
         else:
             moves.append(-FIRST_MOVE * gradient / np.sqrt((gradient**2).mean()))
     return moves
