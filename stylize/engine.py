@@ -177,6 +177,7 @@ class Engine:
         terms: Terms,
         *,
         near: bool = False,
+        detail: Tensor | None = None,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
         shown: Callable[[Tensor], Tensor] = lambda painted: painted,
@@ -188,6 +189,7 @@ class Engine:
             start: where to begin, (1, C, H, W) of any size; C = 1 is painted as grey.
             terms: the terms of the loss at a scale.
             near: the start is nearly there, and the first step should be short.
+            detail: a picture like the start; what it has at a scale and could not have at the one before is added.
             on_step: sees every step.
             stop: asked after every step; True ends with the best picture so far.
             shown: what is shown by :meth:`Step.image` of what is painted, (1, C, H, W) on the CPU.
@@ -207,14 +209,14 @@ class Engine:
                     on_step(_step(report, names, look, *place, len(scales), time.perf_counter() - begun))
 
             with enough_memory(scale.height, scale.width):
-                image = resize(image, scale.height, scale.width)
+                image = _enlarged(image, scale, detail)
                 plan = self.plan(scale.height, scale.width, image.shape[1])
                 if plan.side:
                     log.info("%s", plan.said)
                 image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop, shown)
             if stop is not None and stop():
                 break
-        return resize(image, scales[-1].height, scales[-1].width).cpu()
+        return _enlarged(image, scales[-1], detail).clamp(0, 1).cpu()
 
     def _optimize_scale(
         self,
@@ -339,6 +341,16 @@ class Engine:
             return False
         before, now = totals[-1 - WINDOW], totals[-1]
         return before - now < self.settings.tolerance * abs(before)
+
+
+def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
+    """A picture painted at one scale, to begin the next with."""
+    larger = resize(image, scale.height, scale.width)
+    if detail is None or larger.shape == image.shape:
+        return larger
+    seen = resize(detail, *image.shape[2:])
+    fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
+    return larger + fine.to(larger.device)
 
 
 def _step(

@@ -169,8 +169,11 @@ class Stylizer:
                 return painted
             return self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
 
+        detail = photo if self.settings.content_weight else None
         painted = in_color(
-            self.engine.optimize(scales, start, all_terms, near=near, on_step=on_step, stop=stop, shown=in_color)
+            self.engine.optimize(
+                scales, start, all_terms, near=near, detail=detail, on_step=on_step, stop=stop, shown=in_color
+            )
         )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         record = self.record(picture.origin)

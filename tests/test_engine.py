@@ -58,7 +58,25 @@ def spoilt_at(wrong: Callable[[int], bool], by: float = float("nan")) -> Term:
     return Term("spoilt", 1.0, lambda image, _: image.sum() * 0 + (by if wrong(next(calls)) else 0.0))
 
 
+def nothing(scale: Scale) -> list[Term]:
+    return [Term("nothing", 1.0, lambda image, _: image.sum() * 0)]
+
+
 # --- the picture -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_what_the_photo_has_at_a_scale_alone_is_added_there(make: Callable[..., Engine], stop: bool) -> None:
+    photo = 0.3 + 0.4 * torch.rand(1, 3, 33, 39, generator=torch.Generator().manual_seed(5))
+    kept = make().optimize(SCALES, photo, nothing, detail=photo, stop=lambda: stop)
+    np.testing.assert_allclose(kept, photo, atol=1e-6)
+    lost = make().optimize(SCALES, photo, nothing)
+    assert (lost - photo).abs().mean() > 0.05
+
+    other = waves(33, 39)
+    found = make().optimize(SCALES[1:], other, nothing, detail=photo)
+    unseen = photo - resize(resize(photo, 16, 20), 33, 39)
+    np.testing.assert_allclose(found, (resize(resize(other, 16, 20), 33, 39) + unseen).clamp(0, 1), atol=1e-6)
 
 
 @optimizers
@@ -204,7 +222,7 @@ def test_a_step_that_is_kept_keeps_no_picture(make: Callable[..., Engine]) -> No
 
 
 def test_terms_are_weighted_and_add_up_to_the_total(make: Callable[..., Engine]) -> None:
-    engine, target, start = make(), waves(16, 20, seed=2), waves(16, 20)
+    engine, target, start = make(precision="float32"), waves(16, 20, seed=2), waves(16, 20)
     steps: list[Step] = []
 
     def terms(scale: Scale) -> list[Term]:
