@@ -128,7 +128,7 @@ def _parsed(example: str, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def _numbers(kind: type[int] | type[float]) -> dict[str, Any]:
-    example = "60,40,40" if kind is int else "2,1"
+    example = "40,16,33" if kind is int else "2,1"
     return _parsed(example, lambda text: tuple(kind(part) for part in text.split(",")))
 
 

@@ -81,10 +81,10 @@ class Settings:
     min_size: int = _knob(64, "longest side below which no coarser scale is added", low=16, high=32768, unit="px")
     scales: int | None = _knob(None, "how many scales, each half the next; default: down to min-size", low=1, high=16)
     steps: tuple[int, ...] = _knob(
-        (60, 40, 40), "gradient steps per scale, coarse to fine; the last repeats", low=1, high=100000
+        (40, 16, 33), "gradient steps per scale, coarse to fine; the last repeats", low=1, high=100000
     )
     content_weight: float = _knob(
-        0.075, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
+        0.074, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7")
     tv_weight: float = _knob(0.0, "smoothness (total variation)", low=0, high=1e6, source="Rudin, Osher, Fatemi 1992")

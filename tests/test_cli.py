@@ -578,7 +578,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--size", "0"), "size is 0"),
         (2, ("--size", "many"), "many"),
         (2, ("--steps", "0"), "steps is 0"),
-        (2, ("--steps", "3,x"), "60,40,40"),
+        (2, ("--steps", "3,x"), "40,16,33"),
         (2, ("--content-weight", "nan"), "content_weight is nan"),
         (2, ("--style-weight", "inf"), "style_weight is inf"),
         (2, ("--tv-weight", "-1"), "tv_weight is -1"),

@@ -202,7 +202,7 @@ def test_runs_share_a_layer_until_it_is_kept(widget: Any, viewer: Any) -> None:
     wait(widget)
     assert len(viewer.layers) == 4
     np.testing.assert_array_equal(kept.data, before)
-    assert kept.metadata["stylize"]["settings"]["content_weight"] == 0.075
+    assert kept.metadata["stylize"]["settings"]["content_weight"] == stylize.Settings().content_weight
     assert viewer.layers[-1].metadata["stylize"]["settings"]["content_weight"] == 0.5
 
 
