@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from stylize import __version__
-from stylize.encoders import mini, weights
+from stylize.encoders import mini, resolve_dtype, weights
 from stylize.errors import StylizeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _devices() -> Iterator[Check]:
     except (ImportError, OSError) as error:  # OSError: a broken shared library
         yield Check("fail", "torch", f"cannot be imported: {error}", "reinstall torch")
         return
-    yield Check("ok", "cpu", f"{torch.get_num_threads()} threads")
+    precision = str(resolve_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    yield Check("ok", "cpu", f"{torch.get_num_threads()} threads, encoders in {precision}")
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)

@@ -55,7 +55,7 @@ class Term:
         """
         if value.shape:
             raise SettingsError(f"term {self.name} gives {tuple(value.shape)}, not a scalar")
-        return self.weight * value
+        return self.weight * value.float()  # one made of an encoder's bfloat16 may be that
 
 
 @dataclass(frozen=True)

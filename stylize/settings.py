@@ -123,7 +123,8 @@ class Settings:
     device: str = _knob("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = _knob(
         "auto",
-        "precision of the encoder (float32: TF32 where a GPU has it); losses are float32",
+        "precision of the encoder (auto: bfloat16 on CPUs that are fast at it; float32: TF32 where a GPU has it); "
+        "losses are float32",
         choices=("auto", "float32", "bfloat16"),
     )
     memory: str = _knob("auto", "memory to use at most, such as 8GiB or 500MB; auto: what is free, less a margin")

@@ -276,11 +276,26 @@ def test_what_is_no_device_name_is_a_settings_error(name: str) -> None:
     assert str(caught.value) == f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps"
 
 
-def test_precision_is_float32_unless_bfloat16_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("known", "fast"),
+    [({}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_auto_is_bfloat16_on_cpus_with_instructions_for_it(
+    known: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpu = torch.device("cpu")
-    assert resolve_dtype("auto", cpu) == torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert resolve_dtype("auto", cpu) == (torch.bfloat16 if fast else torch.float32)
+    assert resolve_dtype("auto", torch.device("cuda")) == torch.float32
     assert resolve_dtype("float32", cpu) == torch.float32
     assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert resolve_dtype("auto", cpu) == torch.float32
+
+
+def test_auto_is_float32_where_torch_does_not_know_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
 
 
 def test_bfloat16_on_a_gpu_without_it_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,7 +279,7 @@ def test_a_plan_tells_of_history_where_there_is_any() -> None:
 
 def test_the_plan_is_told(call: Call, pictures: object) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
-                "--steps", "1", "--scales", "1", "--memory", "700MiB")  # fmt: skip
+                "--steps", "1", "--scales", "1", "--memory", "700MiB", "--precision", "float32")  # fmt: skip
     assert "512x384 in " in done.err
     assert " tiles of " in done.err
 
@@ -352,7 +352,7 @@ def test_compact_history_finds_the_minimum_too(deep: EncoderSpec, history: int) 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand")
 def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:
     style, photo = (load(SHARED / "images" / name).rgb for name in ("style/starry_night.jpg", "content/tubingen.jpg"))
-    stylizer = Stylizer(style, Settings(encoder="vgg19"), weights=WEIGHTS)
+    stylizer = Stylizer(style, Settings(encoder="vgg19", precision="float32"), weights=WEIGHTS)
     size, side = (640, 530), 400
     image = resize(photo, *size)
     terms = stylizer.terms(image.roll(30, 3), Scale(*size, 1))

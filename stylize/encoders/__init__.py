@@ -182,7 +182,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The encoder's dtype of a setting; auto is float32 everywhere.
+    """The encoder's dtype of a setting; auto is bfloat16 on CPUs with instructions for it, where convolutions take
+    half the time and the pictures score the same (README), else float32.
 
     Raises:
         DeviceError: the device cannot compute in it.
@@ -193,7 +194,18 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise DeviceError("this GPU has no bfloat16; use --precision float32")
         return torch.bfloat16
+    if precision == "auto" and device.type == "cpu" and _bfloat16_is_fast():
+        return torch.bfloat16
     return torch.float32
+
+
+def _bfloat16_is_fast() -> bool:
+    import torch
+
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 __all__ = [

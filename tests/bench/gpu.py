@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--whole", type=int, default=4096)
     parser.add_argument("--tiles", default="1024,2048")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", default="60,40,40")
+    parser.add_argument("--steps", default="40,16,33")
     parser.add_argument("--encoder", choices=("vgg19", "tiny"), default="vgg19")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
