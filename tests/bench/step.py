@@ -1,6 +1,6 @@
 """One optimisation step over the bare VGG forward and backward: what the method costs beside its encoder.
 
-    python -m tests.bench.step [--size 256] [--rounds 15] [--device cpu]
+    python -m tests.bench.step [--size 256] [--rounds 15] [--device cpu] [--precision float32]
 
 Bare: the truncated VGG-19 (to relu5_1) run forward on the picture and back to it, in plain torch, with no loss but a
 sum. The bare run and both style losses, on VGG-19 and on mini, alternate within one process; printed are medians and
@@ -63,9 +63,11 @@ def vgg19(tensors: dict[str, torch.Tensor]) -> EncoderSpec:
     return EncoderSpec("vgg19", layer_names(widths), lambda file, progress: build)
 
 
-def step(spec: EncoderSpec, image: torch.Tensor, style: torch.Tensor, loss: str) -> Callable[[], None]:
+def step(spec: EncoderSpec, image: torch.Tensor, style: torch.Tensor, loss: str, precision: str) -> Callable[[], None]:
     """One step of the optimizer as a job takes it."""
-    settings = Settings(encoder=spec.name, style_loss=loss, device=str(image.device), scales=1, steps=(1,))
+    settings = Settings(
+        encoder=spec.name, style_loss=loss, precision=precision, device=str(image.device), scales=1, steps=(1,)
+    )
     stylizer = Stylizer(style.cpu(), settings, encoders=[spec])
     scale = Scale(image.shape[2], image.shape[3], 1)
     optimizer = stylizer.engine.optimizer(stylizer.terms(image.cpu(), scale), image)
@@ -77,15 +79,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="width; the height is three quarters of it")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     file = os.environ.get("STYLIZE_WEIGHTS")
     tensors = weights.read(file, "vgg19") if file else random_weights(weights.ARCHITECTURES["vgg19"])
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, options.size * 3 // 4, options.size, generator=generator).to(options.device)
     style = torch.rand(1, 3, options.size, options.size, generator=generator)
-    contestants = {"bare": bare(tensors, image)}
+    contestants = {"bare": bare(tensors, image, getattr(torch, options.precision))}
     for spec in (vgg19(tensors), choose("mini", builtin())):
-        contestants |= {f"{spec.name} {loss}": step(spec, image, style, loss) for loss in ("gram", "wasserstein")}
+        contestants |= {
+            f"{spec.name} {loss}": step(spec, image, style, loss, options.precision) for loss in ("gram", "wasserstein")
+        }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds + 3):
         for name, once in contestants.items():
@@ -95,7 +100,8 @@ def main() -> None:
                 torch.cuda.synchronize()
             if turn >= 3:  # the first fill caches and the history
                 seconds[name].append(time.perf_counter() - begun)
-    print(f"{image.shape[3]}x{image.shape[2]}, {options.device}, torch {torch.__version__}, {options.rounds} rounds")
+    where = f"{options.device}, {options.precision}, torch {torch.__version__}"
+    print(f"{image.shape[3]}x{image.shape[2]}, {where}, {options.rounds} rounds")
     for name, found in seconds.items():
         ratio = statistics.median(ours / base for ours, base in zip(found, seconds["bare"], strict=True))
         print(f"{name:18} {statistics.median(found) * 1e3:8.1f} ms   {ratio:.3f} x bare")

@@ -1,6 +1,7 @@
 """Tiles against the whole picture: how far apart the gradients are, and what a step costs.
 
     python -m tests.bench.tiles CONTENT STYLE [--sizes 513x771 ...] [--sides 256 512 1024] [--encoder vgg19]
+        [--precision float32]
 
 Sizes are height x width; each is seen whole once, and in tiles of every side that gives more than one. "border" is the
 mean error within two px of where tiles meet, over that elsewhere: 1 if no seam can come of it.
@@ -31,9 +32,11 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["513x771", "640x480", "777x1025", "850x640", "1000x1333"])
     parser.add_argument("--sides", nargs="+", type=int, default=[256, 512, 1024])
     parser.add_argument("--encoder", default="vgg19")
+    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     photo = load(options.content).rgb
-    stylizer = Stylizer(options.style, Settings(encoder=options.encoder, tv_weight=0.1))
+    settings = Settings(encoder=options.encoder, precision=options.precision, tv_weight=0.1)
+    stylizer = Stylizer(options.style, settings)
     print("| picture | tiles | gradients apart | border | s, over whole |\n|---|---|---|---|---|")
     for size in options.sizes:
         height, width = map(int, size.split("x"))
