@@ -14,9 +14,8 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -25,10 +24,11 @@ from torch import Tensor
 from stylize.errors import SettingsError
 
 Features = Mapping[str, Tensor]
-Pull = Callable[[Tensor, Tensor], None]
+Pull = Callable[[Tensor], Tensor]
 
 # Directions in which the style's standard deviation is below this fraction of its largest are float32 noise.
 DAMPING = 1e-4
+BLOCK = 2**18  # numbers: 1 MB in float32
 EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
 
 
@@ -87,12 +87,15 @@ class Region(Protocol):
 
 def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of features (1, C, H, W); ``weight`` (H*W,) sums to one."""
-    return _moments(_rows(features), weight)
+    mean = _mean(features, weight)
+    if weight is None and features.device.type == "cpu":  # a pass less; the root there stands what rounding leaves
+        return mean, gram_matrix(features, weight).addr_(mean, mean, alpha=-1)
+    return mean, _second(features, weight, less=mean)
 
 
 def gram_matrix(features: Tensor, weight: Tensor | None = None) -> Tensor:
     """Gram matrix (C, C) of features (1, C, H, W), per position (Gatys et al. 2016, eq. 3, divided by H*W)."""
-    return _gram_matrix(_rows(features), weight)
+    return _second(features, weight)
 
 
 def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
@@ -101,38 +104,75 @@ def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
     return weight / weight.sum()
 
 
-def _rows(features: Tensor) -> Tensor:
-    """(n, C) float32; a view where the features are channels-last and float32."""
-    return features.detach()[0].flatten(1).T.float()
+def _blocks(features: Tensor, weight: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Features (1, C, H, W) as X (n, C) in float32: which rows of H, theirs of X, and of the weight.
+
+    What is a view needs but one block. On the CPU what must be copied, being in another precision or a part of a larger
+    map, comes in blocks that stay in the cache.
+    """
+    maps = features.detach()[0].permute(1, 2, 0)  # (H, W, C)
+    height, width, channels = maps.shape
+    whole = maps.device.type != "cpu" or (maps.dtype == torch.float32 and maps.is_contiguous())
+    count = height if whole else max(1, BLOCK // (width * channels))
+    for begin in range(0, height, count):
+        rows = slice(begin, begin + count)
+        own = None if weight is None else weight[begin * width : (begin + count) * width]
+        yield rows, maps[rows].flatten(0, 1).float(), own
 
 
-def _gram_matrix(x: Tensor, weight: Tensor | None) -> Tensor:
-    return (x.T @ x).div_(len(x)) if weight is None else x.T @ (x * weight[:, None])
+def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return features.detach()[0].mean((1, 2), dtype=torch.float32)
+    mean = torch.zeros(features.shape[1], device=features.device)
+    for _, x, own in _blocks(features, weight):
+        assert own is not None
+        mean += own @ x
+    return mean
 
 
-def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    mean = x.mean(0) if weight is None else weight @ x
-    if weight is None and x.device.type == "cpu":  # a pass over x less; the root there stands what rounding leaves
-        return mean, _gram_matrix(x, weight).addr_(mean, mean, alpha=-1)
-    return mean, _gram_matrix(x - mean, weight)
+def _second(features: Tensor, weight: Tensor | None, less: Tensor | None = None) -> Tensor:
+    """X' diag(w) X, of X less a vector."""
+    channels = features.shape[1]
+    total = torch.zeros(channels, channels, device=features.device)
+    for _, x, own in _blocks(features, weight):
+        if less is not None:
+            x = x - less
+        total.addmm_(x.T, x if own is None else x * own[:, None])
+    return total if weight is not None else total.div_(features.shape[2] * features.shape[3])
+
+
+def _linear(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Tensor:
+    """diag(weight) (X matrix + shift), like the features."""
+    gradient = _empty(features)
+    maps = gradient[0].permute(1, 2, 0)
+    for rows, x, own in _blocks(features, weight):
+        into = maps[rows]
+        view = into.flatten(0, 1) if into.is_contiguous() and into.dtype == torch.float32 else None
+        product = torch.mm(x, matrix, out=view) if shift is None else torch.addmm(shift, x, matrix, out=view)
+        if own is not None:
+            product *= own[:, None]
+        if view is None:
+            into.copy_(product.view(into.shape))
+    return gradient
+
+
+def _empty(features: Tensor) -> Tensor:
+    """For their gradient: a tensor of its own, not a view, as autograd adds into it in place."""
+    last = features.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty_like(features, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class _Known(torch.autograd.Function):
-    """A scalar that brings its own gradient: ``pull(outer, out)`` writes outer times it into out (n, C)."""
+    """A scalar that brings its own gradient: ``pull(outer)`` is outer times it, like the features."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, value: Tensor, pull: Pull) -> Tensor:
-        ctx.pull, ctx.like = pull, features.detach()
+        ctx.pull = pull
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        # written into a tensor of its own, not returned as a view: autograd adds into it in place
-        last = ctx.like.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        gradient = torch.empty_like(ctx.like, dtype=torch.float32, memory_format=layout)
-        ctx.pull(outer, gradient[0].flatten(1).T)
-        return gradient.to(ctx.like.dtype), None, None
+        return ctx.pull(outer), None, None
 
 
 def _known(features: Tensor, value: Tensor, pull: Pull) -> Tensor:
@@ -140,21 +180,13 @@ def _known(features: Tensor, value: Tensor, pull: Pull) -> Tensor:
     return result
 
 
-def _scaled(gradient: Tensor, outer: Tensor, out: Tensor) -> None:
-    torch.mul(gradient, outer, out=out)
+def _pull(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Pull:
+    """outer diag(weight) (X matrix + shift); without weights 1/n. All scaling is done on the small matrices."""
+    features = features.detach()
 
-
-def _linear(x: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Pull:
-    """out = outer diag(weight) (x matrix + shift), with as few passes over x as can be."""
-
-    def pull(outer: Tensor, out: Tensor) -> None:
-        factor = outer / len(x) if weight is None else outer
-        if shift is None:
-            torch.mm(x, matrix * factor, out=out)
-        else:
-            torch.addmm(shift * factor, x, matrix * factor, out=out)
-        if weight is not None:
-            out.mul_(weight[:, None])
+    def pull(outer: Tensor) -> Tensor:
+        factor = outer if weight is not None else outer / (features.shape[2] * features.shape[3])
+        return _linear(features, matrix * factor, None if shift is None else shift * factor, weight)
 
     return pull
 
@@ -164,23 +196,14 @@ class _PartialMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
-        x = _positions(features)
         ctx.weight, ctx.share, ctx.features = weight, share, features.detach()
-        if weight is None:
-            return x.sum(0).mul_(share), (x.T @ x).mul_(share)
-        return weight @ x, x.T @ (x * weight[:, None])
+        factor = 1.0 if weight is not None else share * features.shape[2] * features.shape[3]
+        return _mean(features, weight) * factor, _second(features, weight) * factor
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None, None]:
-        gradient = torch.addmm(mean, _positions(ctx.features), second + second.T)
-        gradient *= ctx.share if ctx.weight is None else ctx.weight[:, None]
-        _, channels, height, width = ctx.features.shape
-        return gradient.view(1, height, width, channels).permute(0, 3, 1, 2).to(ctx.features.dtype), None, None
-
-
-def _positions(features: Tensor) -> Tensor:
-    """(n, C) float32 of a tile's part of the features, which is copied when it is needed, and not kept."""
-    return features.detach()[0].permute(1, 2, 0).flatten(0, 1).float()
+        factor = ctx.share if ctx.weight is None else 1.0
+        return _linear(ctx.features, (second + second.T) * factor, mean * factor, ctx.weight), None, None
 
 
 def partial_moments(features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
@@ -253,18 +276,24 @@ def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None
     Returns:
         A scalar >= 0 up to rounding, dimensionless, differentiable with respect to the features.
     """
-    x, factor = _rows(features), target.factor
-    if len(x) >= factor.shape[1]:
-        value, matrix, vector = _transport(*_moments(x, weight), target, exact=len(x) >= EXACT * x.shape[1])
-        return _known(features, value, _linear(x, matrix * 2, vector, weight))
-    mean = x.mean(0) if weight is None else weight @ x
+    factor, count = target.factor, features.shape[2] * features.shape[3]
+    if count >= factor.shape[1]:
+        value, matrix, vector = _transport(*moments(features, weight), target, exact=count >= EXACT * features.shape[1])
+        return _known(features, value, _pull(features, matrix * 2, vector, weight))
+    x, mean = features.detach()[0].flatten(1).T.float(), _mean(features, weight)
     root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
     x, shift = (x - mean) * root, mean - target.mean
     cross = x @ factor  # (n, r)
     trace, inverse = _root(cross @ cross.T, target.floor)
     value = (shift.square().sum() + x.square().sum() + target.trace - 2 * trace) / target.energy
     gradient = (x - (inverse @ cross) @ factor.T + shift * root) * (root * (2 / target.energy))
-    return _known(features, value, partial(_scaled, gradient))
+
+    def pull(outer: Tensor) -> Tensor:
+        made = _empty(features.detach())
+        made[0].flatten(1).T.copy_(gradient * outer)
+        return made
+
+    return _known(features, value, pull)
 
 
 def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:
@@ -368,9 +397,8 @@ def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tenso
     ``energy`` = |A|^2 makes it relative; 4 C^2 makes it the paper's (Gatys et al. 2016, eq. 4), exactly so where
     picture and style have as many positions.
     """
-    x = _rows(features)
-    apart = _gram_matrix(x, weight) - target
-    return _known(features, apart.square().sum() / energy, _linear(x, apart * (4 / energy), None, weight))
+    apart = gram_matrix(features, weight) - target
+    return _known(features, apart.square().sum() / energy, _pull(features, apart * (4 / energy), None, weight))
 
 
 def gram_of_moments(second: Tensor, target: Tensor, energy: Tensor | float) -> Tensor:

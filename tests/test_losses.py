@@ -180,17 +180,24 @@ def test_gradient_equals_finite_differences(
 
 
 @terms
-def test_bfloat16_features_get_a_bfloat16_gradient(term: str, device: str) -> None:
+@masked
+@pytest.mark.parametrize("block", [losses.BLOCK, 70, 1], ids=["whole", "by two rows", "by one"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
+def test_bfloat16_features_get_a_bfloat16_gradient(
+    term: str, masked: bool, block: int, layout: torch.memory_format, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loss, oracle = TERMS[term]
-    shape = SHAPES["many positions"]
+    shape = SHAPES["many positions"]  # 5 channels, 6 rows of 7
+    monkeypatch.setattr(losses, "BLOCK", block)
     style = scatter(shape, 2)
-    features = picture(scatter(shape, 1), shape, device).bfloat16().requires_grad_()
+    features = picture(scatter(shape, 1), shape, device).to(torch.bfloat16, memory_format=layout).requires_grad_()
     x = rows(features)
-    value = loss(features, picture(style, shape, device), None)
+    weight = importance(len(x), masked)
+    value = loss(features, picture(style, shape, device), torch.tensor(weight).float().to(device) if masked else None)
     value.backward()
-    expected = slope(lambda x: oracle(x, importance(len(x), False), style), x)
+    expected = slope(lambda x: oracle(x, weight, style), x)
     assert value.dtype == torch.float32
-    expected_value, off = oracle(x, importance(len(x), False), style), slack(x, style) if term == "wasserstein" else 0
+    expected_value, off = oracle(x, weight, style), slack(x, style) if term == "wasserstein" else 0
     assert value.item() == pytest.approx(expected_value, rel=1e-5, abs=off)
     assert features.grad is not None
     assert features.grad.dtype == torch.bfloat16
