@@ -37,8 +37,9 @@ class Term:
     """One weighted addend of the loss.
 
     ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
-    of (at least) ``layers``; it returns a differentiable scalar. ``sums`` is the same for pictures too large to be
-    seen whole; terms without layers can do without.
+    of (at least) ``layers``, in the encoder's precision, which may be bfloat16 (sum ``.float()`` of them); it returns a
+    differentiable scalar. ``sums`` is the same for pictures too large to be seen whole; terms without layers can do
+    without.
     """
 
     name: str
