@@ -216,7 +216,7 @@ class Engine:
                 image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop, shown)
             if stop is not None and stop():
                 break
-        return _enlarged(image, scales[-1], detail).clamp(0, 1).cpu()
+        return _enlarged(image, scales[-1], detail).cpu()
 
     def _optimize_scale(
         self,
@@ -265,7 +265,7 @@ class Engine:
         self, terms: Sequence[Term], image: Tensor, plan: Plan | None = None, *, near: bool = False
     ) -> Optimizer:
         """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
-        evaluate, image = self._objective(terms, plan.side if plan else 0), image.clamp(0, 1)
+        evaluate, image = self.objective(terms, plan.side if plan else 0), image.clamp(0, 1)
         if self.settings.optimizer == "adam":
             return Adam(evaluate, image, self.settings.learning_rate)
         return LBFGS(
@@ -277,7 +277,10 @@ class Engine:
             compact=plan is not None and plan.compact,
         )
 
-    def _objective(self, terms: Sequence[Term], side: int) -> Evaluate:
+    def objective(self, terms: Sequence[Term], side: int = 0) -> Evaluate:
+        """What the optimizer evaluates: the values of the terms, the total first, and the gradient of a picture, seen
+        as a whole or in tiles of ``side`` px; in smaller ones from the first that did not fit the memory."""
+
         def whole(image: Tensor) -> tuple[Tensor, Tensor]:
             image = image.detach().requires_grad_()
             rgb = image.expand(-1, 3, -1, -1)
@@ -350,7 +353,7 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
         return larger
     seen = resize(detail, *image.shape[2:])
     fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
-    return larger + fine.to(larger.device)
+    return (larger + fine.to(larger.device)).clamp(0, 1)
 
 
 def _step(

@@ -91,12 +91,19 @@ def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Ten
     mean = _mean(features, weight)
     if weight is None and features.device.type == "cpu":  # a pass less; the root there stands what rounding leaves
         return mean, gram_matrix(features, weight).addr_(mean, mean, alpha=-1)
-    return mean, _second(features, weight, less=mean)
+    return mean, gram_matrix(features, weight, less=mean)
 
 
-def gram_matrix(features: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Gram matrix (C, C) of features (1, C, H, W), per position (Gatys et al. 2016, eq. 3, divided by H*W)."""
-    return _second(features, weight)
+def gram_matrix(features: Tensor, weight: Tensor | None = None, less: Tensor | None = None) -> Tensor:
+    """Gram matrix (C, C) of features (1, C, H, W), per position (Gatys et al. 2016, eq. 3, divided by H*W), or of
+    features ``less`` a vector (C,)."""
+    channels = features.shape[1]
+    total = torch.zeros(channels, channels, device=features.device)
+    for _, x, own in _blocks(features, weight):
+        if less is not None:
+            x = x - less
+        total.addmm_(x.T, x if own is None else x * own[:, None])
+    return total if weight is not None else total.div_(features.shape[2] * features.shape[3])
 
 
 def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
@@ -129,17 +136,6 @@ def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
         assert own is not None
         mean += own @ x
     return mean
-
-
-def _second(features: Tensor, weight: Tensor | None, less: Tensor | None = None) -> Tensor:
-    """X' diag(w) X, of X less a vector."""
-    channels = features.shape[1]
-    total = torch.zeros(channels, channels, device=features.device)
-    for _, x, own in _blocks(features, weight):
-        if less is not None:
-            x = x - less
-        total.addmm_(x.T, x if own is None else x * own[:, None])
-    return total if weight is not None else total.div_(features.shape[2] * features.shape[3])
 
 
 def _linear(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Tensor:
@@ -199,7 +195,7 @@ class _PartialMoments(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
         ctx.weight, ctx.share, ctx.features = weight, share, features.detach()
         factor = 1.0 if weight is not None else share * features.shape[2] * features.shape[3]
-        return _mean(features, weight) * factor, _second(features, weight) * factor
+        return _mean(features, weight) * factor, gram_matrix(features, weight) * factor
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None, None]:

@@ -59,7 +59,7 @@ def both(
     engine = stylizer.engine
     encoder = tiling.tileable(engine.encoder, height, width)
     assert encoder is not None
-    return engine._objective(terms, 0)(image), tiling.evaluate(image, terms, encoder, side)
+    return engine.objective(terms, 0)(image), tiling.evaluate(image, terms, encoder, side)
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -356,7 +356,7 @@ def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:
     size, side = (640, 530), 400
     image = resize(photo, *size)
     terms = stylizer.terms(image.roll(30, 3), Scale(*size, 1))
-    values, gradient = stylizer.engine._objective(terms, 0)(image)
-    tiled, by_tiles = stylizer.engine._objective(terms, side)(image)
+    values, gradient = stylizer.engine.objective(terms, 0)(image)
+    tiled, by_tiles = stylizer.engine.objective(terms, side)(image)
     assert torch.allclose(tiled, values, rtol=1e-5)
     assert apart(by_tiles, gradient) < 1e-5

@@ -45,12 +45,12 @@ def main() -> None:
         image = (resize(photo, height, width) + noise).clamp(0, 1)
         encoder = tiling.tileable(stylizer.engine.encoder, height, width)
         assert encoder is not None
-        whole, seconds = timed(stylizer.engine._objective(terms, 0), image)
+        whole, seconds = timed(stylizer.engine.objective(terms, 0), image)
         for side in options.sides:
             made = tiling.tiles(height, width, side, encoder)
             if len(made) == 1:
                 continue
-            gradient, taken = timed(stylizer.engine._objective(terms, side), image)
+            gradient, taken = timed(stylizer.engine.objective(terms, side), image)
             error = (gradient - whole).abs().sum(1)[0]
             border = torch.zeros(height, width, dtype=torch.bool)
             for tile in made:
