@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stylize import tiling
-from stylize.encoders import EncoderSpec, Place, Progress, builtin, load, resolve_device, resolve_dtype
+from stylize.encoders import EncoderSpec, Place, Progress, builtin, having, load, resolve_device, resolve_dtype
 from stylize.errors import OptimizationError, SettingsError
 from stylize.images import resize
 from stylize.losses import Features, Region, Term
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT = 36  # bytes for each pixel: the picture as it was read, as it is painted from, and as the scale began
+KEPT = 24  # bytes for each pixel: the picture as it was read, and as it is painted from
 PROBE = 64  # px: a picture to see how large features are
 
 WINDOW = 10  # steps over which the tolerance is judged
@@ -105,6 +105,9 @@ class Engine:
         weights: a weights file, instead of the usual search.
         progress: called with (bytes done, bytes in all or None) while weights are downloaded.
 
+    Attributes:
+        content: the layers of the content term, with factors.
+
     Raises:
         SettingsError: unknown encoder or layer.
         DeviceError: the device is not there.
@@ -124,8 +127,13 @@ class Engine:
         self.device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, self.device)
         specs, wanted = builtin() if encoders is None else encoders, frozenset(layers)
+        named = settings.content_layer != "auto"
+        self.content: Mapping[str, float] = {settings.content_layer: 1.0} if named and settings.content_weight else {}
         file = None if weights is None else Path(weights)
-        self.spec, self._build = load(settings.encoder, wanted, specs, file, progress)
+        self.spec, self._build = load(settings.encoder, wanted.union(self.content), specs, file, progress)
+        if settings.content_weight and not named:
+            self.content = having(self.spec.content, self.spec).content
+        wanted = wanted.union(self.content)
         self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
         self.encoder: Encoder = self._build(wanted, self._place)
         self._largest = sys.maxsize  # px: the side of tiles that have fitted the memory, once one did not
@@ -165,10 +173,8 @@ class Engine:
     @cached_property
     def _content_bytes(self) -> float:
         """What the features of the content take for each pixel."""
-        if self.settings.content_layer not in self.encoder.layers:
-            return 0.0
-        found = self.encode(torch.zeros(1, 3, PROBE, PROBE))[self.settings.content_layer]
-        return found.numel() * found.element_size() / PROBE**2
+        found = self.encode(torch.zeros(1, 3, PROBE, PROBE))
+        return sum(found[layer].numel() * found[layer].element_size() for layer in self.content) / PROBE**2
 
     def optimize(
         self,
@@ -213,26 +219,25 @@ class Engine:
                 plan = self.plan(scale.height, scale.width, image.shape[1])
                 if plan.side:
                     log.info("%s", plan.said)
-                image = self._optimize_scale(image, scale, terms(scale), plan, near, observe, stop, shown)
+                active = [term for term in terms(scale) if term.weight]
+                self._provide(active)
+                optimizer = self.optimizer(active, image, plan, near=near)
+                del image  # large pictures are most of the memory
+                image = self._run(optimizer, scale, [term.name for term in active], observe, stop, shown)
+                del optimizer, active
             if stop is not None and stop():
                 break
         return _enlarged(image, scales[-1], detail).cpu()
 
-    def _optimize_scale(
+    def _run(
         self,
-        image: Tensor,
+        optimizer: Optimizer,
         scale: Scale,
-        terms: Sequence[Term],
-        plan: Plan,
-        near: bool,
+        names: Sequence[str],
         observe: Callable[[Report, Sequence[str], Look], None],
         stop: Callable[[], bool] | None,
         shown: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        active = [term for term in terms if term.weight]
-        self._provide(active)
-        optimizer = self.optimizer(active, image, plan, near=near)
-
         def look() -> Tensor:
             return shown(optimizer.image.to("cpu", copy=True)).expand(-1, 3, -1, -1)
 
@@ -246,7 +251,7 @@ class Engine:
                 )
             if not report.retries:
                 totals.append(report.values[0])
-            observe(report, [term.name for term in active], look)
+            observe(report, names, look)
             if report.retries > GIVE_UP or self._settled(totals) or (stop is not None and stop()):
                 break
         return optimizer.image

@@ -8,7 +8,7 @@ the last good one is a failed trial, answered by a shorter step from there. All 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,17 +25,20 @@ RESET_AFTER = 3  # failed trials before the curvature history is dropped
 STRETCH = 0.3  # how fast the step length follows the slope that steps leave over
 SMOOTH = 0.4  # weight of the newest in the mean of those slopes
 SHORTEST, FARTHEST = 0.5, 2.5  # bounds of the step length
+PART = 2**20  # numbers: what is worked on at once, so that large pictures need no more copies than these
+MOVING = 4  # pictures there are at once besides what is kept: where we stand, the trial, and their gradients
 
 
 class Optimizer:
     """State shared by both: ``image`` is the last good picture, ``values`` its losses, ``failures`` in a row.
 
-    ``report`` holds (failures in a row, whether the last evaluation was finite, *values) as one tensor.
+    ``report`` holds (failures in a row, whether the last evaluation was finite, *values) as one tensor. ``image`` is
+    replaced, never written to. Besides what an optimizer keeps there are at most :data:`MOVING` pictures at once.
     """
 
     def __init__(self, evaluate: Evaluate, image: Tensor) -> None:
         self.evaluate = evaluate
-        self.image = image.detach().clone()
+        self.image = image.detach().clone(memory_format=torch.contiguous_format)
         self.values = torch.empty(0)
         self.failures = torch.zeros((), dtype=torch.long, device=image.device)
         self.finite = torch.ones((), dtype=torch.bool, device=image.device)
@@ -110,50 +113,67 @@ class LBFGS(Optimizer):
         # large pictures are most of the memory: what is no longer needed is let go of, or written over
         trial, self._move = self._move.add_(self.image).clamp_(*self._bounds), torch.empty(0)
         values, gradient = self.evaluate(trial)
+        gradient = gradient.contiguous()
         self._judge(values, gradient)
         if not self.values.numel():  # the first evaluation, where we stand
-            self.values, self._gradient = values, gradient
+            self.values, self._gradient = values, gradient.clone()
             self.failures = (~self.finite).long()
-            self._move = self._steepest(1.0)
+            del trial, gradient
+            self._move = self._gradient * self._downhill(1.0)
             return
         good = self.finite & (values[0] <= self.values[0] + WORSE * self.values[0].abs())
-        move = trial - self.image
-        self._remember(good, move.flatten(), (gradient - self._gradient).flatten())
-        self.image = torch.where(good, trial, self.image)
-        del trial
+        self._remember(good, trial, gradient)
         self.values = torch.where(good, values, self.values)
-        self._gradient = torch.where(good, gradient, self._gradient)
+        for last, newest in _parts(self._gradient, gradient):
+            last.copy_(torch.where(good, newest, last))
         del gradient
+        self.image = torch.where(good, trial, self.image)
         self.failures = torch.where(good, 0, self.failures + 1)
         reset = (self.failures > 0) & (self.failures % RESET_AFTER == 0)
         self._oldest = torch.where(reset, self._stored, self._oldest)
-        onward = torch.where(self._stored > self._oldest, self._newton(), self._steepest(0.1**self.failures))
-        self._move = torch.where(good | reset, onward, move * 0.25)
+        known, downhill = self._stored > self._oldest, self._downhill(0.1**self.failures)
+        self._move = self._newton()
+        for move, slope, here, there in _parts(self._move, self._gradient, self.image, trial):
+            onward = torch.where(known, move, slope * downhill)
+            move.copy_(torch.where(good | reset, onward, (there - here) * 0.25))
 
-    def _steepest(self, factor: Tensor | float) -> Tensor:
-        return self._gradient * (-self._first_move * factor / _rms(self._gradient).clamp_min(1e-30))
+    def _downhill(self, factor: Tensor | float) -> Tensor:
+        """What to multiply the gradient with for a first step."""
+        return -self._first_move * factor / _rms(self._gradient).clamp_min(1e-30)
 
-    def _remember(self, good: Tensor, s: Tensor, y: Tensor) -> None:
-        s, y = s.to(self._kept), y.to(self._kept)
-        curvature, length = _dot(s, y), _dot(y, y)
-        left = (1 + curvature / _dot(self._gradient.flatten(), s)).clamp(-1, 1).nan_to_num(0)
+    def _remember(self, good: Tensor, trial: Tensor, gradient: Tensor) -> None:
+        curvature, length, square, slope = (torch.zeros((), device=trial.device) for _ in range(4))
+        for s, y, before in self._pair(trial, gradient):
+            curvature, length, square = curvature + _dot(s, y), length + _dot(y, y), square + _dot(s, s)
+            slope = slope + _dot(before, s)
+        left = (1 + curvature / slope).clamp(-1, 1).nan_to_num(0)
         self._left = self._left.lerp(left.to(self._left.dtype), SMOOTH)
         self._length = (self._length * (1 + STRETCH * self._left)).clamp(SHORTEST, FARTHEST)
-        keep = good & (curvature > MIN_COSINE * (_dot(s, s) * length).sqrt()) & (length > 0)
+        keep = good & (curvature > MIN_COSINE * (square * length).sqrt()) & (length > 0)
         slot = (self._stored % len(self._slots)).view(1)
-        # when nothing is kept the slot is written with what it holds
-        s = torch.where(keep, s, self._s.index_select(0, slot)[0])
-        y = torch.where(keep, y, self._y.index_select(0, slot)[0])
-        self._s.index_copy_(0, slot, s[None])
-        self._y.index_copy_(0, slot, y[None])
-        small = self._sy.dtype
-        self._sy.index_copy_(1, slot, _products(self._s, y).to(small)[:, None])
-        self._sy.index_copy_(0, slot, _products(self._y, s).to(small)[None])
-        inner = _products(self._y, y).to(small)
-        self._yy.index_copy_(1, slot, inner[:, None])
-        self._yy.index_copy_(0, slot, inner[None])
-        self._gamma = torch.where(keep, curvature / length.clamp_min(1e-30), self._gamma.to(length.dtype)).to(small)
+        made = [torch.zeros(len(self._slots), dtype=self._sy.dtype, device=trial.device) for _ in range(3)]
+        pairs = zip(self._pair(trial, gradient), _parts(self._s, self._y), strict=True)
+        for (s, y, _), (known_s, known_y) in pairs:
+            # when nothing is kept the slot is written with what it holds
+            s = torch.where(keep, s, known_s.index_select(0, slot)[0])
+            y = torch.where(keep, y, known_y.index_select(0, slot)[0])
+            known_s.index_copy_(0, slot, s[None])
+            known_y.index_copy_(0, slot, y[None])
+            for sums, rows, vector in zip(made, (known_s, known_y, known_y), (y, s, y), strict=True):
+                sums += _wide(rows) @ _wide(vector)
+        self._sy.index_copy_(1, slot, made[0][:, None])
+        self._sy.index_copy_(0, slot, made[1][None])
+        self._yy.index_copy_(1, slot, made[2][:, None])
+        self._yy.index_copy_(0, slot, made[2][None])
+        self._gamma = torch.where(keep, curvature / length.clamp_min(1e-30), self._gamma.to(length.dtype)).to(
+            self._gamma.dtype
+        )
         self._stored = self._stored + keep.long()
+
+    def _pair(self, trial: Tensor, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The newest pair s, y as it would be kept, and the last gradient, part by part."""
+        for there, here, new, before in _parts(trial, self.image, gradient, self._gradient):
+            yield (there - here).to(self._kept), (new - before).to(self._kept), before
 
     def _newton(self) -> Tensor:
         """-H g times the step length, no longer than the longest move."""
@@ -165,21 +185,31 @@ class LBFGS(Optimizer):
         yy = self._yy[order][:, order] * (known[:, None] & known)
         diagonal = sy.diagonal()
         upper = sy.triu(1) + torch.diag(torch.where(known, diagonal, 1.0))
-        gradient = self._gradient.flatten()
-        p = torch.where(known, _products(self._s, gradient).to(small)[order], 0.0)
-        q = torch.where(known, _products(self._y, gradient).to(small)[order], 0.0)
+        p, q = (torch.zeros(size, dtype=small, device=sy.device) for _ in range(2))
+        for s, y, gradient in _parts(self._s, self._y, self._gradient):
+            p += _wide(s) @ gradient
+            q += _wide(y) @ gradient
+        p, q = (torch.where(known, products[order], 0.0) for products in (p, q))
         u = torch.linalg.solve_triangular(upper, p[:, None], upper=True)
         inner = diagonal[:, None] * u + self._gamma * (yy @ u) - self._gamma * q[:, None]
         a = torch.linalg.solve_triangular(upper.T, inner, upper=False)[:, 0]
         back = torch.argsort(order)
-        a = torch.where(known, a, 0.0)[back].to(gradient.dtype)
-        b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(gradient.dtype)
-        direction = self._gamma.to(gradient.dtype) * gradient
-        _add_mix(direction, a, self._s)
-        _add_mix(direction, b, self._y)
-        length = self._length.to(direction.dtype)
+        kind = self._gradient.dtype
+        a = torch.where(known, a, 0.0)[back].to(kind)
+        b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(kind)
+        direction = self._gamma.to(kind) * self._gradient
+        for part, s, y in _parts(direction, self._s, self._y):
+            part.addmv_(_wide(s).T, a).addmv_(_wide(y).T, b)
+        length = self._length.to(kind)
         length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
-        return direction.mul_(-length).view_as(self.image)
+        return direction.mul_(-length)
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same :data:`PART` numbers of each: of a picture, or of rows that hold one each."""
+    flat = [tensor if tensor.dim() == 2 else tensor.view(-1) for tensor in tensors]
+    for begin in range(0, flat[0].shape[-1], PART):
+        yield tuple(tensor[..., begin : begin + PART] for tensor in flat)
 
 
 def _rms(image: Tensor) -> Tensor:
@@ -192,23 +222,6 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-def _products(rows: Tensor, vector: Tensor) -> Tensor:
-    """Of each row with the vector; compact rows are unpacked one by one."""
-    if rows.dtype != torch.bfloat16:
-        return rows @ vector
-    vector = _wide(vector)
-    return torch.stack([torch.dot(_wide(row), vector) for row in rows])
-
-
-def _add_mix(to: Tensor, factors: Tensor, rows: Tensor) -> None:
-    """Add rows times factors."""
-    if rows.dtype == to.dtype:
-        to.addmv_(rows.T, factors)
-        return
-    for factor, row in zip(factors, rows, strict=True):
-        to.add_(_wide(row) * factor)
 
 
 class Adam(Optimizer):
@@ -224,7 +237,7 @@ class Adam(Optimizer):
         self._count = torch.zeros((), device=image.device)
         self._first = torch.zeros_like(self.image)
         self._second = torch.zeros_like(self.image)
-        self._trial = self.image
+        self._trial = self.image.clone()
 
     def step(self) -> None:
         values, gradient = self.evaluate(self._trial)
@@ -236,9 +249,10 @@ class Adam(Optimizer):
         self._rate = torch.where(good, self._rate, self._rate / 2)
         self._count = self._count + good
         one, two = self._betas
-        self._first = torch.where(good, self._first.lerp(gradient, 1 - one), self._first)
-        self._second = torch.where(good, self._second.lerp(gradient.square(), 1 - two), self._second)
-        first = self._first / (1 - one**self._count)
-        second = self._second / (1 - two**self._count)
-        move = self._rate * first / (second.sqrt() + 1e-8)
-        self._trial = (self.image - torch.where(self._count > 0, move, 0.0)).clamp(0, 1)
+        bias = 1 - one**self._count, 1 - two**self._count
+        parts = _parts(self.image, self._trial, self._first, self._second, gradient.contiguous())
+        for image, trial, first, second, slope in parts:
+            first.copy_(torch.where(good, first.lerp(slope, 1 - one), first))
+            second.copy_(torch.where(good, second.lerp(slope.square(), 1 - two), second))
+            move = self._rate * (first / bias[0]) / ((second / bias[1]).sqrt() + 1e-8)
+            trial.copy_((image - torch.where(self._count > 0, move, 0.0)).clamp(0, 1))

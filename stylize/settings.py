@@ -88,7 +88,11 @@ class Settings:
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7")
     tv_weight: float = _knob(0.0, "smoothness (total variation)", low=0, high=1e6, source="Rudin, Osher, Fatemi 1992")
-    content_layer: str = _knob("relu4_2", "encoder layer that holds the content", source=f"{GATYS}, eq. 1")
+    content_layer: str = _knob(
+        "auto",
+        "encoder layer that holds the content; auto is relu4_2, or what the encoder says",
+        source=f"{GATYS}, eq. 1",
+    )
     style_layers: Mapping[str, float] = _knob(
         STYLE_LAYERS, "encoder layers that hold the style, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
     )

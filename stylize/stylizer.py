@@ -83,8 +83,6 @@ class Stylizer:
         layers = (
             {layer for layer, weight in settings.style_layers.items() if weight} if settings.style_weight else set()
         )
-        if settings.content_weight:
-            layers.add(settings.content_layer)
         if settings.normalize == "paper":
             layers.add("relu1_1")
         self.engine = engine or Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)

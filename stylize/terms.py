@@ -128,33 +128,44 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
     """The content term of a photo (1, 3 or 1, H, W) at its own size."""
     if not settings.content_weight:
         return Term("content", 0.0, lambda image, _: image.sum() * 0)
-    layer, target = settings.content_layer, torch.empty(0)
-    squares, rgb = torch.zeros((), device=engine.device), photo.expand(-1, 3, -1, -1)
+    targets, rgb = dict[str, Tensor](), photo.expand(-1, 3, -1, -1)
+    energies = {layer: torch.zeros((), device=engine.device) for layer in engine.content}
     for region, features in engine.parts(rgb):
-        own, size = features[layer], region.map_size(layer, features)
-        if not target.numel():
-            shape = (1, own.shape[1], *size)
-            target = torch.empty(shape, dtype=own.dtype, device=own.device, memory_format=torch.channels_last)
-        target[(..., *region.at(layer))] = own
-        squares += losses.partial_content(own, 0.0, _factor(features, layer, region, places))
-    energy = squares.clamp_min(1e-12)
+        for layer in engine.content:
+            own, size = features[layer], region.map_size(layer, features)
+            if layer not in targets:
+                shape = (1, own.shape[1], *size)
+                targets[layer] = torch.empty(
+                    shape, dtype=own.dtype, device=own.device, memory_format=torch.channels_last
+                )
+            targets[layer][(..., *region.at(layer))] = own
+            energies[layer] += losses.partial_content(own, 0.0, _factor(features, layer, region, places))
+    energies = {layer: energy.clamp_min(1e-12) for layer, energy in energies.items()}
     if settings.normalize == "paper":
         everywhere = Positions(None, engine.device)
         mean, _ = _add_up(rgb, ["relu1_1"], engine, everywhere)["relu1_1"]
-        energy = 2 / _paper_scale(mean.mean()) ** 2
+        energies = dict.fromkeys(engine.content, 2 / _paper_scale(mean.mean()) ** 2)
 
     def distance(image: Tensor, features: Features) -> Tensor:
-        return losses.content(features[layer], target, energy, places.at(features[layer]))
+        parts = [
+            factor * losses.content(features[layer], targets[layer], energies[layer], places.at(features[layer]))
+            for layer, factor in engine.content.items()
+        ]
+        return torch.stack(parts).sum()
 
     def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
-        theirs = target[(..., *region.at(layer))]
-        return [losses.partial_content(features[layer], theirs, _factor(features, layer, region, places))]
+        return [
+            losses.partial_content(
+                features[layer], target[(..., *region.at(layer))], _factor(features, layer, region, places)
+            )
+            for layer, target in targets.items()
+        ]
 
     def of_sums(sums: Sequence[Tensor]) -> Tensor:
-        return sums[0] / energy
+        parts = zip(engine.content.items(), sums, strict=True)
+        return torch.stack([factor * squares / energies[layer] for (layer, factor), squares in parts]).sum()
 
-    weight = settings.content_weight * engine.spec.content_scale
-    return Term("content", weight, distance, (layer,), Sums(part, of_sums))
+    return Term("content", settings.content_weight, distance, tuple(targets), Sums(part, of_sums))
 
 
 def variation_term(weight: float, height: int, width: int) -> Term:

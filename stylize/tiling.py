@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stylize.errors import OptimizationError, SettingsError
 from stylize.losses import Features, Sums, Term
+from stylize.optimizer import MOVING
 
 if TYPE_CHECKING:
     from stylize.encoders import Encoder
@@ -249,24 +250,21 @@ def plan(
     for minimum in (GOOD, SMALLEST):
         for pairs, compact in [(history, False), *shorter] if history else [(0, False)]:
             pictures = 2 * pairs * (0.5 if compact else 1) if history else 2
-            rest = FIXED + area * (kept + pixel * pictures)
-            moving = area * pixel * 8  # while the optimizer moves
-            whole = rest + max(area * (footprint + 4 * pixel), moving)
+            rest = FIXED + area * (kept + pixel * (pictures + MOVING))
+            whole = rest + area * footprint
             if not parted or whole <= budget:
                 return Plan(height, width, 0, 1, 0, pairs, compact, round(whole))
             grid = max(parted.strides.values(), default=1)
             halo = -(-parted.reach // grid) * grid
-            room = budget - rest - area * pixel * 4
-            side = int((max(0.0, room) / footprint) ** 0.5 - 2 * halo) // grid * grid
-            least = round(rest + max(moving, area * pixel * 4 + footprint * (SMALLEST + 2 * halo) ** 2))
-            if side >= minimum and rest + moving <= budget:
+            side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo) // grid * grid
+            least = round(rest + footprint * (SMALLEST + 2 * halo) ** 2)
+            if side >= minimum:
                 made = tiles(height, width, side, parted)
                 largest = max(
                     (tile.seen_rows[1] - tile.seen_rows[0]) * (tile.seen_columns[1] - tile.seen_columns[0])
                     for tile in made
                 )
-                peak = rest + max(moving, area * pixel * 4 + footprint * largest)
-                return Plan(height, width, side, len(made), halo, pairs, compact, round(peak))
+                return Plan(height, width, side, len(made), halo, pairs, compact, round(rest + footprint * largest))
     raise OptimizationError(
         f"{width}x{height} takes at least {least / 2**30:.1f} GiB of memory, and {budget / 2**30:.1f} GiB are to be "
         "used; use a smaller --size, or more --memory"

@@ -18,7 +18,7 @@ from stylize.encoders.vgg import VGG
 from stylize.testing import TINY_WIDTHS, random_weights
 from tests.conftest import waves
 
-NARROW = (8, 4, None, 8, 6, None, 12, 10, None, 14, 14, None, 10)  # against the tiny teacher's TINY_WIDTHS
+NARROW = (8, None, 8, 6, None, 12, 10, None, 14, 14, None, 10)  # against the tiny teacher's TINY_WIDTHS
 CPU = Place(torch.device("cpu"), torch.float32)
 
 
@@ -93,8 +93,6 @@ def test_what_is_folded_keeps_the_distances_of_the_prediction() -> None:
     for layer in ERRORS:
         wanted = (predicted[0][layer] - predicted[1][layer]).norm() * made.unit[layer]
         assert (seen[0][layer] - seen[1][layer]).norm().item() == pytest.approx(wanted.item(), rel=1e-4)
-    relu1_1 = predicted[0]["relu1_1"] * made.unit["relu1_1"]
-    torch.testing.assert_close(seen[0]["relu1_1"], relu1_1, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("gentle", [False, True])

@@ -33,8 +33,22 @@ def test_the_file_is_small_and_says_where_it_comes_from() -> None:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     assert set(told) == {"teacher", "data", "seed", "steps", "errors"}
     assert set(json.loads(told["errors"])) == set(mini.LAYERS)
-    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    assert all(tensor.dtype == torch.int8 for key, tensor in tensors.items() if key.endswith(".weight"))
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_what_is_saved_is_read_to_half_a_step(tmp_path: Path) -> None:
+    tensors = {
+        "features.0.weight": waves(12, 8)[0].view(4, 3, 4, 6) * torch.tensor([1e-3, 1.0, 200.0, 0.0]).view(4, 1, 1, 1),
+        "features.0.bias": torch.linspace(-3, 3, 4),
+    }
+    mini.save(tensors, tmp_path / "small.safetensors", {"seed": "7"})
+    read = mini.read(tmp_path / "small.safetensors")
+    assert set(read) == set(tensors)
+    largest = tensors["features.0.weight"].abs().amax((1, 2, 3))
+    apart = (read["features.0.weight"] - tensors["features.0.weight"]).abs().amax((1, 2, 3))
+    assert (apart <= largest / 127 / 2 * 1.001).all()
+    torch.testing.assert_close(read["features.0.bias"], tensors["features.0.bias"], rtol=1e-3, atol=0)
 
 
 def test_each_map_is_triangular() -> None:

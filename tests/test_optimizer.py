@@ -454,3 +454,20 @@ def test_the_start_is_not_written_to(make: Callable[[Evaluate, Tensor], Optimize
     run(optimizer, 5)
     assert torch.equal(start, torch.full((1, 3, 4, 5), 0.5))
     assert not torch.equal(optimizer.image, start)
+
+
+@pytest.mark.parametrize("make", [LBFGS, lambda *a: LBFGS(*a, compact=True), Adam], ids=["L-BFGS", "compact", "Adam"])
+def test_in_parts_it_goes_as_in_one(make: Callable[..., Optimizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def path(part: int) -> list[Tensor]:
+        monkeypatch.setattr("stylize.optimizer.PART", part)
+        matrix, vector, _ = quadratic(60, condition=30, seed=2)
+        start = torch.full((1, 3, 4, 5), 0.5)
+        optimizer = make(objective(bowl(matrix, vector, start), []), start)
+        found = []
+        for _ in range(12):
+            optimizer.step()
+            found.append(optimizer.image)
+        return found
+
+    for whole, parted in zip(path(2**20), path(7), strict=True):
+        torch.testing.assert_close(parted, whole, rtol=1e-3, atol=1e-4)

@@ -290,6 +290,27 @@ def test_extra_terms_join_the_loss(tiny: EncoderSpec) -> None:
     assert bright.rgb.mean() > plain.rgb.mean() + 0.1
 
 
+def test_an_encoder_says_what_the_content_is_unless_a_layer_is_named(tiny: EncoderSpec) -> None:
+    both = dataclasses.replace(tiny, content={"relu2_1": 0.5, "relu4_2": 2.0})
+    image, scale = images.resize(PHOTO.flip(3), 18, 24), Scale(18, 24, 1)
+
+    def content(spec: EncoderSpec, layer: str) -> float:
+        stylizer = Stylizer(STARRY, QUICK.replace(content_layer=layer, precision="float32"), encoders=[spec])
+        term = stylizer.terms(PHOTO, scale)[0]
+        return float(term.function(image, stylizer.engine.encode(image)))
+
+    apart = {layer: content(both, layer) for layer in both.content}
+    assert content(both, "auto") == pytest.approx(0.5 * apart["relu2_1"] + 2.0 * apart["relu4_2"], rel=1e-5)
+    assert content(tiny, "auto") == apart["relu4_2"]
+    assert apart["relu2_1"] != apart["relu4_2"]
+
+
+def test_a_content_layer_the_encoder_lacks_is_named(tiny: EncoderSpec) -> None:
+    shallow = dataclasses.replace(tiny, layers=("relu1_1", "relu2_1"))
+    with pytest.raises(SettingsError, match=r"^unknown layer 'relu4_2'; tiny has relu1_1, relu2_1$"):
+        Stylizer(STARRY, QUICK.replace(style_layers={"relu1_1": 1.0}), encoders=[shallow])
+
+
 @pytest.mark.parametrize(
     "init",
     [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.full((1, 3, 8, 8), torch.nan)],

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,14 +60,15 @@ class EncoderSpec:
     """An encoder that can be asked for by name.
 
     ``load(weights_file, progress)`` reads (or fetches) what it needs once and returns ``build(layers, place)``,
-    which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep. ``content_scale`` is
-    what content weights are multiplied by for this encoder, so that they balance content and style as with VGG-19.
+    which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep. ``content`` are the
+    layers whose distances, by these factors, make the content term unless a layer is named: relu4_2, but for an encoder
+    that knows it too badly. The factors balance content and style as with VGG-19.
     """
 
     name: str
     layers: tuple[str, ...]
     load: Callable[[Path | None, Progress | None], Build]
-    content_scale: float = 1.0
+    content: Mapping[str, float] = field(default_factory=lambda: {"relu4_2": 1.0})
 
 
 def builtin() -> tuple[EncoderSpec, ...]:
@@ -91,18 +92,23 @@ def load(
         WeightsError: no usable weights.
     """
     specs, layers = tuple(specs), sorted(layers)
-    spec = _having(layers, choose("vgg19" if name == "auto" else name, specs))
+    spec = having(layers, choose("vgg19" if name == "auto" else name, specs))
     try:
         return spec, spec.load(file, progress)
     except WeightsError as error:
         if name != "auto" or file is not None or os.environ.get("STYLIZE_WEIGHTS"):
             raise
         log.warning("painting with the small built-in encoder mini: %s", error)
-    spec = _having(layers, choose("mini", specs))
+    spec = having(layers, choose("mini", specs))
     return spec, spec.load(None, progress)
 
 
-def _having(layers: Iterable[str], spec: EncoderSpec) -> EncoderSpec:
+def having(layers: Iterable[str], spec: EncoderSpec) -> EncoderSpec:
+    """The spec, which must have these layers.
+
+    Raises:
+        SettingsError: it has not.
+    """
     for layer in layers:
         if layer not in spec.layers:
             raise SettingsError(f"unknown layer {layer!r}; {spec.name} has {', '.join(spec.layers)}")
@@ -131,7 +137,7 @@ def _mini() -> EncoderSpec:
         tensors = mini.read()
         return lambda layers, place: mini.encoder(tensors, layers, place)
 
-    return EncoderSpec("mini", mini.LAYERS, load, mini.CONTENT_SCALE)
+    return EncoderSpec("mini", mini.LAYERS, load, mini.CONTENT)
 
 
 def layer_names(widths: Iterable[int | None]) -> tuple[str, ...]:
@@ -216,6 +222,7 @@ __all__ = [
     "Progress",
     "builtin",
     "choose",
+    "having",
     "layer_names",
     "load",
     "resolve_device",

@@ -9,8 +9,10 @@ walks where that encoder is wrong, far from photographs. So every :data:`WALK_EV
 the student as it is, and the teacher's view of the results is learnt along with photographs and paintings.
 
 At the end each map W = QR (QR decomposition) leaves R with the student: |Ws - Wt| = |Rs - Rt|, so that distances
-between the student's features approximate distances between the teacher's. relu1_1 needs no map: it is as wide as
-the teacher's.
+between the student's features approximate distances between the teacher's.
+
+Kernels and maps are trained with Muon (Jordan et al. 2024; torch 2.9 or newer), which in 400 steps brought the weighted
+errors to 3.0, where AdamW brought them to 4.0; biases with AdamW.
 
 Runs are deterministic for a machine and a number of threads, and go on from FOLDER/checkpoint.pt when called again.
 """
@@ -31,17 +33,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import images
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names, mini, weights
+from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names, mini, resolve_dtype, weights
 from stylize.encoders.vgg import MEAN, STD, VGG, modules
 from stylize.images import resize
 from stylize.settings import Settings
 from stylize.stylizer import Stylizer
 
-ERRORS = {"relu1_1": 2.0, "relu2_1": 2.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu4_2": 2.0, "relu5_1": 0.3}  # weights
+ERRORS = {"relu1_1": 2.0, "relu2_1": 2.0, "relu3_1": 2.0, "relu4_1": 1.5, "relu4_2": 2.5, "relu5_1": 0.5}  # weights
 # Crops a step and their side in px: many small ones first, later fewer that are wide enough for the deep layers to see
 # more than the padding at their edges.
 SMALL, LARGE, LARGE_FROM = (6, 80), (2, 128), 0.46  # of all steps
-RATE, WARM_UP, DECAY = 3e-3, 200, 1e-4
+RATE, WARM_UP, DECAY = 5e-3, 200, 1e-4
 WALK_EVERY, WALK_PICTURES, WALKS_KEPT = 200, 3, 240
 WALK_SIZE = 192  # px, longest side
 WALK_SHARE, PAINTING_SHARE = 0.4, 0.2  # of the crops; the rest are photographs
@@ -60,6 +62,7 @@ class Training:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     widths: tuple[int | None, ...] = mini.WIDTHS
+    dtype: torch.dtype = torch.float32  # of what the teacher and the student compute
     done: int = 0
     walks: list[Tensor] = field(default_factory=list)
 
@@ -68,7 +71,7 @@ class Training:
         with torch.no_grad():
             seen = self.teacher(self._batch(generator).to(self.device))
         # activations run to hundreds; the student learns them as multiples of their size
-        self.unit = {layer: seen[layer].square().mean().sqrt().item() for layer in ERRORS}
+        self.unit = {layer: seen[layer].float().square().mean().sqrt().item() for layer in ERRORS}
         made: dict[str, Tensor] = {}
         channels, names = 3, iter(layer_names(self.widths))
         for index, width in modules(self.widths):
@@ -78,13 +81,19 @@ class Training:
             spread = (2 / (9 * channels)) ** 0.5
             made[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) * spread
             made[f"features.{index}.bias"] = torch.full((width,), 0.05)
-            if layer in ERRORS and layer != "relu1_1":
+            if layer in ERRORS:
                 wide = seen[layer].shape[1]
                 made[f"{layer}.weight"] = torch.randn(wide, width, generator=generator) / width**0.5
                 made[f"{layer}.bias"] = torch.zeros(wide)
             channels = width
-        self.parameters = {key: value.to(self.device).requires_grad_() for key, value in made.items()}
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=RATE, weight_decay=DECAY)
+        self._shapes = {key: value.shape for key, value in made.items()}
+        flat = {key: value.flatten(1) if value.dim() > 1 else value for key, value in made.items()}
+        self.parameters = {key: value.to(self.device).requires_grad_() for key, value in flat.items()}
+        matrices, vectors = ([p for p in self.parameters.values() if p.dim() == dims] for dims in (2, 1))
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, lr=RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(vectors, lr=RATE, weight_decay=DECAY),
+        )
 
     def train(self, log: Callable[[str], object], save: Callable[[], object] = lambda: None) -> None:
         """Go on to the last step; ``save`` is called at every line of the log."""
@@ -101,16 +110,18 @@ class Training:
                 save()
 
     def step(self) -> dict[str, float]:
-        """One step of AdamW; the relative error of every layer."""
+        """One step of the optimizers; the relative error of every layer."""
         rate = RATE * min(1, (self.done + 1) / WARM_UP) * (1 + math.cos(math.pi * self.done / self.steps)) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
         batch = self._batch(self._generator(self.done)).to(self.device)
         errors = self.errors(batch)
-        self.optimizer.zero_grad()
         torch.stack([ERRORS[layer] * error for layer, error in errors.items()]).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 2.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.done += 1
         return {layer: error.item() for layer, error in errors.items()}
 
@@ -120,8 +131,8 @@ class Training:
             wanted = self.teacher(batch)
         found = {}
         for layer, predicted in self._predict(batch).items():
-            target = wanted[layer] / self.unit[layer]
-            found[layer] = (predicted - target).square().sum() / target.square().sum().clamp_min(1e-12)
+            target = wanted[layer].float() / self.unit[layer]
+            found[layer] = (predicted.float() - target).square().sum() / target.square().sum().clamp_min(1e-12)
         return found
 
     def _predict(self, image: Tensor) -> dict[str, Tensor]:
@@ -131,42 +142,34 @@ class Training:
         x = x.contiguous(memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
         names = iter(layer_names(self.widths))
-        for index, width in modules(self.widths):
-            if width is None:
-                x = F.max_pool2d(x, 2)
-                continue
-            layer, own = next(names), self.parameters
-            x = F.relu(
-                F.conv2d(x, own[f"features.{index}.weight"], own[f"features.{index}.bias"], padding=min(index, 1))
-            )
-            if layer in ERRORS:
-                mapped = f"{layer}.weight" in own
-                found[layer] = (
-                    F.conv2d(x, own[f"{layer}.weight"][:, :, None, None], own[f"{layer}.bias"]) if mapped else x
-                )
+        own = {key: value.view(self._shapes[key]) for key, value in self.parameters.items()}
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            for index, width in modules(self.widths):
+                if width is None:
+                    x = F.max_pool2d(x, 2)
+                    continue
+                layer = next(names)
+                weight, bias = own[f"features.{index}.weight"], own[f"features.{index}.bias"]
+                x = F.relu(F.conv2d(x, weight, bias, padding=min(index, 1)))
+                if layer in ERRORS:
+                    found[layer] = F.conv2d(x, own[f"{layer}.weight"][:, :, None, None], own[f"{layer}.bias"])
         return found
 
     def folded(self) -> dict[str, Tensor]:
         """The tensors of the encoder: convolutions as they are, of each map only what keeps distances."""
-        own = {key: value.detach().cpu() for key, value in self.parameters.items()}
+        own = {key: value.detach().cpu().view(self._shapes[key]) for key, value in self.parameters.items()}
         made = {key: value for key, value in own.items() if key.startswith("features.")}
         for layer, unit in self.unit.items():
-            if f"{layer}.weight" not in own:
-                continue
             q, r = torch.linalg.qr(own[f"{layer}.weight"].double() * unit)
             made[f"{layer}.weight"] = r.float()
             made[f"{layer}.bias"] = (q.T @ own[f"{layer}.bias"].double() * unit).float()
-        first, second, *_ = (key for key in made if key.endswith(".weight"))
-        for key in (first, first.replace("weight", "bias")):  # relu1_1 itself in its unit, undone by the next layer
-            made[key] = made[key] * self.unit["relu1_1"]
-        made[second] = made[second] / self.unit["relu1_1"]
         return made
 
     def state(self) -> dict[str, Any]:
         return {
             "done": self.done,
             "parameters": {key: value.detach() for key, value in self.parameters.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "walks": [*self.walks],
         }
 
@@ -175,7 +178,8 @@ class Training:
         with torch.no_grad():
             for key, value in state["parameters"].items():
                 self.parameters[key].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, known in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(known)
 
     def _generator(self, number: int) -> torch.Generator:
         """Random numbers of one step, the same whether the run was interrupted or not."""
@@ -203,7 +207,7 @@ class Training:
         def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
             return lambda layers, place: mini.encoder(tensors, layers, place, self.widths)
 
-        spec = EncoderSpec("student", tuple(ERRORS), load)
+        spec = EncoderSpec("student", tuple(ERRORS), load, mini.CONTENT)
         for _ in range(WALK_PICTURES):
             noisy = _uniform(generator) < 0.15
             settings = Settings(
@@ -281,16 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--without", default="", help="names, without ending, of pictures to leave out")
     parser.add_argument("--work", type=Path, default=Path("distill"), help="folder for the checkpoint and the log")
     parser.add_argument("--output", type=Path, default=mini.FILE)
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     tensors = weights.read(options.teacher, "vgg19")
-    teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], ERRORS, Place(device, torch.float32))
+    dtype = resolve_dtype("auto", device)
+    teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], ERRORS, Place(device, dtype))
     without = options.without.split(",")
     photos, paintings = (gather(folders, without) for folders in (options.pictures, options.paintings))
-    training = Training(teacher, photos, paintings, options.steps, options.seed, device)
+    training = Training(teacher, photos, paintings, options.steps, options.seed, device, dtype=dtype)
     options.work.mkdir(parents=True, exist_ok=True)
     checkpoint, log = options.work / "checkpoint.pt", options.work / "log.jsonl"
     if checkpoint.exists():
