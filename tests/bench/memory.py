@@ -3,8 +3,8 @@
     python -m tests.bench.memory CONTENT STYLE [--size 4096x4096] [--memory 4GiB] [--steps 6] [--encoder vgg19]
                                  [--output FILE]
 
-The content is enlarged to WIDTHxHEIGHT and painted at that one scale on the CPU. Counted is the most
-resident memory there was, less what the interpreter with torch and torchvision had taken. ``--encoder tiny`` is a VGG of at most 20
+The content is enlarged to WIDTHxHEIGHT and painted at that one scale on the CPU. Counted is the most resident memory
+there was, less what the interpreter with torch and torchvision had taken. ``--encoder tiny`` is a VGG of at most 20
 channels with random weights.
 """
 
