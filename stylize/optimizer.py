@@ -126,7 +126,7 @@ class LBFGS(Optimizer):
         self.values = torch.where(good, values, self.values)
         for last, newest in _parts(self._gradient, gradient):
             last.copy_(torch.where(good, newest, last))
-        del gradient
+        del gradient, newest  # a view of it
         self.image = torch.where(good, trial, self.image)
         self.failures = torch.where(good, 0, self.failures + 1)
         reset = (self.failures > 0) & (self.failures % RESET_AFTER == 0)

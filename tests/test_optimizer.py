@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize.optimizer import FIRST_MOVE, LBFGS, RESET_AFTER, WORSE, Adam, Evaluate, Optimizer
+from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, RESET_AFTER, WORSE, Adam, Evaluate, Optimizer
 
 Array = NDArray[np.float64]
 OPTIMIZERS: dict[str, Callable[[Evaluate, Tensor], Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
@@ -471,3 +472,29 @@ def test_in_parts_it_goes_as_in_one(make: Callable[..., Optimizer], monkeypatch:
 
     for whole, parted in zip(path(2**20), path(7), strict=True):
         torch.testing.assert_close(parted, whole, rtol=1e-3, atol=1e-4)
+
+
+@both
+def test_it_holds_no_more_pictures_than_it_says(
+    make: Callable[[Evaluate, Tensor], Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside its history, or the two that Adam keeps, the start, which is not its own, and what is worked on."""
+    import stylize.optimizer as module
+
+    found: list[int] = []
+    parts = module._parts
+    start = torch.full((1, 3, 5, 331), 0.5)
+
+    def counted(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        for part in parts(*tensors):
+            alive = [thing for thing in gc.get_objects() if type(thing) is Tensor]
+            storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
+            found.append(list(storages.values()).count(start.nbytes))
+            yield part
+
+    monkeypatch.setattr(module, "PART", 2000)
+    monkeypatch.setattr(module, "_parts", counted)
+    optimizer = make(objective(lambda image: (image - 0.3).square().sum() + image.prod()), start)
+    run(optimizer, 5)
+    assert len(found) >= 5 * 3
+    assert max(found) <= 1 + 2 * isinstance(optimizer, Adam) + MOVING
