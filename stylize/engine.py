@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT = 24  # bytes for each pixel: the picture as it was read, and as it is painted from
+COLORS = 12  # bytes for each pixel of a picture that is painted as grey: its colours
 PROBE = 64  # px: a picture to see how large features are
 
 WINDOW = 10  # steps over which the tolerance is judged
@@ -160,15 +160,21 @@ class Engine:
         free = tiling.free_memory(self.device)
         return math.inf if free is None else free
 
-    def plan(self, height: int, width: int, channels: int = 3) -> Plan:
+    def plan(self, height: int, width: int, channels: int = 3, held: int | None = None) -> Plan:
         """How a picture of that size is painted within the memory.
+
+        Args:
+            held: bytes of the pictures it is painted from; default: one of that size.
 
         Raises:
             OptimizationError: it cannot be.
         """
+        area = height * width
         history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
-        kept = KEPT + self._content_bytes
-        return tiling.plan(height, width, self.encoder, self._budget(), history, kept=kept, channels=channels)
+        held = area * tiling.PIXEL if held is None else held
+        kept = held + area * (self._content_bytes + (COLORS if channels == 1 else 0))
+        seen = self._content_bytes  # as far from the content's
+        return tiling.plan(height, width, self.encoder, self._budget(), history, kept, seen=seen, channels=channels)
 
     @cached_property
     def _content_bytes(self) -> float:
@@ -205,6 +211,8 @@ class Engine:
         """
         # on the CPU: one resize there, as no GPU takes a whole photograph down to the coarsest scale in one step
         image = resize(start.float().cpu(), scales[0].height, scales[0].width).to(self.device)
+        pictures = [start] if detail is None else [start, detail]
+        held = sum({picture.data_ptr(): picture.untyped_storage().nbytes() for picture in pictures}.values())
         begun = time.perf_counter()
         for index, scale in enumerate(scales, 1):
 
@@ -216,7 +224,7 @@ class Engine:
 
             with enough_memory(scale.height, scale.width):
                 image = _enlarged(image, scale, detail)
-                plan = self.plan(scale.height, scale.width, image.shape[1])
+                plan = self.plan(scale.height, scale.width, image.shape[1], held)
                 if plan.side:
                     log.info("%s", plan.said)
                 active = [term for term in terms(scale) if term.weight]

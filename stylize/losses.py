@@ -15,7 +15,7 @@ matrices, so that no other pass over the features is needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +24,6 @@ from torch import Tensor
 from stylize.errors import SettingsError
 
 Features = Mapping[str, Tensor]
-Pull = Callable[[Tensor], Tensor]
 
 # Directions in which the style's standard deviation is below this fraction of its largest are float32 noise.
 DAMPING = 1e-4
@@ -88,9 +87,10 @@ class Region(Protocol):
 
 def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of features (1, C, H, W); ``weight`` (H*W,) sums to one."""
-    mean = _mean(features, weight)
     if weight is None and features.device.type == "cpu":  # a pass less; the root there stands what rounding leaves
-        return mean, gram_matrix(features, weight).addr_(mean, mean, alpha=-1)
+        mean, second = _both_moments(features, weight)
+        return mean, second.addr_(mean, mean, alpha=-1)
+    mean = _mean(features, weight)
     return mean, gram_matrix(features, weight, less=mean)
 
 
@@ -104,6 +104,17 @@ def gram_matrix(features: Tensor, weight: Tensor | None = None, less: Tensor | N
             x = x - less
         total.addmm_(x.T, x if own is None else x * own[:, None])
     return total if weight is not None else total.div_(features.shape[2] * features.shape[3])
+
+
+def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and Gram matrix (C, C), in one pass."""
+    channels, count = features.shape[1], features.shape[2] * features.shape[3]
+    first, second = (torch.zeros(shape, device=features.device) for shape in ((channels,), (channels, channels)))
+    for _, x, own in _blocks(features, weight):
+        weighted = x if own is None else x * own[:, None]
+        first += weighted.sum(0)
+        second.addmm_(x.T, weighted)
+    return (first, second) if weight is not None else (first / count, second.div_(count))
 
 
 def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
@@ -138,75 +149,161 @@ def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
     return mean
 
 
-def _linear(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Tensor:
-    """diag(weight) (X matrix + shift), like the features."""
-    gradient = _empty(features)
-    maps = gradient[0].permute(1, 2, 0)
-    for rows, x, own in _blocks(features, weight):
-        into = maps[rows]
-        view = into.flatten(0, 1) if into.is_contiguous() and into.dtype == torch.float32 else None
-        product = torch.mm(x, matrix, out=view) if shift is None else torch.addmm(shift, x, matrix, out=view)
-        if own is not None:
-            product *= own[:, None]
-        if view is None:
-            into.copy_(product.view(into.shape))
-    return gradient
+@dataclass(frozen=True)
+class Slope:
+    """A gradient with respect to features, known in closed form: diag(weight) (X matrix + 1 shift').
+
+    X (n, C) are the rows of ``features``; ``matrix`` is (C, C'), or a scalar. ``place`` is where they lie in the rows
+    and columns of a larger map.
+    """
+
+    features: Tensor
+    matrix: Tensor
+    shift: Tensor | None = None
+    weight: Tensor | None = None
+    place: tuple[slice, slice] = (slice(None), slice(None))
+
+    def times(self, outer: Tensor) -> Slope:
+        """What it is multiplied with, in the small matrices."""
+        shift = None if self.shift is None else self.shift * outer
+        return replace(self, matrix=self.matrix * outer, shift=shift)
+
+    def through(self, weight: Tensor) -> Slope:
+        """With respect to what the features are a linear map of: ``weight`` (C, C')."""
+        matrix = self.matrix @ weight if self.matrix.dim() else self.matrix * weight
+        return replace(self, matrix=matrix, shift=None if self.shift is None else self.shift @ weight)
+
+    def add_to(self, gradient: Tensor) -> Tensor:
+        """Add it to a gradient (1, C', H, W), in place."""
+        maps = gradient[(..., *self.place)][0].permute(1, 2, 0)
+        for rows, x, own in _blocks(self.features, self.weight):
+            into = maps[rows]
+            if own is None and self.matrix.dim() and into.is_contiguous() and into.dtype == torch.float32:
+                view = into.flatten(0, 1).addmm_(x, self.matrix)
+                if self.shift is not None:
+                    view += self.shift
+                continue
+            product = x @ self.matrix if self.matrix.dim() else x * self.matrix
+            if self.shift is not None:
+                product += self.shift
+            if own is not None:
+                product *= own[:, None]
+            into += product.view(into.shape)
+        return gradient
+
+    def alone(self) -> Tensor:
+        """By itself, like the features."""
+        features = self.features
+        last = features.is_contiguous(memory_format=torch.channels_last)
+        # a tensor of its own, not a view, as autograd adds into it in place
+        made = torch.empty_like(features, memory_format=torch.channels_last if last else torch.contiguous_format)
+        return self.add_to(made.zero_())
 
 
-def _empty(features: Tensor) -> Tensor:
-    """For their gradient: a tensor of its own, not a view, as autograd adds into it in place."""
-    last = features.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty_like(features, memory_format=torch.channels_last if last else torch.contiguous_format)
+class _Owed(Protocol):
+    """Where gradients in closed form are left for an encoder to add up itself."""
+
+    def append(self, slope: Slope, /) -> None: ...
+
+
+def _owed(features: Tensor) -> _Owed | None:
+    """That of features as an encoder gave them, if it does so: an attribute of what made them, by output."""
+    owed = getattr(features.grad_fn, "owed", None)
+    found: _Owed | None = None if owed is None else owed[features.output_nr]
+    return found
+
+
+def _given(slope: Slope, owed: _Owed | None) -> Tensor | None:
+    """A gradient for autograd, or nothing, if it could be left elsewhere."""
+    if owed is None:
+        return slope.alone()
+    owed.append(slope)
+    return None
 
 
 class _Known(torch.autograd.Function):
-    """A scalar that brings its own gradient: ``pull(outer)`` is outer times it, like the features."""
+    """A scalar that brings its own gradient."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, value: Tensor, pull: Pull) -> Tensor:
-        ctx.pull = pull
+    def forward(ctx: Any, features: Tensor, value: Tensor, slope: Slope, owed: _Owed | None) -> Tensor:
+        ctx.slope, ctx.owed = slope, owed
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.pull(outer), None, None
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return _given(ctx.slope.times(outer), ctx.owed), None, None, None
 
 
-def _known(features: Tensor, value: Tensor, pull: Pull) -> Tensor:
-    result: Tensor = _Known.apply(features, value, pull)
+def _known(features: Tensor, value: Tensor, slope: Slope) -> Tensor:
+    result: Tensor = _Known.apply(features, value, slope, _owed(features))
     return result
 
 
-def _pull(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Pull:
-    """outer diag(weight) (X matrix + shift); without weights 1/n. All scaling is done on the small matrices."""
-    features = features.detach()
+class _Cropped:
+    """What is owed to a part of a map, left with the whole."""
 
-    def pull(outer: Tensor) -> Tensor:
-        factor = outer if weight is not None else outer / (features.shape[2] * features.shape[3])
-        return _linear(features, matrix * factor, None if shift is None else shift * factor, weight)
+    def __init__(self, whole: _Owed, place: tuple[slice, slice]) -> None:
+        self._whole, self._place = whole, place
 
-    return pull
+    def append(self, slope: Slope, /) -> None:
+        self._whole.append(replace(slope, place=self._place))
+
+
+class _Crop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, place: tuple[slice, slice], owed: _Owed | None) -> Tensor:
+        ctx.shape, ctx.place = features.shape, place
+        if owed is not None:
+            ctx.owed = [_Cropped(owed, place)]
+        ctx.set_materialize_grads(False)
+        return features.detach()[(..., *place)]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if gradient is None:
+            return None, None, None
+        whole = gradient.new_zeros(ctx.shape)
+        whole[(..., *ctx.place)] = gradient
+        return whole, None, None
+
+
+def crop(features: Tensor, rows: slice, columns: slice) -> Tensor:
+    """features[..., rows, columns], from 0 or more, with which gradients in closed form can be left all the same."""
+    cropped: Tensor = _Crop.apply(features, (rows, columns), _owed(features))
+    return cropped
+
+
+def _slope(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Slope:
+    """diag(weight) (X matrix + 1 shift'); without weights 1/n. All scaling is done on the small matrices."""
+    if weight is None:
+        count = features.shape[2] * features.shape[3]
+        matrix, shift = matrix / count, None if shift is None else shift / count
+    return Slope(features.detach(), matrix, shift, weight)
 
 
 class _PartialMoments(torch.autograd.Function):
     """X' diag(w) 1 and X' diag(w) X over some of the positions."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
-        ctx.weight, ctx.share, ctx.features = weight, share, features.detach()
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor | None, share: float, owed: _Owed | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.weight, ctx.share, ctx.features, ctx.owed = weight, share, features.detach(), owed
         factor = 1.0 if weight is not None else share * features.shape[2] * features.shape[3]
-        return _mean(features, weight) * factor, gram_matrix(features, weight) * factor
+        first, second = _both_moments(features, weight)
+        return first * factor, second * factor
 
     @staticmethod
-    def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor | None, None, None, None]:
         factor = ctx.share if ctx.weight is None else 1.0
-        return _linear(ctx.features, (second + second.T) * factor, mean * factor, ctx.weight), None, None
+        slope = Slope(ctx.features, (second + second.T) * factor, mean * factor, ctx.weight)
+        return _given(slope, ctx.owed), None, None, None
 
 
 def partial_moments(features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
     """What some positions add to the mean (C,) and the Gram matrix (C, C): ``weight`` (h*w,) is theirs, or each has
     ``share``. Differentiable with respect to the features (1, C, h, w)."""
-    made: tuple[Tensor, Tensor] = _PartialMoments.apply(features, weight, share)
+    made: tuple[Tensor, Tensor] = _PartialMoments.apply(features, weight, share, _owed(features))
     return made
 
 
@@ -276,7 +373,7 @@ def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None
     factor, count = target.factor, features.shape[2] * features.shape[3]
     if count >= factor.shape[1]:
         value, matrix, vector = _transport(*moments(features, weight), target, exact=count >= EXACT * features.shape[1])
-        return _known(features, value, _pull(features, matrix * 2, vector, weight))
+        return _known(features, value, _slope(features, matrix * 2, vector, weight))
     x, mean = features.detach()[0].flatten(1).T.float(), _mean(features, weight)
     root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
     x, shift = (x - mean) * root, mean - target.mean
@@ -284,13 +381,8 @@ def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None
     trace, inverse = _root(cross @ cross.T, target.floor)
     value = (shift.square().sum() + x.square().sum() + target.trace - 2 * trace) / target.energy
     gradient = (x - (inverse @ cross) @ factor.T + shift * root) * (root * (2 / target.energy))
-
-    def pull(outer: Tensor) -> Tensor:
-        made = _empty(features.detach())
-        made[0].flatten(1).T.copy_(gradient * outer)
-        return made
-
-    return _known(features, value, pull)
+    rows = gradient.T.reshape(features.shape).to(features.dtype)
+    return _known(features, value, Slope(rows, torch.ones_like(value)))
 
 
 def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:
@@ -395,7 +487,7 @@ def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tenso
     picture and style have as many positions.
     """
     apart = gram_matrix(features, weight) - target
-    return _known(features, apart.square().sum() / energy, _pull(features, apart * (4 / energy), None, weight))
+    return _known(features, apart.square().sum() / energy, _slope(features, apart * (4 / energy), None, weight))
 
 
 def gram_of_moments(second: Tensor, target: Tensor, energy: Tensor | float) -> Tensor:
@@ -417,10 +509,12 @@ def content(features: Tensor, target: Tensor, energy: Tensor | float, weight: Te
 
 def partial_content(features: Tensor, target: Tensor | float, factor: Tensor | None = None) -> Tensor:
     """The sum of squares of :func:`content` over some of the positions; ``factor`` (h*w,) is that of theirs."""
-    squared = (features.float() - target).square()
-    if factor is not None:
-        squared = squared * factor.view(1, 1, *features.shape[2:])
-    return squared.sum()
+    apart = features.detach() - target
+    if factor is None:
+        value = torch.stack([torch.linalg.vector_norm(x) for _, x, _ in _blocks(apart)]).square().sum()
+    else:
+        value = (apart.float().square() * factor.view(1, 1, *features.shape[2:])).sum()
+    return _known(features, value, Slope(apart.to(features.dtype), torch.full_like(value, 2.0), None, factor))
 
 
 def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from stylize.errors import OptimizationError, SettingsError
-from stylize.losses import Features, Sums, Term
+from stylize.losses import Features, Sums, Term, crop
 from stylize.optimizer import MOVING
 
 if TYPE_CHECKING:
     from stylize.encoders import Encoder
 
 MARGIN = 0.15  # of the free memory, left to others
-FIXED = 500 * 2**20  # bytes: the weights of the encoder, and what allocators hold back
+FIXED = 200 * 2**20  # bytes: what allocators hold back
 SMALLEST = 128  # px: tiles smaller than that are mostly margin
 GOOD = 512  # px: tiles from which on the margin costs less than keeping fewer pairs would
 PIXEL = 12  # bytes of a pixel, three channels in float32
@@ -85,7 +85,7 @@ class Tile:
                 ((a - seen) // stride, b // stride - seen // stride)
                 for (a, b), (seen, _) in ((self.rows, self.seen_rows), (self.columns, self.seen_columns))
             )
-            found[layer] = features[layer][..., top:bottom, left:right]
+            found[layer] = crop(features[layer], slice(top, bottom), slice(left, right))
         return found
 
     def cut(self, image: Tensor) -> Tensor:
@@ -113,7 +113,8 @@ class Whole:
 def tiles(height: int, width: int, side: int, encoder: Tileable) -> list[Tile]:
     """Tiles of about ``side`` px that cover (height, width), each pixel owned by one; row by row."""
     grid = max(encoder.strides.values(), default=1)
-    halo = -(-encoder.reach // grid) * grid
+    halo = _halo(encoder)
+    begin = getattr(encoder, "grid", grid)
 
     def cuts(length: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         count = -(-length // max(side, grid))
@@ -121,13 +122,19 @@ def tiles(height: int, width: int, side: int, encoder: Tileable) -> list[Tile]:
         owned = [(first, min(first + step, length)) for first in range(0, length, step)]
         if len(owned) > 1 and owned[-1][1] - owned[-1][0] < grid:  # it would own nothing of the deepest layer
             owned[-2:] = [(owned[-2][0], length)]
-        return [((a, b), (max(0, a - halo), min(length, b + halo))) for a, b in owned]
+        return [((a, b), (max(0, a - halo) // begin * begin, min(length, b + halo))) for a, b in owned]
 
     return [
         Tile(rows, columns, seen_rows, seen_columns, encoder.strides, (height, width))
         for rows, seen_rows in cuts(height)
         for columns, seen_columns in cuts(width)
     ]
+
+
+def _halo(encoder: Tileable) -> int:
+    """How many px around what it owns a tile is seen with at least: as far as a feature sees, in whole positions."""
+    grid = max(encoder.strides.values(), default=1)
+    return -(-encoder.reach // grid) * grid
 
 
 def evaluate(image: Tensor, terms: Sequence[Term], encoder: Tileable, side: int) -> tuple[Tensor, Tensor]:
@@ -227,7 +234,15 @@ class Plan:
 
 
 def plan(
-    height: int, width: int, encoder: Encoder, budget: float, history: int, *, kept: float, channels: int = 3
+    height: int,
+    width: int,
+    encoder: Encoder,
+    budget: float,
+    history: int,
+    kept: float,
+    *,
+    seen: float = 0.0,
+    channels: int = 3,
 ) -> Plan:
     """The cheapest way to paint at (height, width) within ``budget`` bytes: as a whole, else in the largest tiles, with
     as many pairs of history as leave room for good ones.
@@ -235,7 +250,8 @@ def plan(
     Args:
         encoder: one that is not :class:`Tileable` is given the picture as a whole, whatever that takes.
         history: pairs wanted; 0 for an optimizer that keeps two pictures instead.
-        kept: bytes for each pixel that are there all the time, besides the optimizer's.
+        kept: bytes that are there all the time, besides the optimizer's.
+        seen: bytes for each pixel that the terms take of what is seen at once, besides the encoder's.
         channels: of what is painted.
 
     Raises:
@@ -243,21 +259,22 @@ def plan(
     """
     area = height * width
     parted = tileable(encoder, height, width)
-    footprint = parted.footprint if parted else 0.0
+    footprint = parted.footprint + seen if parted else 0.0
+    fixed = FIXED + (getattr(parted, "fixed", 0) if parted else 0)
     pixel = PIXEL * channels / 3
     shorter = [(pairs, True) for pairs in (history, 10, 5, 3) if pairs <= history]
     least = 0
     for minimum in (GOOD, SMALLEST):
         for pairs, compact in [(history, False), *shorter] if history else [(0, False)]:
             pictures = 2 * pairs * (0.5 if compact else 1) if history else 2
-            rest = FIXED + area * (kept + pixel * (pictures + MOVING))
+            rest = fixed + kept + area * pixel * (pictures + MOVING)
             whole = rest + area * footprint
             if not parted or whole <= budget:
                 return Plan(height, width, 0, 1, 0, pairs, compact, round(whole))
             grid = max(parted.strides.values(), default=1)
-            halo = -(-parted.reach // grid) * grid
-            side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo) // grid * grid
-            least = round(rest + footprint * (SMALLEST + 2 * halo) ** 2)
+            halo, more = _halo(parted), getattr(parted, "grid", grid) - grid
+            side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo - more) // grid * grid
+            least = round(rest + footprint * (SMALLEST + 2 * halo + more) ** 2)
             if side >= minimum:
                 made = tiles(height, width, side, parted)
                 largest = max(

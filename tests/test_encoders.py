@@ -13,6 +13,7 @@ from torch import Tensor
 from stylize.encoders import Encoder, EncoderSpec, Place, builtin, choose, layer_names, resolve_device, resolve_dtype
 from stylize.encoders.vgg import AVERAGE_POOLING_SCALES, VGG
 from stylize.errors import DeviceError, SettingsError
+from stylize.losses import Gaussian, content, gram, gram_matrix, moments, position_weights, wasserstein
 from stylize.testing import TINY_WIDTHS, random_weights, tiny_encoder
 
 SIZES = [(1, 1), (1, 37), (15, 16), (33, 47)]
@@ -175,6 +176,91 @@ def test_vgg_gradient_equals_finite_differences(size: tuple[int, int], pooling: 
             ends = [(encoder((image + sign * way).detach())[layer] * pick).sum() for sign in (1, -1)]
             slope = (gradient * way).sum().item()
             assert (ends[0] - ends[1]).item() / 2 == pytest.approx(slope, rel=1e-5, abs=1e-10)
+
+
+def wide_vgg(layers: Iterable[str], dtype: torch.dtype = torch.float32) -> VGG:
+    """One with convolutions that are computed the fast way in float32."""
+    widths = (8, 96, None, 96, 112, None, 100)
+    return VGG(random_weights(widths), widths, layers, Place(torch.device("cpu"), dtype))
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 96), (97, 30)])
+def test_fast_convolutions_give_what_float64_gives(size: tuple[int, int]) -> None:
+    image, layers = photo(size), ["relu1_2", "relu2_1", "relu2_2", "relu3_1"]
+    found, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        leaf = image.to(dtype).requires_grad_()
+        features = wide_vgg(layers, dtype)(leaf)
+        found.append(features)
+        picks = [torch.linspace(-1, 2, features[layer].numel()).view(features[layer].shape) for layer in layers]
+        total = torch.stack([(features[layer] * pick).sum() for layer, pick in zip(layers, picks, strict=True)]).sum()
+        gradients.append(torch.autograd.grad(total, leaf)[0])
+    assert wide_vgg(layers).grid == 16
+    for layer in layers:
+        assert (found[0][layer] - found[1][layer]).norm() <= 2e-6 * found[1][layer].norm()
+    # an activation at zero to rounding passes a gradient in one of them only, or is not the largest of four
+    assert (gradients[0] - gradients[1]).abs().median() <= 2e-6 * gradients[1].abs().median()
+
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["style", "content", "both", "masked", "few positions"])
+@pytest.mark.parametrize("encoder", ["tiny", "mini"])
+def test_gradients_in_closed_form_are_those_of_autograd(
+    kind: str, encoder: str, dtype: torch.dtype, device: str
+) -> None:
+    """Losses leave their gradients with a VGG, but not with what was made of its features, as a product with one."""
+    specs = {"tiny": tiny_encoder(), "mini": choose("mini", builtin())}
+    network = build(specs[encoder], STYLE_LAYERS, Place(torch.device(device), dtype))
+    size = (5, 6) if kind == "few positions" else (33, 47)
+    with torch.no_grad():
+        aims = {layer: feature.float() for layer, feature in network(photo(size, seed=1).to(device)).items()}
+
+    def total(features: Mapping[str, Tensor]) -> Tensor:
+        values = []
+        for layer, feature in features.items():
+            weight = None
+            if kind == "masked":
+                weight = position_weights(photo(size, seed=2)[:, :1].to(device), *feature.shape[2:])
+            if kind != "content":
+                values.append(wasserstein(feature, Gaussian.of(*moments(aims[layer])), weight))
+                values.append(3 * gram(feature, gram_matrix(aims[layer]), 10.0, weight))
+            if kind not in ("style", "few positions"):
+                values.append(content(feature, aims[layer], 7.0, weight))
+            if kind == "both" and layer == "relu2_1":
+                values.append(feature.float().sum() / 50)
+        return torch.stack(values).sum()
+
+    gradients = []
+    for once in (False, True):
+        image = photo(size).to(device).requires_grad_()
+        features = {layer: feature * 1 if once else feature for layer, feature in network(image).items()}
+        gradients.append(torch.autograd.grad(total(features), image)[0])
+    assert gradients[0].norm() > 0
+    assert (gradients[0] - gradients[1]).norm() <= (2e-6 if dtype == torch.float32 else 2e-2) * gradients[1].norm()
+
+
+def test_a_layer_that_only_a_style_sees_has_its_gradient_alone() -> None:
+    """Nothing comes from deeper layers, and nothing through autograd."""
+    network = tiny_vgg(LAYERS)
+    image = photo((33, 47)).requires_grad_()
+    features = network(image)
+    aim = gram_matrix(network(photo((33, 47), seed=1))["relu2_1"])
+    (gradient,) = torch.autograd.grad(gram(features["relu2_1"], aim, 1.0), image)
+    shallow = tiny_vgg(["relu2_1"])(leaf := photo((33, 47)).requires_grad_())["relu2_1"]
+    apart = shallow[0].flatten(1) @ shallow[0].flatten(1).T / (shallow.shape[2] * shallow.shape[3]) - aim
+    (expected,) = torch.autograd.grad(apart.square().sum(), leaf)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+
+
+def test_the_way_back_is_gone_once() -> None:
+    image = photo((15, 16)).requires_grad_()
+    total = tiny_vgg(LAYERS)(image)["relu3_1"].sum()
+    torch.autograd.grad(total, image, retain_graph=True)
+    with pytest.raises(RuntimeError, match="encode the picture again"):
+        torch.autograd.grad(total, image)
 
 
 def test_vgg_replicates_the_edge_of_the_picture() -> None:

@@ -33,7 +33,9 @@ class Encoder(Protocol):
     changes with its weights, for the record in the pictures it helped to paint. For pictures that are too large for
     the memory as a whole it needs three more: ``strides``, the px between the positions of each layer, powers of 2;
     ``reach``, how many px to each side a feature sees at most; and ``footprint``, the bytes it holds for each pixel
-    until the gradient is there.
+    until the gradient is there. Two more it may have: ``fixed``, the bytes it holds whatever the size of the picture;
+    and ``grid``, a multiple of the strides, on whose multiples parts of a picture should begin for the same rounding
+    errors as in the whole.
     """
 
     @property

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stylize.encoders import Place, layer_names
 from stylize.encoders.weights import fingerprint
+from stylize.encoders.winograd import OUT, Winograd
 from stylize.errors import SettingsError
 
 # torchvision's input convention
@@ -29,6 +32,10 @@ class VGG:
     The first convolution sees the picture's edge replicated where the paper pads with zeros: zeros are a grey frame
     after mean subtraction, and the optimisation would paint that frame. Mean and standard deviation of the input
     convention are folded into the first convolution, which is exact with this padding.
+
+    The way back is written out here rather than left to autograd: gradients of the features that are known in closed
+    form (:class:`stylize.losses.Slope`) are added to it in place, as a product, and masks are applied in place. It can
+    be gone once.
 
     Args:
         weights: torchvision keys ``features.N.weight``/``.bias``, float32.
@@ -59,7 +66,7 @@ class VGG:
         for layer in sorted(self.layers):
             if layer not in held:
                 raise SettingsError(f"unknown layer {layer!r}; this encoder has {', '.join(held)}")
-        self._program: list[tuple[str, Tensor, Tensor] | None] = []  # None: pooling
+        self._program: list[_Convolution | None] = []  # None: pooling
         self._maps = {
             layer: (self._place(weight[:, :, None, None]), self._place(bias))
             for layer, (weight, bias) in (maps or {}).items()
@@ -76,7 +83,7 @@ class VGG:
             weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
             if index == 0:
                 weight, bias = _fold_input(weight, bias)
-            self._program.append((name, self._place(weight), self._place(bias)))
+            self._program.append(_Convolution(name, self._place(weight), self._place(bias), first=index == 0))
             missing.discard(name)
 
     @cached_property
@@ -86,8 +93,8 @@ class VGG:
         for part in self._program:
             if part is None:
                 stride *= 2
-            elif part[0] in self.layers:
-                found[part[0]] = stride
+            elif part.name in self.layers:
+                found[part.name] = stride
         return found
 
     @cached_property
@@ -101,18 +108,39 @@ class VGG:
 
     @cached_property
     def footprint(self) -> float:
-        """Bytes for each pixel of a picture that are held until its gradient is there: the activations, the indices of
-        max pooling, and the two largest gradients."""
-        held, widest, stride, width, item = 0.0, 0, 1, 3, self._at.dtype.itemsize
+        """Bytes for each pixel of a picture that are held until its gradient is there: the picture in all its forms,
+        the activations and what is given of them, the indices of max pooling, and the two largest gradients."""
+        held, widest, stride, width, item = 24.0, 0, 1, 9, self._at.dtype.itemsize
+        held += width * item
         for part in self._program:
             if part is None:
                 stride *= 2
                 held += width * (item + 8 * (self._at.pooling == "max")) / stride**2
-            else:
-                width = len(part[1])
-                held += width * item / stride**2
-                widest = max(widest, width if stride == 1 else 0)
+                continue
+            width = len(part.weight)
+            held += width * item / stride**2
+            if part.name in self._maps:
+                held += len(self._maps[part.name][0]) * item / stride**2
+            widest = max(widest, width if stride == 1 else 0)
         return held + 2 * widest * item
+
+    @cached_property
+    def fixed(self) -> int:
+        """Bytes that are held whatever the size of the picture: the weights, as they are read and as they are used,
+        and what fast convolutions need."""
+        read = sum(tensor.nbytes for tensor in self._weights.values())
+        used = sum(part.weight.nbytes for part in self._program if part is not None)
+        fast = sum(fast.values_bytes for fast in self._fast) + max((fast.room for fast in self._fast), default=0)
+        return read + used + fast
+
+    @cached_property
+    def grid(self) -> int:
+        """The px on whose multiples a part of a picture should begin, for the rounding errors that it has there."""
+        return max(self.strides.values(), default=1) * (OUT if self._fast else 1)
+
+    @cached_property
+    def _fast(self) -> list[Winograd]:
+        return [part.fast for part in self._program if part is not None and part.fast is not None]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,28 +156,131 @@ class VGG:
 
         A picture too small for a pooling keeps its size there, so that every layer exists at every size.
         """
+        if not (torch.is_grad_enabled() and image.requires_grad):
+            return dict(self._features(image))
+        names = [part.name for part in self._program if part is not None and part.name in self.layers]
+        return dict(zip(names, _Network.apply(image, self, names), strict=True))
+
+    def _features(self, image: Tensor, trail: list[_Passed] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """The features by layer; in ``trail``, what the way back needs."""
         x = F.pad(image.to(self._at.dtype), (1, 1, 1, 1), mode="replicate")  # slow for channels-last
         x = x.contiguous(memory_format=torch.channels_last)
-        found: dict[str, Tensor] = {}
         scales = iter((*AVERAGE_POOLING_SCALES, 1.0))
-        for position, part in enumerate(self._program):
-            if part is None:
-                x = self._pool(x, next(scales))
+        for part in self._program:
+            before, indices, scale = x, None, 1.0
+            if part is not None:
+                x = part.forward(x)
+                if part.name in self.layers:
+                    yield part.name, F.conv2d(x, *self._maps[part.name]) if part.name in self._maps else x
+            else:
+                kernel, scale = _window(x), next(scales) if self._at.rescale else 1.0
+                if kernel == (1, 1):
+                    continue
+                if self._at.pooling == "max":
+                    x, indices = F.max_pool2d(x, kernel, return_indices=True)
+                else:
+                    x = F.avg_pool2d(x, kernel).mul_(scale)
+            if trail is not None:
+                trail.append(_Passed(part, before.detach(), x.detach(), indices, scale))
+
+    def _back(self, trail: list[_Passed], given: Mapping[str, tuple[Tensor | None, list[Any]]]) -> Tensor:
+        """The gradient with respect to the picture, from those with respect to the features and what is owed."""
+        gradient: Tensor | None = None
+        while trail:  # what was passed is let go of
+            passed = trail.pop()
+            if passed.part is None:
+                gradient = None if gradient is None else passed.unpooled(gradient)
                 continue
-            name, weight, bias = part
-            x = F.relu_(F.conv2d(x, weight, bias, padding=1 if position else 0))
-            if name in self.layers:
-                found[name] = F.conv2d(x, *self._maps[name]) if name in self._maps else x
+            plain, owed = given.get(passed.part.name, (None, []))
+            weight = self._maps[passed.part.name][0] if passed.part.name in self._maps else None
+            if gradient is None and (owed or plain is not None):
+                gradient = torch.zeros_like(passed.output)
+            if gradient is None:
+                continue
+            if plain is not None:
+                gradient += plain if weight is None else F.conv2d(plain, weight.transpose(0, 1))
+            for slope in owed:
+                (slope if weight is None else slope.through(weight[:, :, 0, 0].float())).add_to(gradient)
+            owed.clear()
+            gradient = passed.part.back(gradient, passed)
+        assert gradient is not None
+        for side in (gradient, gradient.transpose(2, 3)):  # what the padding replicated
+            side[:, :, 1] += side[:, :, 0]
+            side[:, :, -2] += side[:, :, -1]
+        return gradient[:, :, 1:-1, 1:-1]
+
+
+class _Network(torch.autograd.Function):
+    """All of the network as one function. Whoever knows a gradient of its output number N in closed form may leave it
+    in ``output.grad_fn.owed[N]`` when backward reaches it, and give None."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, network: VGG, names: Sequence[str]) -> tuple[Tensor, ...]:
+        ctx.network, ctx.names, ctx.trail, ctx.kind = network, names, [], image.dtype
+        ctx.owed = [list[Any]() for _ in names]
+        ctx.set_materialize_grads(False)
+        return tuple(feature for _, feature in network._features(image, ctx.trail))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
+        if not ctx.trail:
+            raise RuntimeError("the way back through the network can be gone once; encode the picture again")
+        given = dict(zip(ctx.names, zip(gradients, ctx.owed, strict=True), strict=True))
+        return ctx.network._back(ctx.trail, given).to(ctx.kind), None, None
+
+
+class _Convolution:
+    """A convolution and its ReLU; the first one finds its input padded."""
+
+    def __init__(self, name: str, weight: Tensor, bias: Tensor, *, first: bool) -> None:
+        self.name, self.weight, self._bias = name, weight, bias
+        self._padding = 0 if first else 1
+        self.fast = None if first else Winograd.of(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fast is not None and self.fast.pays(*x.shape[2:]):
+            return self.fast.forward(x, self._bias)
+        return F.relu_(F.conv2d(x, self.weight, self._bias, padding=self._padding))
+
+    def back(self, gradient: Tensor, passed: _Passed) -> Tensor:
+        """From the gradient with respect to the output, which is written over, that with respect to the input."""
+        torch.ops.aten.threshold_backward.grad_input(gradient, passed.output, 0, grad_input=gradient)
+        if self.fast is not None and self.fast.pays(*gradient.shape[2:]):
+            return self.fast.back(gradient)
+        padding = (self._padding, self._padding)
+        found: Tensor = torch.ops.aten.convolution_backward(
+            gradient, passed.input, self.weight, None, (1, 1), padding, (1, 1), False, (0, 0), 1, (True, False, False)
+        )[0]
         return found
 
-    def _pool(self, x: Tensor, scale: float) -> Tensor:
-        kernel = (min(2, x.shape[2]), min(2, x.shape[3]))
-        if kernel == (1, 1):
-            return x
-        if self._at.pooling == "max":
-            return F.max_pool2d(x, kernel)
-        pooled = F.avg_pool2d(x, kernel)
-        return pooled * scale if self._at.rescale else pooled
+
+class _Passed(NamedTuple):
+    """A convolution, or a pooling, that was passed: what went in and what came out."""
+
+    part: _Convolution | None
+    input: Tensor
+    output: Tensor
+    indices: Tensor | None  # of max pooling
+    scale: float  # of average pooling
+
+    def unpooled(self, gradient: Tensor) -> Tensor:
+        """From the gradient with respect to the output of a pooling, that with respect to its input."""
+        kernel, operations = _window(self.input), torch.ops.aten
+        found: Tensor
+        if self.indices is not None:
+            rest = (kernel, kernel, (0, 0), (1, 1), False, self.indices)
+            found = operations.max_pool2d_with_indices_backward(gradient, self.input, *rest)
+        else:
+            found = operations.avg_pool2d_backward(
+                gradient, self.input, kernel, kernel, (0, 0), False, True, None
+            ).mul_(self.scale)
+        return found
+
+
+def _window(x: Tensor) -> tuple[int, int]:
+    """What a pooling takes together: 2x2 where there are as many."""
+    return min(2, x.shape[2]), min(2, x.shape[3])
 
 
 def modules(widths: Iterable[int | None]) -> Iterable[tuple[int, int | None]]:
