@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stylize.encoders import Encoder
 
 MARGIN = 0.15  # of the free memory, left to others
-FIXED = 200 * 2**20  # bytes: what allocators hold back
+FIXED = 400 * 2**20  # bytes: what libraries take, and what allocators hold back
 SMALLEST = 128  # px: tiles smaller than that are mostly margin
 GOOD = 512  # px: tiles from which on the margin costs less than keeping fewer pairs would
 PIXEL = 12  # bytes of a pixel, three channels in float32

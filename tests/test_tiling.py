@@ -293,7 +293,7 @@ def test_a_plan_tells_of_history_where_there_is_any() -> None:
 
 def test_the_plan_is_told(call: Call, pictures: object) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
-                "--steps", "1", "--scales", "1", "--memory", "450MiB", "--precision", "float32")  # fmt: skip
+                "--steps", "1", "--scales", "1", "--memory", "650MiB", "--precision", "float32")  # fmt: skip
     assert "512x384 in " in done.err
     assert " tiles of " in done.err
 
