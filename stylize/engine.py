@@ -23,7 +23,7 @@ from stylize.encoders import EncoderSpec, Place, Progress, builtin, having, load
 from stylize.errors import OptimizationError, SettingsError
 from stylize.images import resize
 from stylize.losses import Features, Region, Term
-from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Evaluate, Optimizer
+from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, NEAR_MOVE, Adam, Evaluate, Optimizer
 from stylize.tiling import Plan
 
 if TYPE_CHECKING:
@@ -160,10 +160,13 @@ class Engine:
         free = tiling.free_memory(self.device)
         return math.inf if free is None else free
 
-    def plan(self, height: int, width: int, channels: int = 3, held: int | None = None) -> Plan:
+    def plan(
+        self, height: int, width: int, channels: int = 3, *, steps: int | None = None, held: int | None = None
+    ) -> Plan:
         """How a picture of that size is painted within the memory.
 
         Args:
+            steps: how many; a single one needs less.
             held: bytes of the pictures it is painted from; default: one of that size.
 
         Raises:
@@ -173,8 +176,17 @@ class Engine:
         history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
         held = area * tiling.PIXEL if held is None else held
         kept = held + area * (self._content_bytes + (COLORS if channels == 1 else 0))
-        seen = self._content_bytes  # as far from the content's
-        return tiling.plan(height, width, self.encoder, self._budget(), history, kept, seen=seen, channels=channels)
+        return tiling.plan(
+            height,
+            width,
+            self.encoder,
+            self._budget(),
+            history,
+            kept,
+            seen=self._content_bytes,  # how far from the content's they are
+            moving=MOVING - (steps == 1),  # there is no last gradient
+            channels=channels,
+        )
 
     @cached_property
     def _content_bytes(self) -> float:
@@ -224,7 +236,7 @@ class Engine:
 
             with enough_memory(scale.height, scale.width):
                 image = _enlarged(image, scale, detail)
-                plan = self.plan(scale.height, scale.width, image.shape[1], held)
+                plan = self.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, held=held)
                 if plan.side:
                     log.info("%s", plan.said)
                 active = [term for term in terms(scale) if term.weight]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# values: (1 + terms,) with the total first; gradient: like the image
+# values: (1 + terms,) with the total first; gradient: like the image, and from then on the optimizer's to write over
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 FIRST_MOVE = 0.02  # root mean square change of a pixel in the first step, before any curvature is known
@@ -116,7 +116,7 @@ class LBFGS(Optimizer):
         gradient = gradient.contiguous()
         self._judge(values, gradient)
         if not self.values.numel():  # the first evaluation, where we stand
-            self.values, self._gradient = values, gradient.clone()
+            self.values, self._gradient = values, gradient
             self.failures = (~self.finite).long()
             del trial, gradient
             self._move = self._gradient * self._downhill(1.0)

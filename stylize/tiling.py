@@ -242,6 +242,7 @@ def plan(
     kept: float,
     *,
     seen: float = 0.0,
+    moving: int = MOVING,
     channels: int = 3,
 ) -> Plan:
     """The cheapest way to paint at (height, width) within ``budget`` bytes: as a whole, else in the largest tiles, with
@@ -252,6 +253,7 @@ def plan(
         history: pairs wanted; 0 for an optimizer that keeps two pictures instead.
         kept: bytes that are there all the time, besides the optimizer's.
         seen: bytes for each pixel that the terms take of what is seen at once, besides the encoder's.
+        moving: pictures that the optimizer works on at once.
         channels: of what is painted.
 
     Raises:
@@ -267,7 +269,7 @@ def plan(
     for minimum in (GOOD, SMALLEST):
         for pairs, compact in [(history, False), *shorter] if history else [(0, False)]:
             pictures = 2 * pairs * (0.5 if compact else 1) if history else 2
-            rest = fixed + kept + area * pixel * (pictures + MOVING)
+            rest = fixed + kept + area * pixel * (pictures + moving)
             whole = rest + area * footprint
             if not parted or whole <= budget:
                 return Plan(height, width, 0, 1, 0, pairs, compact, round(whole))

@@ -199,8 +199,8 @@ def test_direction_equals_the_two_loop_recursion_for_random_pairs(history: int, 
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
         gradient = torch.tensor(generator.normal(size=24), dtype=dtype)
-        points.append(image.flatten().double().numpy())
-        gradients.append(gradient.double().numpy())
+        points.append(image.flatten().double().numpy().copy())
+        gradients.append(gradient.double().numpy().copy())
         return torch.tensor([-float(next(calls))], dtype=dtype), gradient.view_as(image)
 
     optimizer = LBFGS(evaluate, torch.zeros(1, 2, 3, 4, dtype=dtype), history)

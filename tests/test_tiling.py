@@ -248,6 +248,15 @@ def test_more_memory_is_never_less_history_or_smaller_tiles() -> None:
     assert before == (True, 20, 10**6)
 
 
+def test_a_plan_counts_the_pictures_there_are(make: Make) -> None:
+    engine, picture = make(memory="16GiB").engine, 4096 * 4096 * 12
+    usual = engine.plan(4096, 4096)
+    assert engine.plan(4096, 4096, held=2 * picture).peak == usual.peak + picture
+    assert engine.plan(4096, 4096, steps=2).peak == usual.peak
+    assert engine.plan(4096, 4096, steps=1).peak == usual.peak - picture
+    assert usual.side == 0
+
+
 def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
     class Plain:
         layers = frozenset({"relu1_1"})
