@@ -511,7 +511,7 @@ def partial_content(features: Tensor, target: Tensor | float, factor: Tensor | N
     """The sum of squares of :func:`content` over some of the positions; ``factor`` (h*w,) is that of theirs."""
     apart = features.detach() - target
     if factor is None:
-        value = torch.stack([torch.linalg.vector_norm(x) for _, x, _ in _blocks(apart)]).square().sum()
+        value = torch.cat([torch.linalg.vector_norm(x, dim=1) for _, x, _ in _blocks(apart)]).square().sum()
     else:
         value = (apart.float().square() * factor.view(1, 1, *features.shape[2:])).sum()
     return _known(features, value, Slope(apart.to(features.dtype), torch.full_like(value, 2.0), None, factor))
