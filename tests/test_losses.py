@@ -239,6 +239,35 @@ def test_gradients_of_two_losses_on_one_layer_add_up(term: str, device: str) -> 
     assert_close(leaf.grad, apart[0] + apart[1])
 
 
+# --- products ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "size", [(1, 1, 1), (40000, 1, 7), (1, 40000, 4), (700, 64, 33), (5, 30, 12), (9, 0, 4), (900, 64, 0)]
+)
+def test_products_are_those_of_float64(
+    size: tuple[int, int, int], turned: bool, kind: torch.dtype, device: str
+) -> None:
+    """Whatever computes them, of matrices that lie in memory by rows or by columns, empty ones too."""
+    count, width, made = size
+    generator = np.random.default_rng(3)
+    x, matrix, shift = (generator.normal(size=shape) for shape in ((count, width), (width, made), (made,)))
+    other = generator.normal(size=(count, made))
+
+    def tensor(array: Array) -> Tensor:
+        found = torch.tensor(array, dtype=kind, device=device)
+        return found.T.contiguous().T if turned else found
+
+    close = {"rtol": 0, "atol": 1e-5 * max(count, width, 1) ** 0.5}
+    found = losses._product(tensor(x), tensor(matrix)).cpu()
+    np.testing.assert_allclose(found, x @ matrix, **close)
+    found = losses._product(tensor(x), tensor(matrix), torch.tensor(shift, dtype=kind, device=device)).cpu()
+    np.testing.assert_allclose(found, x @ matrix + shift, **close)
+    np.testing.assert_allclose(losses._inner(tensor(x), tensor(other)).cpu(), x.T @ other, **close)
+
+
 # --- moments and weights -------------------------------------------------------------------------------------
 
 
