@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stylize.encoders import winograd
 from stylize.encoders.winograd import FEWEST_CHANNELS, OUT, Winograd
 
 
@@ -105,7 +106,8 @@ def test_a_part_that_begins_on_the_grid_rounds_as_the_whole_does(begin: int) -> 
     assert apart(off[..., 1:, 1:], whole[..., begin + 2 :, begin + 2 :]) > 1e-7
 
 
-def test_it_is_for_wide_layers_in_float32_on_the_cpu() -> None:
+def test_it_is_for_wide_layers_in_float32_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_gains", lambda: True)
     wide = normal(FEWEST_CHANNELS, FEWEST_CHANNELS, 3, 3)
     assert Winograd.of(wide) is not None
     assert Winograd.of(wide.bfloat16()) is None
@@ -113,3 +115,22 @@ def test_it_is_for_wide_layers_in_float32_on_the_cpu() -> None:
     assert Winograd.of(wide[1:]) is None
     assert Winograd.of(wide[:, 1:]) is None
     assert Winograd.of(wide.to("meta")) is None
+    monkeypatch.setattr(winograd, "_gains", lambda: False)
+    assert Winograd.of(wide) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "gains"),
+    [
+        ({}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_f": True, "avx_vnni": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_f": True, "avx_vnni": False}, True),
+        ({"cpu_name": "AMD Ryzen", "avx512_f": False, "avx_vnni": False}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_f": True, "avx_vnni": True}, True),
+    ],
+)
+def test_it_is_not_where_convolutions_have_what_products_lack(
+    known: dict[str, object], gains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert winograd._gains.__wrapped__() is gains

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Mapping
 from functools import cache
 from math import prod
 
@@ -46,7 +47,7 @@ class Winograd:
     def of(cls, weight: Tensor) -> Winograd | None:
         """That of a weight, where it is faster than the usual way."""
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-        return cls(weight) if plain and min(weight.shape[:2]) >= FEWEST_CHANNELS else None
+        return cls(weight) if plain and min(weight.shape[:2]) >= FEWEST_CHANNELS and _gains() else None
 
     @property
     def values_bytes(self) -> int:
@@ -79,6 +80,14 @@ class Winograd:
             values = torch.einsum("ai,ocij,bj->abco", kernel, self._weight.double(), kernel)
             self._known = values.float().flatten(0, 1).contiguous()
         return self._known
+
+
+@cache
+def _gains() -> bool:
+    """Whether products of matrices are about as fast as convolutions. On AMD's Zen 5 they are half as fast: the one are
+    MKL's, which keeps to AVX2 there, the others oneDNN's, which does not. (Zen 4 has AVX-512, but no faster for it.)"""
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    return not (str(known.get("cpu_name")).startswith("AMD") and known.get("avx512_f") and known.get("avx_vnni"))
 
 
 @cache
