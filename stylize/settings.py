@@ -107,7 +107,7 @@ class Settings:
         choices=("target", "paper"),
     )
     optimizer: str = _knob("lbfgs", "optimizer", choices=("lbfgs", "adam"), source="Nocedal 1980; Kingma, Ba 2015")
-    history: int = _knob(20, "curvature pairs L-BFGS keeps", low=1, high=200)
+    history: int = _knob(10, "curvature pairs L-BFGS keeps", low=1, high=200)
     learning_rate: float = _knob(0.02, "step of Adam", low=0, above=True, high=1)
     tolerance: float = _knob(
         1e-3, "stop a scale when ten steps improve the loss by less than this fraction; 0: never", low=0, high=1

@@ -264,7 +264,7 @@ def plan(
     footprint = parted.footprint + seen if parted else 0.0
     fixed = FIXED + (getattr(parted, "fixed", 0) if parted else 0)
     pixel = PIXEL * channels / 3
-    shorter = [(pairs, True) for pairs in (history, 10, 5, 3) if pairs <= history]
+    shorter = [(pairs, True) for pairs in dict.fromkeys((history, 10, 5, 3)) if pairs <= history]
     least = 0
     for minimum in (GOOD, SMALLEST):
         for pairs, compact in [(history, False), *shorter] if history else [(0, False)]:
