@@ -225,12 +225,14 @@ class Engine:
         image = resize(start.float().cpu(), scales[0].height, scales[0].width).to(self.device)
         pictures = [start] if detail is None else [start, detail]
         held = sum({picture.data_ptr(): picture.untyped_storage().nbytes() for picture in pictures}.values())
-        begun = time.perf_counter()
+        begun, pace, done = time.perf_counter(), 0.0, 0  # pace: seconds for a px there and back
         for index, scale in enumerate(scales, 1):
 
             def observe(
                 report: Report, names: Sequence[str], look: Look, place: tuple[int, Scale] = (index, scale)
             ) -> None:
+                nonlocal done
+                done = report.number
                 if on_step is not None:
                     on_step(_step(report, names, look, *place, len(scales), time.perf_counter() - begun))
 
@@ -238,12 +240,14 @@ class Engine:
                 image = _enlarged(image, scale, detail)
                 plan = self.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, held=held)
                 if plan.side:
-                    log.info("%s", plan.said)
+                    log.info("%s%s", plan.said, _about(pace * plan.passed * scale.steps))
                 active = [term for term in terms(scale) if term.weight]
                 self._provide(active)
                 optimizer = self.optimizer(active, image, plan, near=near)
                 del image  # large pictures are most of the memory
+                first = time.perf_counter()
                 image = self._run(optimizer, scale, [term.name for term in active], observe, stop, shown)
+                pace = (time.perf_counter() - first) / max(1.0, plan.passed * done)
                 del optimizer, active
             if stop is not None and stop():
                 break
@@ -369,6 +373,10 @@ class Engine:
             return False
         before, now = totals[-1 - WINDOW], totals[-1]
         return before - now < self.settings.tolerance * abs(before)
+
+
+def _about(seconds: float) -> str:
+    return f", about {seconds / 60:.0f} min" if seconds >= 60 else f", about {seconds:.0f} s" if seconds else ""
 
 
 def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:

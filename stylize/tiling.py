@@ -30,6 +30,7 @@ FIXED = 400 * 2**20  # bytes: what libraries take, and what allocators hold back
 SMALLEST = 128  # px: tiles smaller than that are mostly margin
 GOOD = 512  # px: tiles from which on the margin costs less than keeping fewer pairs would
 PIXEL = 12  # bytes of a pixel, three channels in float32
+THERE_TWICE = 1.5  # what two ways there and one back cost over one of each
 
 
 class Tileable(Protocol):
@@ -215,7 +216,8 @@ def _added(
 @dataclass(frozen=True)
 class Plan:
     """How a scale is painted: in tiles of ``side`` px, 0 being the picture as a whole, with ``history`` pairs of the
-    optimizer, ``compact`` in bfloat16; ``peak`` is what that takes at most, in bytes."""
+    optimizer, ``compact`` in bfloat16; ``peak`` is what that takes at most, in bytes; ``passed`` how many px go through
+    the network in a step, there and back."""
 
     height: int
     width: int
@@ -225,11 +227,12 @@ class Plan:
     history: int
     compact: bool
     peak: int
+    passed: float = 0.0
 
     @cached_property
     def said(self) -> str:
         pairs = f", {self.history} pairs of history{' in bfloat16' if self.compact else ''}" if self.history else ""
-        parts = f"{self.count} tiles of {self.side} px with {self.halo} px around them"
+        parts = f"{self.count} tiles of {self.side} px with {self.halo} px around them, in two passes"
         return f"{self.width}x{self.height} in {parts}{pairs}; at most about {self.peak / 2**30:.2g} GiB"
 
 
@@ -272,18 +275,19 @@ def plan(
             rest = fixed + kept + area * pixel * (pictures + moving)
             whole = rest + area * footprint
             if not parted or whole <= budget:
-                return Plan(height, width, 0, 1, 0, pairs, compact, round(whole))
+                return Plan(height, width, 0, 1, 0, pairs, compact, round(whole), area)
             grid = max(parted.strides.values(), default=1)
             halo, more = _halo(parted), getattr(parted, "grid", grid) - grid
             side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo - more) // grid * grid
             least = round(rest + footprint * (SMALLEST + 2 * halo + more) ** 2)
             if side >= minimum:
                 made = tiles(height, width, side, parted)
-                largest = max(
+                areas = [
                     (tile.seen_rows[1] - tile.seen_rows[0]) * (tile.seen_columns[1] - tile.seen_columns[0])
                     for tile in made
-                )
-                return Plan(height, width, side, len(made), halo, pairs, compact, round(rest + footprint * largest))
+                ]
+                peak, passed = round(rest + footprint * max(areas)), sum(areas) * THERE_TWICE
+                return Plan(height, width, side, len(made), halo, pairs, compact, peak, passed)
     raise OptimizationError(
         f"{width}x{height} takes at least {least / 2**30:.1f} GiB of memory, and {budget / 2**30:.1f} GiB are to be "
         "used; use a smaller --size, or more --memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -297,14 +298,19 @@ def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatc
 def test_a_plan_tells_of_history_where_there_is_any() -> None:
     assert plan(4096, 4096, 4).said.startswith("4096x4096 in ")
     assert " pairs of history in bfloat16; at most about " in plan(4096, 4096, 4).said
-    assert " px around them; at most about " in plan(4096, 4096, 4, history=0).said
+    assert " px around them, in two passes; at most about " in plan(4096, 4096, 4, history=0).said
+
+
+def test_a_plan_knows_what_goes_through_the_network() -> None:
+    whole, tiled = plan(4096, 4096, 64), plan(4096, 4096, 4)
+    assert whole.passed == 4096**2
+    assert 1.5 * 4096**2 < tiled.passed < 2 * 4096**2
 
 
 def test_the_plan_is_told(call: Call, pictures: object) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
-                "--steps", "1", "--scales", "1", "--memory", "650MiB", "--precision", "float32")  # fmt: skip
-    assert "512x384 in " in done.err
-    assert " tiles of " in done.err
+                "--steps", "1", "--scales", "2", "--memory", "650MiB", "--precision", "float32")  # fmt: skip
+    assert re.search(r"512x384 in \d+ tiles of .* in two passes, .* at most about 0\.\d+ GiB, about \d+ s", done.err)
 
 
 def test_too_little_memory_is_told_before_anything_is_painted(call: Call, pictures: object) -> None:
