@@ -125,17 +125,19 @@ class LBFGS(Optimizer):
         self._remember(good, trial, gradient)
         self.values = torch.where(good, values, self.values)
         for last, newest in _parts(self._gradient, gradient):
-            last.copy_(torch.where(good, newest, last))
+            last.copy_(_pick(good, newest, last))
         del gradient, newest  # a view of it
-        self.image = torch.where(good, trial, self.image)
+        self.image = _pick(good, trial, self.image)
         self.failures = torch.where(good, 0, self.failures + 1)
         reset = (self.failures > 0) & (self.failures % RESET_AFTER == 0)
         self._oldest = torch.where(reset, self._stored, self._oldest)
         known, downhill = self._stored > self._oldest, self._downhill(0.1**self.failures)
         self._move = self._newton()
-        for move, slope, here, there in _parts(self._move, self._gradient, self.image, trial):
-            onward = torch.where(known, move, slope * downhill)
-            move.copy_(torch.where(good | reset, onward, (there - here) * 0.25))
+        onward = good | reset
+        if trial.device.type != "cpu" or not (onward & known):
+            for move, slope, here, there in _parts(self._move, self._gradient, self.image, trial):
+                begun = torch.where(known, move, slope * downhill)
+                move.copy_(torch.where(onward, begun, (there - here) * 0.25))
 
     def _downhill(self, factor: Tensor | float) -> Tensor:
         """What to multiply the gradient with for a first step."""
@@ -203,6 +205,13 @@ class LBFGS(Optimizer):
         length = self._length.to(kind)
         length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
         return direction.mul_(-length)
+
+
+def _pick(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """One of two whole tensors; on the CPU, where there is nothing to wait for, without a copy."""
+    if condition.device.type == "cpu":
+        return one if condition else other
+    return torch.where(condition, one, other)
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

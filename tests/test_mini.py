@@ -51,12 +51,12 @@ def test_what_is_saved_is_read_to_half_a_step(tmp_path: Path) -> None:
     torch.testing.assert_close(read["features.0.bias"], tensors["features.0.bias"], rtol=1e-3, atol=0)
 
 
-def test_each_map_is_triangular() -> None:
+def test_each_map_tells_no_more_than_it_sees() -> None:
     tensors = mini.read()
     for layer in mini.LAYERS:
-        square = tensors[f"{layer}.weight"]
-        assert square.shape[0] == square.shape[1]
-        assert square.tril(-1).abs().max() == 0
+        axes, channels = tensors[f"{layer}.weight"].shape
+        assert axes <= channels
+        assert torch.linalg.matrix_rank(tensors[f"{layer}.weight"]) == axes
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
