@@ -172,14 +172,14 @@ def _blocks(
 ) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
     """Features (1, C, H, W) as X (n, C) in a precision: which rows of H, theirs of X, and of the weight.
 
-    What is a view needs but one block. On the CPU what must be copied, being in another precision or a part of a larger
-    map, comes in blocks that stay in the cache, each in the memory of the one before.
+    On the CPU they come in blocks that stay in the cache; what must be copied, being in another precision or a part of
+    a larger map, each in the memory of the one before.
     """
     maps = features.detach()[0].permute(1, 2, 0)  # (H, W, C)
     height, width, channels = maps.shape
-    whole = maps.device.type != "cpu" or (maps.dtype == kind and maps.is_contiguous())
-    count = height if whole else max(1, BLOCK // (width * channels))
-    room = None if whole else torch.empty(min(count, height), width, channels, dtype=kind)
+    count = height if maps.device.type != "cpu" else max(1, BLOCK // (width * channels))
+    viewed = maps.device.type != "cpu" or (maps.dtype == kind and maps.is_contiguous())
+    room = None if viewed else torch.empty(min(count, height), width, channels, dtype=kind)
     for begin in range(0, height, count):
         rows = slice(begin, begin + count)
         own = None if weight is None else weight[begin * width : (begin + count) * width]
