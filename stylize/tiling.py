@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stylize.encoders import Encoder
 
 MARGIN = 0.15  # of the free memory, left to others
-FIXED = 400 * 2**20  # bytes: what libraries take, and what allocators hold back
+FIXED = 512 * 2**20  # bytes: what libraries take, and what allocators hold back
 SMALLEST = 128  # px: tiles smaller than that are mostly margin
 GOOD = 512  # px: tiles from which on the margin costs less than keeping fewer pairs would
 PIXEL = 12  # bytes of a pixel, three channels in float32
@@ -289,7 +289,7 @@ def plan(
                 peak, passed = round(rest + footprint * max(areas)), sum(areas) * THERE_TWICE
                 return Plan(height, width, side, len(made), halo, pairs, compact, peak, passed)
     raise OptimizationError(
-        f"{width}x{height} takes at least {least / 2**30:.1f} GiB of memory, and {budget / 2**30:.1f} GiB are to be "
+        f"{width}x{height} takes at least {least / 2**30:.3g} GiB of memory, and {budget / 2**30:.3g} GiB are to be "
         "used; use a smaller --size, or more --memory"
     )
 
