@@ -59,6 +59,14 @@ def test_each_map_tells_no_more_than_it_sees() -> None:
         assert torch.linalg.matrix_rank(tensors[f"{layer}.weight"]) == axes
 
 
+def test_it_is_positive_on_average_as_activations_are() -> None:
+    """By the mean of relu1_1 the paper's units are scaled."""
+    seen = mini.encoder(mini.read(), mini.LAYERS, CPU)(waves(64, 96))
+    assert all(seen[layer].mean() > 0 for layer in mini.LAYERS)
+    settings = Settings(size=64, encoder="mini", device="cpu", normalize="paper", style_loss="gram", steps=(3,))
+    assert torch.isfinite(Stylizer(waves(64, 64, 1), settings)(waves(48, 64)).rgb).all()
+
+
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mini.safetensors").write_bytes(mini.FILE.read_bytes()[:1000])
     for name in ("mini.safetensors", "nowhere.safetensors"):

@@ -179,18 +179,20 @@ class Training:
 
     def folded(self) -> dict[str, Tensor]:
         """The tensors of the encoder: convolutions as they are, maps along the axes that matter."""
-        moments: dict[str, Tensor] = {}
+        moments, means = dict[str, Tensor](), dict[str, Tensor]()
         with torch.no_grad():
             for number in range(AXES_FROM):
                 seen = self._predict(self._batch(self._generator(-1 - number)).to(self.device))
                 for layer, predicted in seen.items():
                     rows = predicted.transpose(0, 1).flatten(1).double().cpu()  # (C, B*H*W)
                     moments[layer] = moments.get(layer, 0) + rows @ rows.T
+                    means[layer] = means.get(layer, 0) + rows.sum(1)
         own = {key: value.detach().cpu() for key, value in self._own().items()}
         made = {key: value for key, value in own.items() if key.startswith("features.")}
         for layer, moment in moments.items():
             energy, axes = torch.linalg.eigh(moment)
             axes = axes[:, energy.cumsum(0) > LEFT_OUT * energy.sum()].flip(1).T * self.unit[layer]
+            axes *= (axes @ means[layer]).sign()[:, None]  # activations are positive on average
             for kind in ("weight", "bias"):
                 made[f"{layer}.{kind}"] = (axes @ own[f"{layer}.{kind}"].double()).float()
         return made
