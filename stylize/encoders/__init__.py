@@ -212,8 +212,16 @@ def _bfloat16_is_fast() -> bool:
 
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    known = cpu_capabilities()
     return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def cpu_capabilities() -> Mapping[str, object]:
+    """What torch tells of the CPU, its name and its instructions; old versions tell nothing."""
+    import torch
+
+    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
 
 
 __all__ = [

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import images
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names, mini, resolve_dtype, weights
+from stylize.encoders import Encoder, EncoderSpec, Place, Progress, mini, resolve_dtype, weights
 from stylize.encoders.vgg import MEAN, STD, VGG, modules
 from stylize.images import resize
 from stylize.settings import Settings
@@ -78,11 +78,10 @@ class Training:
         # activations run to hundreds; the student learns them as multiples of their size
         self.unit = {layer: seen[layer].float().square().mean().sqrt().item() for layer in ERRORS}
         made: dict[str, Tensor] = {}
-        channels, names = 3, iter(layer_names(self.widths))
-        for index, width in modules(self.widths):
+        channels = 3
+        for index, layer, width in modules(self.widths):
             if width is None:
                 continue
-            layer = next(names)
             made |= self._begin(index, width, channels, generator)
             if layer in ERRORS:
                 wide = seen[layer].shape[1]
@@ -153,15 +152,14 @@ class Training:
         x = F.pad((image - mean) / std, (1, 1, 1, 1), mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
-        names = iter(layer_names(self.widths))
         own = self._own()
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            for index, width in modules(self.widths):
+            for index, layer, width in modules(self.widths):
                 if width is None:
                     x = F.max_pool2d(x, 2)
                     continue
                 weight, bias = own[f"features.{index}.weight"], own[f"features.{index}.bias"]
-                x = found[next(names)] = F.relu(F.conv2d(x, weight, bias, padding=min(index, 1)))
+                x = found[layer] = F.relu(F.conv2d(x, weight, bias, padding=min(index, 1)))
         return found
 
     def _predict(self, image: Tensor) -> dict[str, Tensor]:
@@ -247,11 +245,10 @@ class Training:
             for layer, x in self._activations(self._batch(generator).to(self.device)).items():
                 largest = x.amax((0, 2, 3))
                 most[layer] = torch.maximum(most.get(layer, largest), largest)
-        own, names = self._own(), iter(layer_names(self.widths))
-        for index, width in modules(self.widths):
+        own = self._own()
+        for index, layer, width in modules(self.widths):
             if width is None:
                 continue
-            layer = next(names)
             asleep = most[layer] <= 0
             for key, value in self._begin(index, width, own[f"features.{index}.weight"].shape[1], generator).items():
                 own[key][asleep] = value.to(self.device)[asleep]

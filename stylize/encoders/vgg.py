@@ -58,11 +58,9 @@ class VGG:
         maps: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         widths = tuple(widths)
-        names = layer_names(widths)
         self.layers = frozenset(layers)
         self._at, self._weights = place, weights
-        indices = [index for index, width in modules(widths) if width is not None]
-        held = [name for name, index in zip(names, indices, strict=True) if f"features.{index}.weight" in weights]
+        held = [layer for index, layer, _ in modules(widths) if layer and f"features.{index}.weight" in weights]
         for layer in sorted(self.layers):
             if layer not in held:
                 raise SettingsError(f"unknown layer {layer!r}; this encoder has {', '.join(held)}")
@@ -72,14 +70,13 @@ class VGG:
             for layer, (weight, bias) in (maps or {}).items()
             if layer in self.layers
         }
-        missing, order = set(self.layers), iter(names)
-        for index, width in modules(widths):
+        missing = set(self.layers)
+        for index, name, width in modules(widths):
             if not missing:
                 break
             if width is None:
                 self._program.append(None)
                 continue
-            name = next(order)
             weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
             if index == 0:
                 weight, bias = _fold_input(weight, bias)
@@ -283,11 +280,13 @@ def _window(x: Tensor) -> tuple[int, int]:
     return min(2, x.shape[2]), min(2, x.shape[3])
 
 
-def modules(widths: Iterable[int | None]) -> Iterable[tuple[int, int | None]]:
-    """(index in torchvision's Sequential, width or None) for each convolution and pooling; each ReLU takes an index."""
-    index = 0
+def modules(widths: Iterable[int | None]) -> Iterable[tuple[int, str, int | None]]:
+    """(index in torchvision's Sequential, layer, width) for each convolution, and (index, "", None) for each pooling;
+    each ReLU takes an index."""
+    widths = tuple(widths)
+    index, names = 0, iter(layer_names(widths))
     for width in widths:
-        yield index, width
+        yield index, "" if width is None else next(names), width
         index += 1 if width is None else 2
 
 

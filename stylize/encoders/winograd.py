@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
 from functools import cache
 from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from stylize.encoders import cpu_capabilities
 
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 INVERSE = [5, 3, 4, 1, 2, 0]  # where in this list the inverse of each is
@@ -86,7 +87,7 @@ class Winograd:
 def _gains() -> bool:
     """Whether products of matrices are about as fast as convolutions. On AMD's Zen 5 they are half as fast: the one are
     MKL's, which keeps to AVX2 there, the others oneDNN's, which does not. (Zen 4 has AVX-512, but no faster for it.)"""
-    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in old versions
+    known = cpu_capabilities()
     return not (str(known.get("cpu_name")).startswith("AMD") and known.get("avx512_f") and known.get("avx_vnni"))
 
 
