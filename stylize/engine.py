@@ -21,6 +21,7 @@ from torch import Tensor
 from stylize import tiling
 from stylize.encoders import EncoderSpec, Place, Progress, builtin, having, load, resolve_device, resolve_dtype
 from stylize.errors import OptimizationError, SettingsError
+from stylize.graphs import RecordedStep
 from stylize.images import resize
 from stylize.losses import Features, Region, Term
 from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, NEAR_MOVE, Adam, Evaluate, Optimizer
@@ -353,9 +354,10 @@ class Engine:
             retries, finite, *values = report.tolist()
             return Report(number, int(retries), bool(finite), values)
 
+        step = RecordedStep(optimizer, steps)
         for number in range(1, steps + 1):
-            optimizer.step()
-            report, event = optimizer.report, None
+            step()
+            report, event = step.report, None
             if report.is_cuda:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 stream = torch.cuda.current_stream(report.device)

@@ -14,21 +14,30 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from stylize.errors import SettingsError
+from stylize.gradients import (
+    ClosedFormGradient,
+    Deferred,
+    deferred,
+    hand_over,
+    with_gradients,
+    with_plain_gradients,
+)
+from stylize.linalg import blocks, inner, product, root, root_pair, roots
 
 Features = Mapping[str, Tensor]
 
-# Directions in which the style's standard deviation is below this fraction of its largest are float32 noise.
+# Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
 DAMPING = 1e-4
-BLOCK = 2**20  # numbers: 4 MB in float32
+SHIFTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of a covariance's trace, to be tried
+SQUARINGS = 8  # of a covariance, for its largest eigenvalue within a fraction of a per cent
 EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
 
 
@@ -83,55 +92,12 @@ class Region(Protocol):
     def map_size(self, layer: str, features: Features) -> tuple[int, int]: ...
 
 
-# --- products --------------------------------------------------------------------------------------------------------
-#
-# On x86 torch leaves products of float32 matrices to MKL, which keeps to AVX2 on processors that are not Intel's, and
-# convolutions to oneDNN, which does not: where AVX-512 is twice as fast, so is the product as a convolution. It sums
-# more exactly, too.
-
-SMALL = 2**15  # numbers: what is smaller torch does not leave to oneDNN
-
-
-def _convolves(x: Tensor, other: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > SMALL
-        and other.numel() > 0
-        and platform.machine() in ("x86_64", "AMD64")
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    )
-
-
-def _as_map(x: Tensor) -> Tensor:
-    """Rows (n, C) as the positions of a channels-last map (1, C, 1, n)."""
-    return x[None, None].permute(0, 3, 1, 2)
-
-
-def _product(x: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-    """X matrix + 1 shift', (n, C')."""
-    if _convolves(x, matrix):
-        return torch.conv2d(_as_map(x), matrix.T[:, :, None, None], shift)[0, :, 0].T
-    return x @ matrix if shift is None else torch.addmm(shift, x, matrix)
-
-
-def _inner(x: Tensor, other: Tensor) -> Tensor:
-    """X' other, (C, C')."""
-    if not _convolves(x, other):
-        return x.T @ other
-    kernel = x.new_empty(x.shape[1], other.shape[1], 1, 1)
-    found: Tensor = torch.ops.aten.convolution_backward(
-        _as_map(x), _as_map(other), kernel, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (False, True, False)
-    )[1]
-    return found[:, :, 0, 0]
-
-
 # --- moments -----------------------------------------------------------------------------------------------
 
 
 def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of features (1, C, H, W); ``weight`` (H*W,) sums to one."""
-    if weight is None and features.device.type == "cpu":  # a pass less; the root there stands what rounding leaves
+    if weight is None:  # one pass instead of two; the root tolerates the cancellation
         mean, second = _both_moments(features, weight)
         return mean, second.addr_(mean, mean, alpha=-1)
     mean = _mean(features, weight)
@@ -141,23 +107,28 @@ def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Ten
 def gram_matrix(features: Tensor, weight: Tensor | None = None, less: Tensor | None = None) -> Tensor:
     """Gram matrix (C, C) of features (1, C, H, W), per position (Gatys et al. 2016, eq. 3, divided by H*W), or of
     features ``less`` a vector (C,)."""
+    if weight is None and features.device.type != "cpu":
+        return _both_moments(features, None)[1]
     channels = features.shape[1]
     total = torch.zeros(channels, channels, device=features.device)
-    for _, x, own in _blocks(features, weight):
+    for _, x, own in blocks(features, weight):
         if less is not None:
             x = x - less
-        total += _inner(x, x if own is None else x * own[:, None])
+        total += inner(x, x if own is None else x * own[:, None])
     return total if weight is not None else total.div_(features.shape[2] * features.shape[3])
 
 
 def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and Gram matrix (C, C), in one pass."""
     channels, count = features.shape[1], features.shape[2] * features.shape[3]
+    if weight is None and features.device.type != "cpu":  # in the encoder's precision, with sums in float32
+        x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
+        return _mean(features, None), inner(x, x).div_(count)
     first, second = (torch.zeros(shape, device=features.device) for shape in ((channels,), (channels, channels)))
-    for _, x, own in _blocks(features, weight):
+    for _, x, own in blocks(features, weight):
         weighted = x if own is None else x * own[:, None]
         first += weighted.sum(0)
-        second += _inner(x, weighted)
+        second += inner(x, weighted)
     return (first, second) if weight is not None else (first / count, second.div_(count))
 
 
@@ -167,166 +138,14 @@ def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
     return weight / weight.sum()
 
 
-def _blocks(
-    features: Tensor, weight: Tensor | None = None, kind: torch.dtype = torch.float32
-) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Features (1, C, H, W) as X (n, C) in a precision: which rows of H, theirs of X, and of the weight.
-
-    On the CPU they come in blocks that stay in the cache; what must be copied, being in another precision or a part of
-    a larger map, each in the memory of the one before.
-    """
-    maps = features.detach()[0].permute(1, 2, 0)  # (H, W, C)
-    height, width, channels = maps.shape
-    count = height if maps.device.type != "cpu" else max(1, BLOCK // (width * channels))
-    viewed = maps.device.type != "cpu" or (maps.dtype == kind and maps.is_contiguous())
-    room = None if viewed else torch.empty(min(count, height), width, channels, dtype=kind)
-    for begin in range(0, height, count):
-        rows = slice(begin, begin + count)
-        own = None if weight is None else weight[begin * width : (begin + count) * width]
-        x = maps[rows]
-        x = x.to(kind) if room is None else room[: len(x)].copy_(x)
-        yield rows, x.flatten(0, 1), own
-
-
 def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return features.detach()[0].mean((1, 2), dtype=torch.float32)
     mean = torch.zeros(features.shape[1], device=features.device)
-    for _, x, own in _blocks(features, weight):
+    for _, x, own in blocks(features, weight):
         assert own is not None
         mean += own @ x
     return mean
-
-
-@dataclass(frozen=True)
-class Slope:
-    """A gradient with respect to features, known in closed form: diag(weight) (X matrix + 1 shift').
-
-    X (n, C) are the rows of ``features``; ``matrix`` is (C, C'), or a scalar. ``place`` is where they lie in the rows
-    and columns of a larger map.
-    """
-
-    features: Tensor
-    matrix: Tensor
-    shift: Tensor | None = None
-    weight: Tensor | None = None
-    place: tuple[slice, slice] = (slice(None), slice(None))
-
-    def times(self, outer: Tensor) -> Slope:
-        """What it is multiplied with, in the small matrices."""
-        shift = None if self.shift is None else self.shift * outer
-        return replace(self, matrix=self.matrix * outer, shift=shift)
-
-    def through(self, weight: Tensor) -> Slope:
-        """With respect to what the features are a linear map of: ``weight`` (C, C')."""
-        matrix = self.matrix @ weight if self.matrix.dim() else self.matrix * weight
-        return replace(self, matrix=matrix, shift=None if self.shift is None else self.shift @ weight)
-
-    def add_to(self, gradient: Tensor) -> Tensor:
-        """Add it to a gradient (1, C', H, W), in place."""
-        maps = gradient[(..., *self.place)][0].permute(1, 2, 0)
-        half = self.weight is None and self.features.dtype == maps.dtype == torch.bfloat16
-        kind = torch.bfloat16 if half else torch.float32  # a product in bfloat16 sums in float32
-        matrix, shift = self.matrix.to(kind), None if self.shift is None else self.shift.to(kind)
-        for rows, x, own in _blocks(self.features, self.weight, kind):
-            into = maps[rows]
-            if matrix.dim():
-                product = _product(x, matrix, shift)
-            else:
-                product = x * matrix if shift is None else x * matrix + shift
-            if own is not None:
-                product *= own[:, None]
-            into += product.view(into.shape)
-        return gradient
-
-    def alone(self) -> Tensor:
-        """By itself, like the features."""
-        features = self.features
-        last = features.is_contiguous(memory_format=torch.channels_last)
-        # a tensor of its own, not a view, as autograd adds into it in place
-        made = torch.empty_like(features, memory_format=torch.channels_last if last else torch.contiguous_format)
-        return self.add_to(made.zero_())
-
-
-class _Owed(Protocol):
-    """Where gradients in closed form are left for an encoder to add up itself."""
-
-    def append(self, slope: Slope, /) -> None: ...
-
-
-def _owed(features: Tensor) -> _Owed | None:
-    """That of features as an encoder gave them, if it does so: an attribute of what made them, by output."""
-    owed = getattr(features.grad_fn, "owed", None)
-    found: _Owed | None = None if owed is None else owed[features.output_nr]
-    return found
-
-
-def _given(slope: Slope, owed: _Owed | None) -> Tensor | None:
-    """A gradient for autograd, or nothing, if it could be left elsewhere."""
-    if owed is None:
-        return slope.alone()
-    owed.append(slope)
-    return None
-
-
-class _Known(torch.autograd.Function):
-    """A scalar that brings its own gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, value: Tensor, slope: Slope, owed: _Owed | None) -> Tensor:
-        ctx.slope, ctx.owed = slope, owed
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return _given(ctx.slope.times(outer), ctx.owed), None, None, None
-
-
-def _known(features: Tensor, value: Tensor, slope: Slope) -> Tensor:
-    result: Tensor = _Known.apply(features, value, slope, _owed(features))
-    return result
-
-
-class _Cropped:
-    """What is owed to a part of a map, left with the whole."""
-
-    def __init__(self, whole: _Owed, place: tuple[slice, slice]) -> None:
-        self._whole, self._place = whole, place
-
-    def append(self, slope: Slope, /) -> None:
-        self._whole.append(replace(slope, place=self._place))
-
-
-class _Crop(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, place: tuple[slice, slice], owed: _Owed | None) -> Tensor:
-        ctx.shape, ctx.place = features.shape, place
-        if owed is not None:
-            ctx.owed = [_Cropped(owed, place)]
-        ctx.set_materialize_grads(False)
-        return features.detach()[(..., *place)]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
-        if gradient is None:
-            return None, None, None
-        whole = gradient.new_zeros(ctx.shape)
-        whole[(..., *ctx.place)] = gradient
-        return whole, None, None
-
-
-def crop(features: Tensor, rows: slice, columns: slice) -> Tensor:
-    """features[..., rows, columns], from 0 or more, with which gradients in closed form can be left all the same."""
-    cropped: Tensor = _Crop.apply(features, (rows, columns), _owed(features))
-    return cropped
-
-
-def _slope(features: Tensor, matrix: Tensor, shift: Tensor | None, weight: Tensor | None) -> Slope:
-    """diag(weight) (X matrix + 1 shift'); without weights 1/n. All scaling is done on the small matrices."""
-    if weight is None:
-        count = features.shape[2] * features.shape[3]
-        matrix, shift = matrix / count, None if shift is None else shift / count
-    return Slope(features.detach(), matrix, shift, weight)
 
 
 class _PartialMoments(torch.autograd.Function):
@@ -334,9 +153,9 @@ class _PartialMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor | None, share: float, owed: _Owed | None
+        ctx: Any, features: Tensor, weight: Tensor | None, share: float, collection: Deferred | None
     ) -> tuple[Tensor, Tensor]:
-        ctx.weight, ctx.share, ctx.features, ctx.owed = weight, share, features.detach(), owed
+        ctx.weight, ctx.share, ctx.features, ctx.collection = weight, share, features.detach(), collection
         factor = 1.0 if weight is not None else share * features.shape[2] * features.shape[3]
         first, second = _both_moments(features, weight)
         return first * factor, second * factor
@@ -344,29 +163,15 @@ class _PartialMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor | None, None, None, None]:
         factor = ctx.share if ctx.weight is None else 1.0
-        slope = Slope(ctx.features, (second + second.T) * factor, mean * factor, ctx.weight)
-        return _given(slope, ctx.owed), None, None, None
+        gradient = ClosedFormGradient(ctx.features, (second + second.T) * factor, mean * factor, ctx.weight)
+        return hand_over(gradient, ctx.collection), None, None, None
 
 
 def partial_moments(features: Tensor, weight: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
     """What some positions add to the mean (C,) and the Gram matrix (C, C): ``weight`` (h*w,) is theirs, or each has
     ``share``. Differentiable with respect to the features (1, C, h, w)."""
-    made: tuple[Tensor, Tensor] = _PartialMoments.apply(features, weight, share, _owed(features))
+    made: tuple[Tensor, Tensor] = _PartialMoments.apply(features, weight, share, deferred(features))
     return made
-
-
-class _Given(torch.autograd.Function):
-    """A scalar function of two tensors that brings its own gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, one: Tensor, other: Tensor, value: Tensor, of_one: Tensor, of_other: Tensor) -> Tensor:
-        ctx.gradients = of_one, of_other
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        one, other = ctx.gradients
-        return outer * one, outer * other, None, None, None
 
 
 # --- style: Wasserstein ------------------------------------------------------------------------------------
@@ -388,7 +193,9 @@ class Gaussian:
 
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
-        """From a mean (C,) and covariance (C, C); computed in float64 on the CPU, kept in float32 on their device."""
+        """From a mean (C,) and covariance (C, C); computed in float64, kept in float32 on their device."""
+        if mean.device.type != "cpu":
+            return cls._by_cholesky(mean, covariance)
         values, vectors = torch.linalg.eigh(covariance.double().cpu())
         largest = values[-1].clamp_min(1e-12)
         kept = values > 1e-7 * largest  # less is float32 noise
@@ -397,6 +204,29 @@ class Gaussian:
         energy = (trace + mean.double().cpu().square().sum()).clamp_min(1e-12)
         made = (mean, factor, trace, energy, (DAMPING * largest).square())
         return cls(*(value.float().to(mean.device) for value in made))
+
+    @classmethod
+    def _by_cholesky(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
+        """Without eigenvalues, which are slow on accelerators: a tiny multiple of the identity is added to the
+        covariance, until rounding errors no longer keep it from having a Cholesky factor."""
+        place = "cpu" if mean.device.type == "mps" else mean.device  # which has no float64
+        center, exact = mean.to(place).double(), covariance.to(place).double()
+        eye = torch.eye(len(exact), dtype=exact.dtype, device=place)
+        total = exact.trace().clamp_min(1e-12)
+        for shift in SHIFTS:
+            made = exact + shift * total * eye
+            factor, failed = torch.linalg.cholesky_ex(made)
+            if not failed:
+                break
+        power = made / total
+        for _ in range(SQUARINGS):  # their trace tends to the largest eigenvalue's
+            power = power @ power
+            power = power / power.trace()
+        largest = (made * power.T).sum()
+        trace = made.trace()
+        energy = trace + center.square().sum()
+        found = (center, factor, trace, energy, (DAMPING * largest).square())
+        return cls(*(value.float().to(mean.device) for value in found))
 
 
 def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None) -> Tensor:
@@ -422,24 +252,77 @@ def wasserstein(features: Tensor, target: Gaussian, weight: Tensor | None = None
     if count >= factor.shape[1]:
         exact = features.dtype == torch.float32 and count >= EXACT * features.shape[1]
         value, matrix, vector = _transport(*moments(features, weight), target, exact=exact)
-        return _known(features, value, _slope(features, matrix * 2, vector, weight))
+        return with_gradients(value, [features], [ClosedFormGradient.of_means(features, matrix * 2, vector, weight)])
     x, mean = features.detach()[0].flatten(1).T.float(), _mean(features, weight)
-    root = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
-    x, shift = (x - mean) * root, mean - target.mean
-    cross = _product(x, factor)  # (n, r)
-    trace, inverse = _root(_product(cross, cross.T), target.floor)
-    moved = _product(_product(inverse, cross), factor.T)
+    share = len(x) ** -0.5 if weight is None else weight.sqrt()[:, None]
+    x, shift = (x - mean) * share, mean - target.mean
+    cross = product(x, factor)  # (n, r)
+    trace, inverse = root(product(cross, cross.T), target.floor)
+    moved = product(product(inverse, cross), factor.T)
     value = (shift.square().sum() + x.square().sum() + target.trace - 2 * trace) / target.energy
-    gradient = (x - moved + shift * root) * (root * (2 / target.energy))
+    gradient = (x - moved + shift * share) * (share * (2 / target.energy))
     rows = gradient.T.reshape(features.shape).to(features.dtype)
-    return _known(features, value, Slope(rows, torch.ones_like(value)))
+    return with_gradients(value, [features], [ClosedFormGradient(rows, torch.ones_like(value))])
+
+
+class WassersteinBatch:
+    """:func:`wasserstein` of several layers at once, for accelerators: their matrices, padded with zeros to a common
+    size, go through each operation together.
+
+    Args:
+        targets: the styles' Gaussians.
+        shares: the factor of each layer in the sum.
+    """
+
+    def __init__(self, targets: Sequence[Gaussian], shares: Sequence[float]) -> None:
+        count, device = len(targets), targets[0].mean.device
+        size, rank = (max(target.factor.shape[side] for target in targets) for side in (0, 1))
+        self._mean = torch.zeros(count, size, device=device)
+        self._factor = torch.zeros(count, size, rank, device=device)
+        for index, target in enumerate(targets):
+            self._mean[index, : len(target.mean)] = target.mean
+            self._factor[index, : target.factor.shape[0], : target.factor.shape[1]] = target.factor
+        self._trace, self._floor = (torch.stack([getattr(t, name) for t in targets]) for name in ("trace", "floor"))
+        self._share = torch.tensor(shares, device=device) / torch.stack([target.energy for target in targets])
+        self._eye = torch.eye(size, device=device)
+        self._scales: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, features: Sequence[Tensor], weights: Sequence[Tensor | None]) -> Tensor:
+        """The sum over the layers: of features (1, C, H, W) and position weights (H*W,) of each, a scalar,
+        differentiable with respect to the features."""
+        mean, second = torch.zeros_like(self._mean), self._mean.new_zeros(len(features), *self._eye.shape)
+        for index, (each, weight) in enumerate(zip(features, weights, strict=True)):
+            first, moment = _both_moments(each, weight)
+            mean[index, : len(first)] = first
+            second[index, : len(first), : len(first)] = moment
+        covariance = torch.baddbmm(second, mean[:, :, None], mean[:, None], alpha=-1)
+        trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor)
+        matrix = torch.baddbmm(self._eye, self._factor @ inverse, self._factor.mT, alpha=-1)
+        shift = mean - self._mean
+        distance = shift.square().sum(1) + covariance.diagonal(dim1=1, dim2=2).sum(1) + self._trace - 2 * trace
+        scale = self._per_position(features, weights)
+        vector = (shift - (matrix @ mean[:, :, None])[:, :, 0]) * scale[:, None]
+        matrix = matrix * scale[:, None, None]
+        gradients = [
+            ClosedFormGradient(each.detach(), matrix[index, :size, :size], vector[index, :size], weight)
+            for index, (each, weight) in enumerate(zip(features, weights, strict=True))
+            for size in [each.shape[1]]
+        ]
+        return with_gradients((self._share * distance).sum(), features, gradients)
+
+    def _per_position(self, features: Sequence[Tensor], weights: Sequence[Tensor | None]) -> Tensor:
+        """What gradients with respect to means over positions are to be multiplied by, (layers,)."""
+        pairs = zip(features, weights, strict=True)
+        counts = tuple(each.shape[2] * each.shape[3] if weight is None else 1 for each, weight in pairs)
+        if counts not in self._scales:
+            self._scales[counts] = 2 * self._share / torch.tensor(counts, device=self._share.device)
+        return self._scales[counts]
 
 
 def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:
     """:func:`wasserstein` of the mean (C,) and Gram matrix (C, C) of all positions, differentiable in both."""
     value, of_second, of_mean = _transport(mean.detach(), (second - mean.outer(mean)).detach(), target, exact=True)
-    made: Tensor = _Given.apply(mean, second, value, of_mean, of_second)
-    return made
+    return with_plain_gradients(mean, second, value, of_mean, of_second)
 
 
 def _transport(mean: Tensor, covariance: Tensor, target: Gaussian, *, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -452,49 +335,11 @@ def _transport(mean: Tensor, covariance: Tensor, target: Gaussian, *, exact: boo
     if exact and mean.device.type == "cpu":
         mean, covariance, factor, floor = (each.double() for each in (mean, covariance, factor, floor))
     shift = mean - target.mean
-    trace, inverse = _root(_product(_product(factor.T, covariance), factor), floor, factor)
+    trace, inverse = root(product(product(factor.T, covariance), factor), floor, factor)
     matrix = torch.eye(len(mean), device=mean.device) - inverse
     value = (shift.square().sum() + covariance.trace() + target.trace - 2 * trace) / target.energy
     vector = (shift - matrix.to(mean) @ mean) * (2 / target.energy)
     return value.to(kind), (matrix / target.energy).to(kind), vector.to(kind)
-
-
-def _root(matrix: Tensor, floor: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """tr (M + floor)^1/2 - tr floor^1/2, and F (M + floor)^-1/2 F' in float32, of a symmetric positive semidefinite
-    M (k, k) and F (m, k), the identity unless given."""
-    if matrix.device.type != "cpu":
-        return _root_newton_schulz(matrix, floor, factor)
-    if not torch.isfinite(matrix).all():  # LAPACK would raise; let the optimizer see the NaN
-        size = len(matrix if factor is None else factor)
-        return torch.full((), torch.nan), torch.full((size, size), torch.nan)
-    values, vectors = torch.linalg.eigh(matrix)
-    roots = (values.clamp_min(0) + floor).sqrt()
-    half = (vectors / roots.sqrt()).float()
-    if factor is not None:
-        half = _product(factor.float(), half)
-    return (roots - floor.sqrt()).sum(), _product(half, half.T)
-
-
-def _root_newton_schulz(
-    matrix: Tensor, floor: Tensor, factor: Tensor | None = None, iterations: int = 24
-) -> tuple[Tensor, Tensor]:
-    """The same by products alone (Higham 2008, eq. 6.35), for devices on which eigenvalues are slow.
-
-    Zeros of M are eigenvalues of either sign after rounding, and negative ones would diverge: they are lifted by a
-    millionth of its norm.
-    """
-    eye = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
-    lift = floor + 1e-6 * torch.linalg.matrix_norm(matrix)
-    matrix = matrix + lift * eye
-    norm = torch.linalg.matrix_norm(matrix).clamp_min(1e-30)
-    y, z = matrix / norm, eye
-    for _ in range(iterations):
-        t = 1.5 * eye - 0.5 * (z @ y)
-        y, z = y @ t, t @ z
-    # tr M (M + lift)^-1/2: the lift of all the zeros must not count as style
-    trace = y.trace() * norm.sqrt() - lift * z.trace() / norm.sqrt()
-    inverse = z / norm.sqrt()
-    return trace, inverse if factor is None else factor @ inverse @ factor.T
 
 
 def barycenter(
@@ -517,23 +362,14 @@ def barycenter(
     covariances = [c.double().cpu() for _, c in gaussians]
     result = torch.stack([share * c for share, c in zip(shares, covariances, strict=True)]).sum(0)
     for _ in range(iterations):
-        root, inverse = _root_pair(result)
+        half, inverse = root_pair(result)
         middle = torch.stack(
-            [share * _root_pair(root @ c @ root)[0] for share, c in zip(shares, covariances, strict=True)]
+            [share * root_pair(half @ c @ half)[0] for share, c in zip(shares, covariances, strict=True)]
         ).sum(0)
         result, before = inverse @ middle @ middle @ inverse, result
         if torch.linalg.matrix_norm(result - before) <= tolerance * torch.linalg.matrix_norm(before):
             break
     return mean, result.to(mean)
-
-
-def _root_pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """M^1/2 and its pseudo-inverse."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    roots = values.clamp_min(0).sqrt()
-    kept = roots > 1e-6 * roots[-1].clamp_min(1e-30)
-    inverse = torch.where(kept, 1 / roots.where(kept, torch.ones_like(roots)), torch.zeros_like(roots))
-    return (vectors * roots) @ vectors.T, (vectors * inverse) @ vectors.T
 
 
 # --- style: Gram -------------------------------------------------------------------------------------------
@@ -546,7 +382,8 @@ def gram(features: Tensor, target: Tensor, energy: Tensor | float, weight: Tenso
     picture and style have as many positions.
     """
     apart = gram_matrix(features, weight) - target
-    return _known(features, apart.square().sum() / energy, _slope(features, apart * (4 / energy), None, weight))
+    gradient = ClosedFormGradient.of_means(features, apart * (4 / energy), None, weight)
+    return with_gradients(apart.square().sum() / energy, [features], [gradient])
 
 
 def gram_of_moments(second: Tensor, target: Tensor, energy: Tensor | float) -> Tensor:
@@ -569,11 +406,14 @@ def content(features: Tensor, target: Tensor, energy: Tensor | float, weight: Te
 def partial_content(features: Tensor, target: Tensor | float, factor: Tensor | None = None) -> Tensor:
     """The sum of squares of :func:`content` over some of the positions; ``factor`` (h*w,) is that of theirs."""
     apart = features.detach() - target
-    if factor is None:
-        value = torch.cat([torch.linalg.vector_norm(x, dim=1) for _, x, _ in _blocks(apart)]).square().sum()
+    if factor is None and apart.device.type != "cpu":
+        value = torch.linalg.vector_norm(apart, dtype=torch.float32).square()
+    elif factor is None:
+        value = torch.cat([torch.linalg.vector_norm(x, dim=1) for _, x, _ in blocks(apart)]).square().sum()
     else:
         value = (apart.float().square() * factor.view(1, 1, *features.shape[2:])).sum()
-    return _known(features, value, Slope(apart.to(features.dtype), torch.full_like(value, 2.0), None, factor))
+    gradient = ClosedFormGradient(apart.to(features.dtype), torch.full_like(value, 2.0), None, factor)
+    return with_gradients(value, [features], [gradient])
 
 
 def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:

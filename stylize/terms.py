@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stylize.images import Picture
     from stylize.settings import Settings
 
+NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
 
 
@@ -46,8 +47,15 @@ class StyleTarget:
         if longest not in self._known:
             self._known[longest] = self._measure(longest, tuple(layers))
         known, total = self._known[longest], sum(layers.values())
+        batches = _batches({layer: (known[layer], weight / total) for layer, weight in layers.items()})
 
         def distance(image: Tensor, features: Features) -> Tensor:
+            if batches:
+                parts = [
+                    batch([features[layer] for layer in own], [places.at(features[layer]) for layer in own])
+                    for own, batch in batches
+                ]
+                return torch.stack(parts).sum()
             parts = [
                 weight / total * known[layer].whole(features[layer], places.at(features[layer]))
                 for layer, weight in layers.items()
@@ -122,6 +130,22 @@ class _Gram:
 
     def of_moments(self, mean: Tensor, second: Tensor) -> Tensor:
         return losses.gram_of_moments(second, self.target, self.energy)
+
+
+def _batches(layers: Mapping[str, tuple[_Layer, float]]) -> list[tuple[list[str], losses.WassersteinBatch]]:
+    """On accelerators, the layers whose distances are computed together: narrow ones, and wide ones."""
+    found = []
+    for wide in (False, True):
+        own = {
+            layer: (known.target, share)
+            for layer, (known, share) in layers.items()
+            if isinstance(known, _Wasserstein)
+            and known.target.mean.device.type != "cpu"
+            and (len(known.target.mean) > NARROW) == wide
+        }
+        if own:
+            found.append((list(own), losses.WassersteinBatch(*zip(*own.values(), strict=True))))
+    return found
 
 
 def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions) -> Term:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from stylize.errors import OptimizationError, SettingsError
-from stylize.losses import Features, Sums, Term, crop
+from stylize.gradients import crop
+from stylize.losses import Features, Sums, Term
 from stylize.optimizer import MOVING
 
 if TYPE_CHECKING:

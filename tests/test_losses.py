@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize import losses
+from stylize import linalg, losses
 from stylize.losses import DAMPING, Gaussian, barycenter, gram_matrix, moments, position_weights, wasserstein
 
 Array = NDArray[np.float64]
@@ -181,14 +181,14 @@ def test_gradient_equals_finite_differences(
 
 @terms
 @masked
-@pytest.mark.parametrize("block", [losses.BLOCK, 70, 1], ids=["whole", "by two rows", "by one"])
+@pytest.mark.parametrize("block", [linalg.BLOCK, 70, 1], ids=["whole", "by two rows", "by one"])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
 def test_bfloat16_features_get_a_bfloat16_gradient(
     term: str, masked: bool, block: int, layout: torch.memory_format, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, oracle = TERMS[term]
     shape = SHAPES["many positions"]  # 5 channels, 6 rows of 7
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(linalg, "BLOCK", block)
     style = scatter(shape, 2)
     features = picture(scatter(shape, 1), shape, device).to(torch.bfloat16, memory_format=layout).requires_grad_()
     x = rows(features)
@@ -261,11 +261,11 @@ def test_products_are_those_of_float64(
         return found.T.contiguous().T if turned else found
 
     close = {"rtol": 0, "atol": 1e-5 * max(count, width, 1) ** 0.5}
-    found = losses._product(tensor(x), tensor(matrix)).cpu()
+    found = linalg.product(tensor(x), tensor(matrix)).cpu()
     np.testing.assert_allclose(found, x @ matrix, **close)
-    found = losses._product(tensor(x), tensor(matrix), torch.tensor(shift, dtype=kind, device=device)).cpu()
+    found = linalg.product(tensor(x), tensor(matrix), torch.tensor(shift, dtype=kind, device=device)).cpu()
     np.testing.assert_allclose(found, x @ matrix + shift, **close)
-    np.testing.assert_allclose(losses._inner(tensor(x), tensor(other)).cpu(), x.T @ other, **close)
+    np.testing.assert_allclose(linalg.inner(tensor(x), tensor(other)).cpu(), x.T @ other, **close)
 
 
 # --- moments and weights -------------------------------------------------------------------------------------
@@ -453,6 +453,12 @@ def test_nan_features_give_nan_instead_of_an_exception(device: str) -> None:
         assert torch.isnan(loss)
 
 
+def root_by_products(matrix: Tensor, floor: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As :func:`linalg.root` takes it on accelerators."""
+    trace, inverse = linalg.roots(matrix[None], floor.view(1))
+    return trace[0], inverse[0] if factor is None else factor @ inverse[0] @ factor.T
+
+
 def spectrum(values: Array, seed: int = 0) -> Tensor:
     """A symmetric matrix with these eigenvalues."""
     size = len(values)
@@ -465,7 +471,7 @@ def spectrum(values: Array, seed: int = 0) -> Tensor:
 def test_both_matrix_roots_agree(size: int, scale: float) -> None:
     values = scale * np.geomspace(1e-3, 1, size)
     matrix, floor = spectrum(values), torch.tensor(DAMPING**2 * scale)
-    for function in (losses._root, losses._root_newton_schulz):
+    for function in (linalg.root, root_by_products):
         trace, inverse = function(matrix, floor)
         assert trace.item() == pytest.approx(np.sqrt(values).sum(), rel=4e-3)  # the floor takes a little
         product = (inverse @ inverse @ matrix).double()
@@ -479,7 +485,7 @@ def test_the_distance_of_a_style_to_itself_is_nearly_zero_by_either_root(monkeyp
     features = torch.randn(1, 96, 20, 20, generator=generator) * spread.view(1, -1, 1, 1)
     target = losses.Gaussian.of(*losses.moments(features))
     assert losses.wasserstein(features, target).item() == pytest.approx(0, abs=0.01)
-    monkeypatch.setattr(losses, "_root", losses._root_newton_schulz)
+    monkeypatch.setattr(losses, "root", root_by_products)
     assert losses.wasserstein(features, target).item() == pytest.approx(0, abs=0.01)
 
 
@@ -489,7 +495,7 @@ def test_both_matrix_roots_stand_a_singular_matrix(size: int, rank: float) -> No
     """In float32 the zeros are eigenvalues of EPS of either sign: further below zero than the floor reaches."""
     values = np.where(np.arange(size) < rank * size, np.linspace(0.5, 1, size), 0)
     matrix, floor = spectrum(values), torch.tensor(DAMPING**2)
-    for function in (losses._root, losses._root_newton_schulz):
+    for function in (linalg.root, root_by_products):
         trace, inverse = function(matrix, floor)
         assert trace.item() == pytest.approx(np.sqrt(values).sum(), rel=0.02)
         assert torch.isfinite(inverse).all()
@@ -497,9 +503,9 @@ def test_both_matrix_roots_stand_a_singular_matrix(size: int, rank: float) -> No
 
 
 @pytest.mark.parametrize("left", [0, 5, 12])
-def test_newton_schulz_stands_a_flat_picture_under_a_mask(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_by_products_stands_a_flat_picture_under_a_mask(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flat features have a covariance of rounding errors, of either sign."""
-    monkeypatch.setattr(losses, "_root", losses._root_newton_schulz)
+    monkeypatch.setattr(losses, "root", root_by_products)
     shape = (64, 24, 24)
     mask = (torch.arange(24) >= left).float().expand(1, 1, 24, 24)
     features = torch.full((1, *shape), 0.5).requires_grad_()
@@ -623,3 +629,68 @@ def test_a_flat_picture_has_no_variation_and_a_finite_gradient(device: str) -> N
 def test_total_variation_is_in_intensity_per_pixel() -> None:
     ramp = torch.arange(11.0).mul(0.1).expand(1, 3, 4, 11)
     assert losses.total_variation(ramp, smoothing=1e-6).item() == pytest.approx(0.1 * 10 / 11, rel=1e-4)
+
+
+def layer(channels: int, shape: tuple[int, int], seed: int) -> Tensor:
+    """Features as an encoder gives them: no channel below zero, of different energy, some correlated."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(channels, channels, generator=generator) * torch.logspace(0, -1.5, channels)[:, None]
+    noise = torch.randn(channels, shape[0] * shape[1], generator=generator)
+    return (mixing @ noise + 0.3).clamp_min(0).view(1, channels, *shape)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_of_layers_has_the_distances_of_its_layers(masked: bool) -> None:
+    """Padded to one size and with another root: values and gradients are those of each layer by itself."""
+    sizes = {24: (9, 14), 40: (5, 7), 7: (18, 28)}  # the second has fewer positions than channels
+    styles = [layer(channels, shape, 1) for channels, shape in sizes.items()]
+    pictures = [layer(channels, shape, 2) for channels, shape in sizes.items()]
+    mask = (torch.arange(28) < 20).float().expand(1, 1, 18, 28)
+    weights = [position_weights(mask, *shape) if masked else None for shape in sizes.values()]
+    targets, shares = [Gaussian.of(*moments(style)) for style in styles], [1.0, 0.5, 2.0]
+    single = [picture.clone().requires_grad_() for picture in pictures]
+    values = [wasserstein(*each) for each in zip(single, targets, weights, strict=True)]
+    expected = torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum()
+    expected.backward()
+    together = [picture.clone().requires_grad_() for picture in pictures]
+    found = losses.WassersteinBatch(targets, shares)(together, weights)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=0.01)
+    for one, other in zip(single, together, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert (one.grad - other.grad).norm() <= 0.03 * one.grad.norm()
+
+
+def test_a_gaussian_by_cholesky_is_the_one_by_eigenvalues() -> None:
+    mean, covariance = moments(layer(30, (20, 20), 3))
+    by_values, by_cholesky = Gaussian.of(mean, covariance), Gaussian._by_cholesky(mean, covariance)
+    torch.testing.assert_close(by_cholesky.factor @ by_cholesky.factor.T, covariance, rtol=1e-4, atol=1e-6)
+    for name in ("mean", "trace", "energy"):
+        torch.testing.assert_close(getattr(by_cholesky, name), getattr(by_values, name), rtol=1e-4, atol=0)
+    torch.testing.assert_close(by_cholesky.floor, by_values.floor, rtol=2e-2, atol=0)
+
+
+def test_a_gaussian_by_cholesky_stands_a_flat_style() -> None:
+    mean, covariance = moments(torch.full((1, 16, 8, 8), 0.5))
+    found = Gaussian._by_cholesky(mean, covariance)
+    assert torch.isfinite(found.factor).all()
+    assert found.energy.item() == pytest.approx(4.0, rel=1e-4)
+
+
+def test_products_in_chunks_are_the_products() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for rows in (1, 7, linalg.CHUNK, 3 * linalg.CHUNK + 5):
+        x, other = (torch.randn(rows, width, generator=generator) for width in (6, 4))
+        expected = (x.double().T @ other.double()).float()
+        torch.testing.assert_close(linalg._inner_in_chunks(x, other), expected, rtol=1e-4, atol=1e-3)
+        halves = x.bfloat16(), other.bfloat16()
+        expected = (halves[0].double().T @ halves[1].double()).float()
+        torch.testing.assert_close(linalg._inner_in_chunks(*halves), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_polynomials_bring_all_of_the_interval_to_one() -> None:
+    s = np.geomspace(np.sqrt(linalg.ROUNDING / (linalg.SAFETY + linalg.ROUNDING)), 1, 10000)
+    for a, b, c in linalg.POLYNOMIALS:
+        s = a * s + b * s**3 + c * s**5
+    np.testing.assert_allclose(s, 1, atol=1e-6)

@@ -190,8 +190,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The encoder's dtype of a setting; auto is bfloat16 on CPUs with instructions for it, where convolutions take
-    half the time and the pictures score the same (README), else float32.
+    """The encoder's dtype of a setting; auto is bfloat16 on CPUs with instructions for it and on NVIDIA GPUs with
+    tensor cores for it (compute capability 8.0), where convolutions take half the time and the pictures score the same,
+    else float32.
 
     Raises:
         DeviceError: the device cannot compute in it.
@@ -202,14 +203,16 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise DeviceError("this GPU has no bfloat16; use --precision float32")
         return torch.bfloat16
-    if precision == "auto" and device.type == "cpu" and _bfloat16_is_fast():
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if precision == "auto" and _bfloat16_is_fast(device) else torch.float32
 
 
-def _bfloat16_is_fast() -> bool:
+def _bfloat16_is_fast(device: torch.device) -> bool:
     import torch
 
+    if device.type == "cuda":
+        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     known = cpu_capabilities()

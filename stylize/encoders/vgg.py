@@ -33,9 +33,9 @@ class VGG:
     after mean subtraction, and the optimisation would paint that frame. Mean and standard deviation of the input
     convention are folded into the first convolution, which is exact with this padding.
 
-    The way back is written out here rather than left to autograd: gradients of the features that are known in closed
-    form (:class:`stylize.losses.Slope`) are added to it in place, as a product, and masks are applied in place. It can
-    be gone once.
+    The backward pass is written out rather than left to autograd, which saves memory: gradients of the features that
+    are known in closed form (:class:`stylize.gradients.ClosedFormGradient`) are added to it in place, as a product, and
+    masks are applied in place. It works once for each forward pass.
 
     Args:
         weights: torchvision keys ``features.N.weight``/``.bias``, float32.
@@ -181,24 +181,24 @@ class VGG:
                 trail.append(_Passed(part, before.detach(), x.detach(), indices, scale))
 
     def _back(self, trail: list[_Passed], given: Mapping[str, tuple[Tensor | None, list[Any]]]) -> Tensor:
-        """The gradient with respect to the picture, from those with respect to the features and what is owed."""
+        """The gradient with respect to the picture, from those with respect to the features and those deferred."""
         gradient: Tensor | None = None
         while trail:  # what was passed is let go of
             passed = trail.pop()
             if passed.part is None:
                 gradient = None if gradient is None else passed.unpooled(gradient)
                 continue
-            plain, owed = given.get(passed.part.name, (None, []))
+            plain, deferred = given.get(passed.part.name, (None, []))
             weight = self._maps[passed.part.name][0] if passed.part.name in self._maps else None
-            if gradient is None and (owed or plain is not None):
+            if gradient is None and (deferred or plain is not None):
                 gradient = torch.zeros_like(passed.output)
             if gradient is None:
                 continue
             if plain is not None:
                 gradient += plain if weight is None else F.conv2d(plain, weight.transpose(0, 1))
-            for slope in owed:
-                (slope if weight is None else slope.through(weight[:, :, 0, 0].float())).add_to(gradient)
-            owed.clear()
+            for closed in deferred:
+                (closed if weight is None else closed.through(weight[:, :, 0, 0].float())).add_to(gradient)
+            deferred.clear()
             gradient = passed.part.back(gradient, passed)
         assert gradient is not None
         for side in (gradient, gradient.transpose(2, 3)):  # what the padding replicated
@@ -209,12 +209,12 @@ class VGG:
 
 class _Network(torch.autograd.Function):
     """All of the network as one function. Whoever knows a gradient of its output number N in closed form may leave it
-    in ``output.grad_fn.owed[N]`` when backward reaches it, and give None."""
+    in ``output.grad_fn.deferred[N]`` when backward reaches it, and give None."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, network: VGG, names: Sequence[str]) -> tuple[Tensor, ...]:
         ctx.network, ctx.names, ctx.trail, ctx.kind = network, names, [], image.dtype
-        ctx.owed = [list[Any]() for _ in names]
+        ctx.deferred = [list[Any]() for _ in names]
         ctx.set_materialize_grads(False)
         return tuple(feature for _, feature in network._features(image, ctx.trail))
 
@@ -223,7 +223,7 @@ class _Network(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
         if not ctx.trail:
             raise RuntimeError("the way back through the network can be gone once; encode the picture again")
-        given = dict(zip(ctx.names, zip(gradients, ctx.owed, strict=True), strict=True))
+        given = dict(zip(ctx.names, zip(gradients, ctx.deferred, strict=True), strict=True))
         return ctx.network._back(ctx.trail, given).to(ctx.kind), None, None
 
 

@@ -1,0 +1,81 @@
+"""An optimizer's steps as a CUDA graph: recorded once, then launched as a whole.
+
+A step is hundreds of operations. On small pictures each takes less time than its launch, and the GPU waits for the
+host; a graph launches all of them at once. Steps can be recorded because they never wait for the GPU and take all
+their decisions there (:mod:`stylize.optimizer`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from stylize.optimizer import Optimizer
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 2  # steps before one is recorded: the first differs, and libraries set themselves up
+FEWEST = 6  # steps of a scale for which recording one pays
+LARGEST = 2**23  # pixels: on larger pictures launches take no time beside the work, and a graph keeps its own memory
+FREED = 2**30  # bytes of unused memory from which on it is given back before a step is recorded
+
+
+class RecordedStep:
+    """``optimizer.step()``, after a few calls as a graph; ``report`` is the optimizer's after the last call.
+
+    Between calls the optimizer's tensors stay where they are in memory, so that they can be read as before. Where a
+    step cannot be recorded, the log says why and steps go on one by one.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: int) -> None:
+        image = optimizer.image
+        self._optimizer = optimizer
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._report: Tensor | None = None
+        self._calls = 0
+        self._wanted = image.is_cuda and steps >= FEWEST and image.shape[2] * image.shape[3] <= LARGEST
+
+    def __call__(self) -> None:
+        """One step."""
+        self._calls += 1
+        if self._wanted and self._calls > WARM_UP:
+            self._wanted = False
+            self._record()
+        if self._graph is None:
+            self._optimizer.step()
+        else:
+            self._graph.replay()
+
+    @property
+    def report(self) -> Tensor:
+        return self._optimizer.report if self._report is None else self._report
+
+    def _record(self) -> None:
+        optimizer, device = self._optimizer, self._optimizer.image.device
+        before = {name: value for name, value in vars(optimizer).items() if isinstance(value, Tensor)}
+        if torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > FREED:
+            torch.cuda.empty_cache()  # a graph cannot use it
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
+        try:
+            with torch.cuda.stream(stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    optimizer.step()
+                    after = {name: getattr(optimizer, name) for name in before}
+                    for name, value in after.items():
+                        if value is not before[name]:
+                            before[name].copy_(value)
+                    vars(optimizer).update(before)
+                    report = optimizer.report
+                finally:
+                    graph.capture_end()
+        except RuntimeError as error:
+            log.info("steps are not recorded as a CUDA graph: %s", str(error).partition("\n")[0])
+        else:
+            self._graph, self._report = graph, report
+        finally:
+            vars(optimizer).update(before)
+        torch.cuda.current_stream(device).wait_stream(stream)
