@@ -1,16 +1,20 @@
-"""All that is worth knowing of a GPU, in one run and one table.
+"""What a GPU makes of stylize, in sections that print as they go.
 
-    python -m tests.bench.gpu [--device cuda] [--sizes 512,1024,2048] [--whole 4096] [--tiles 1024,2048] [--rounds 10]
+    python -m tests.bench.gpu [SECTION ...] [--device cuda] [--content FILE --style FILE] [--out FOLDER]
 
-Columns: float32 without TF32, with it in the convolutions (what float32 means to stylize where a GPU has it), and
-bfloat16. Rows, at each width (pictures are 4:3): bare VGG-19 to relu5_1, forward and back; a step with Gram and with
-Wasserstein, and that with the encoder compiled, whose first step is given apart; how far the gradient is from that of
-float32, relative; the loss of a whole run's picture as float32 without TF32 sees it, and the run's seconds; how often
-the host waits for the GPU in a step, and where first. At the width --whole: the gradient of the picture seen as a whole
-and in tiles, and the peak of memory. What a device cannot do is a dash, with the reason below. Run by hand;
---encoder tiny, small numbers and --device cpu try it out.
+    device   what it is, and its measured limits: bfloat16 products, copies
+    check    the default at 256 px, beside the CPU's float32: the loss of both pictures, as the CPU sees it
+    waits    how often the host waits for the GPU in a step (0)
+    step     bare VGG-19 forward and backward, and a step with each loss, one by one and as a CUDA graph
+    error    the gradient in bfloat16, in float32 and with TF32, beside float64
+    whole    a picture in memory to a picture in memory: seconds, peak of memory beside the plan
+    large    two steps at 8192 px, whole and in tiles
+    folder   32 pictures at 512 px, loaded, painted, saved
+    clip     following frames, flow included
+    profile  the kernels that take the longest
 
-VGG-19's weights are seeded random numbers unless STYLIZE_WEIGHTS names a file; losses mean something only then.
+Sections that are named run; all but profile, if none is. VGG-19's weights are seeded random numbers unless
+STYLIZE_WEIGHTS names a file. ``--encoder tiny --device cpu --sizes 64`` tries the program where there is no GPU.
 """
 
 from __future__ import annotations
@@ -18,287 +22,354 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from unittest import mock
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from stylize import Scale, Settings, Stylizer, Term, tiling
+from stylize import Scale, Settings, Stylizer
 from stylize.encoders import EncoderSpec, resolve_device, weights
-from stylize.errors import StylizeError
-from stylize.images import load, resize
+from stylize.graphs import RecordedStep
+from stylize.images import Picture, load, resize
 from stylize.optimizer import Optimizer
-from stylize.pyramid import equivalent_steps
 from stylize.testing import TINY_WIDTHS, random_weights
 from tests.bench.step import bare, vgg19
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
-MODES = ("float32", "TF32", "bfloat16")
-WAITED = "called a synchronizing"  # what torch says then; it does not see all of them
-WARM = 3  # steps that are not counted: the first fill caches and the history
-
-
-class DashError(Exception):
-    """The device cannot do this; the reason."""
-
-
-@dataclass
-class Table:
-    """Rows of a cell for each mode; a cell that fails is a dash, with the number of the reason that stands below."""
-
-    rows: list[list[str]] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-
-    def row(self, what: str, width: int, cell: Callable[[str], str]) -> None:
-        cells = [what, str(width)]
-        for name in MODES:
-            try:
-                with mode(name):
-                    cells.append(cell(name))
-            except Exception as error:  # whatever a device or its compiler raises
-                why = reason(error)
-                if why not in self.reasons:
-                    self.reasons.append(why)
-                cells.append(f"— ({self.reasons.index(why) + 1})")
-            torch.cuda.empty_cache()
-        self.rows.append(cells)
-        print(".", end="", flush=True, file=sys.stderr)
-
-    def __str__(self) -> str:
-        lines = [["", "width", *MODES], ["---"] * (2 + len(MODES)), *self.rows]
-        table = [f"| {' | '.join(line)} |" for line in lines]
-        return "\n".join([*table, "", *(f"({number}) {why}" for number, why in enumerate(self.reasons, 1))])
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error, with its class where that says more."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    return line if isinstance(error, DashError) else f"{type(error).__name__}: {line}".rstrip(": ")
-
-
-@contextmanager
-def mode(name: str) -> Iterator[None]:
-    """TF32 in the convolutions, or not."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = name != "float32"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+WARM = 3
+FLOPS = 2 * 2 * 183_400  # of bare VGG-19 to relu5_1, forward and backward, for each pixel
 
 
 class Bench:
-    """What is measured, on one device."""
+    """What the sections share."""
 
-    def __init__(
-        self, device: torch.device, tensors: dict[str, torch.Tensor], rounds: int, steps: tuple[int, ...]
-    ) -> None:
-        self.device, self.tensors, self.rounds, self.steps = device, tensors, rounds, steps
-        self.spec: EncoderSpec = vgg19(tensors)
-        self._peaks: dict[tuple[int, str], int] = {}
-        self.content, self.style = (load(SAMPLES / name).rgb for name in ("bridge.jpg", "starry-night.jpg"))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = resolve_device(options.device)
+        self.cuda = self.device.type == "cuda"
+        self.sizes = [int(size) for size in options.sizes.split(",")]
+        file = os.environ.get("STYLIZE_WEIGHTS")
+        widths = weights.ARCHITECTURES["vgg19"] if options.encoder == "vgg19" else TINY_WIDTHS
+        real = file is not None and options.encoder == "vgg19"
+        self.tensors = weights.read(Path(file), "vgg19") if file and real else random_weights(widths)
+        self.spec: EncoderSpec = vgg19(self.tensors)
+        self.content, self.style = load(options.content).rgb, load(options.style).rgb
 
-    def picture(self, width: int) -> torch.Tensor:
-        return resize(self.content, width * 3 // 4, width)
+    def photo(self, width: int, height: int | None = None) -> Tensor:
+        return resize(self.content, height or width * 3 // 4, width)
 
-    def able(self, name: str) -> None:
-        if name == "TF32" and (self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < (8, 0)):
-            raise DashError("the device has no TF32")
+    def stylizer(self, size: int, **settings: object) -> Stylizer:
+        made = Settings(encoder="vgg19", size=size, upscale=True, device=str(self.device))
+        return Stylizer(self.style, made.replace(**settings), encoders=[self.spec])
 
-    def stylizer(self, name: str, width: int, loss: str = "wasserstein") -> Stylizer:
-        self.able(name)
-        precision = "bfloat16" if name == "bfloat16" else "float32"
-        settings = Settings(encoder="vgg19", size=width, upscale=True, style_loss=loss, precision=precision)
-        settings = settings.replace(device=str(self.device), steps=self.steps, tolerance=0.0)
-        return Stylizer(self.style, settings, encoders=[self.spec])
+    def optimizer(self, width: int, **settings: object) -> Optimizer:
+        stylizer = self.stylizer(width, **settings)
+        photo = self.photo(width)
+        terms = [term for term in stylizer.terms(photo, Scale(*photo.shape[2:], 1)) if term.weight]
+        return stylizer.engine.optimizer(terms, photo.to(self.device))
 
-    def terms(self, stylizer: Stylizer, width: int) -> list[Term]:
-        photo = self.picture(width)
-        made = stylizer.terms(photo, Scale(photo.shape[2], photo.shape[3], 1))
-        return [term for term in made if term.weight]
-
-    def optimizer(self, name: str, width: int, loss: str, compiled: bool = False) -> Optimizer:
-        """As a job has it; its step() is what is measured."""
-        stylizer = self.stylizer(name, width, loss)
-        terms, engine = self.terms(stylizer, width), stylizer.engine
-        if compiled:
-            torch.compiler.reset()
-            encoder = engine.encoder
-            engine.encoder = torch.compile(lambda image: encoder(image), dynamic=False)  # type: ignore[assignment]
-        return engine.optimizer(terms, self.picture(width).to(self.device))
-
-    def step(self, width: int, loss: str, name: str) -> Callable[[], None]:
-        return self.optimizer(name, width, loss).step
-
-    def bare(self, width: int, name: str) -> Callable[[], None]:
-        self.able(name)
-        dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
-        return bare(self.tensors, self.picture(width).to(self.device), dtype)
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
 
     def seconds(self, once: Callable[[], object]) -> float:
-        """One call, waited for."""
-        self._wait()
+        self.wait()
         begun = time.perf_counter()
         once()
-        self._wait()
+        self.wait()
         return time.perf_counter() - begun
 
-    def timed(self, make: Callable[[str], Callable[[], object]], name: str) -> str:
-        """Milliseconds, the median."""
-        once = make(name)
+    def milliseconds(self, once: Callable[[], object], rounds: int | None = None) -> float:
+        """The median, each waited for."""
         for _ in range(WARM):
             once()
-        return f"{statistics.median(self.seconds(once) for _ in range(self.rounds)) * 1e3:.1f}"
+        return statistics.median(self.seconds(once) for _ in range(rounds or self.options.rounds)) * 1e3
 
-    def compiled(self, width: int, name: str) -> str:
-        """Milliseconds of a step, and the seconds of the first.
+    def free(self) -> None:
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
-        The padding is left as it is: compiled for the CPU, torch 2.14 takes its gradient for contiguous, which it is
-        not for channels-last, and gives up.
-        """
-        plain = self.optimizer(name, width, "wasserstein")
-        pad = torch.compiler.disable(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
-        with mock.patch("torch.nn.functional.pad", pad):
-            made = self.optimizer(name, width, "wasserstein", compiled=True)
-            first = self.seconds(made.step)
-            for once in (made.step, plain.step, plain.step):
-                once()
-            if not torch.isclose(made.values[0], plain.values[0], rtol=0.02):
-                raise DashError(f"it computes {made.values[0]:.4f} where {plain.values[0]:.4f} is right")
-            return f"{self.timed(lambda _: made.step, name)} (first {first:.0f} s)"
+    @cached_property
+    def judge(self) -> Stylizer:
+        return self.stylizer(256, device="cpu", precision="float32")
 
-    def gradient(self, name: str, width: int) -> torch.Tensor:
-        """Of the content, half way to noise, so that both terms pull."""
-        stylizer = self.stylizer(name, width)
-        noise = torch.rand(self.picture(width).shape, generator=torch.Generator().manual_seed(0))
-        image = ((self.picture(width) + noise) / 2).to(self.device)
-        (found,) = torch.autograd.grad(self._total(stylizer, self.terms(stylizer, width), image), image)
-        return found.float()
+    def losses(self, painted: Tensor) -> str:
+        """Of a picture at 256 px, in float32 on the CPU."""
+        photo = resize(self.content, *painted.shape[2:])
+        terms = self.judge.terms(photo, Scale(*photo.shape[2:], 1))
+        features = self.judge.engine.encode(painted)
+        return ", ".join(f"{each.name} {each.function(painted, features).item():.4f}" for each in terms if each.weight)
 
-    def _total(self, stylizer: Stylizer, terms: Sequence[Term], image: torch.Tensor) -> torch.Tensor:
-        features = stylizer.engine.encoder(image.requires_grad_())
-        return torch.stack([term.weight * term.function(image, features) for term in terms]).sum()
 
-    def apart(self, width: int, name: str) -> str:
-        """The gradient from that of float32."""
-        found = self.gradient(name, width)
-        with mode("float32"):
-            exact = self.gradient("float32", width)
-        return f"{((found - exact).norm() / exact.norm()).item():.1e}"
+def as_graph(once: Callable[[], object]) -> Callable[[], None]:
+    """What is recorded of a call, to be launched again."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        once()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        once()
+    return graph.replay
 
-    def painted(self, width: int, name: str) -> str:
-        """The loss of a run's picture, and the seconds of the run."""
-        stylizer, pictures = self.stylizer(name, width), []
-        seconds = self.seconds(lambda: pictures.append(stylizer(self.picture(width))))
-        full = equivalent_steps(stylizer.scales(width * 3 // 4, width))
-        with mode("float32"):
-            judge = self.stylizer("float32", width)
-            loss = self._total(judge, self.terms(judge, width), pictures[0].rgb.to(self.device))
-        return f"{loss.item():.4f} ({seconds:.1f} s, {full:.0f} full-size steps)"
 
-    def waits(self, width: int, loss: str, name: str) -> str:
-        """How often, and where first."""
-        if self.device.type != "cuda":
-            raise DashError("only CUDA tells when the host waits")
-        once = self.step(width, loss, name)
+def device(bench: Bench) -> None:
+    print(f"torch {torch.__version__}, {bench.device}")
+    if not bench.cuda:
+        return
+    known = torch.cuda.get_device_properties(bench.device)
+    print(f"{known.name}, {known.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, cuDNN", end=" ")
+    print(torch.backends.cudnn.version())
+    one, other = (torch.randn(8192, 8192, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
+    product = bench.milliseconds(lambda: one @ other)
+    large = torch.randn(2**28, device=bench.device)
+    target = torch.empty_like(large)
+    copied = bench.milliseconds(lambda: target.copy_(large))
+    print(f"bfloat16 {2 * 8192**3 / product / 1e9:.0f} TFLOP/s, copies {2 * 2**30 / copied / 1e9:.2f} TB/s")
+
+
+def check(bench: Bench) -> None:
+    for name, settings in (
+        ("CPU float32", {"device": "cpu", "precision": "float32"}),
+        ("default", {}),
+        ("float32", {"precision": "float32"}),
+        ("gram", {"style_loss": "gram"}),
+        ("adam", {"optimizer": "adam"}),
+        ("gatys2015", None),
+    ):
+        size = min(256, bench.sizes[0])
+        if settings is None:
+            from stylize import preset
+
+            made = preset("gatys2015").replace(size=size, encoder="vgg19", device=str(bench.device), steps=(100,))
+            stylizer = Stylizer(bench.style, made, encoders=[bench.spec])
+        else:
+            stylizer = bench.stylizer(size, **settings)
+        pictures: list[Picture] = []
+        seconds = bench.seconds(lambda s=stylizer, p=pictures: p.append(s(bench.content)))  # type: ignore[misc]
+        print(f"{name:12} {bench.losses(pictures[0].rgb)}  ({seconds:.2f} s with set-up)", flush=True)
+        if bench.options.out:
+            pictures[0].save(Path(bench.options.out) / f"check-{name.replace(' ', '-')}.png")
+
+
+def waits(bench: Bench) -> None:
+    for settings in ({"style_loss": "wasserstein"}, {"style_loss": "gram"}, {"optimizer": "adam"}):
+        optimizer = bench.optimizer(min(512, bench.sizes[0]), **settings)
         for _ in range(WARM):
-            once()
-        before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                once()
-            finally:
-                torch.cuda.set_sync_debug_mode(before)
-        places = [f"{Path(each.filename).name}:{each.lineno}" for each in found if WAITED in str(each.message)]
-        return f"{len(places)} ({places[0]})" if places else "0"
-
-    def evaluated(self, width: int, side: int, name: str) -> str:
-        """Milliseconds of values and gradient: the picture as a whole, or in tiles of ``side`` px."""
-        if side >= width:
-            raise DashError("one tile would be the whole")
-        stylizer = self.stylizer(name, width)
-        terms, image = self.terms(stylizer, width), self.picture(width).to(self.device)
-        encoder = tiling.tileable(stylizer.engine.encoder, *image.shape[2:])
-        assert encoder is not None
-
-        def whole() -> None:
-            leaf = image.clone()
-            torch.autograd.grad(self._total(stylizer, terms, leaf), leaf)
-
-        once = partial(tiling.evaluate, image, terms, encoder, side) if side else whole
-        if self.device.type != "cuda":
-            return self.timed(lambda _: once, name)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        taken = self.timed(lambda _: once, name)
-        self._peaks[side, name] = torch.cuda.max_memory_allocated(self.device)
-        return taken
-
-    def peak(self, side: int, name: str) -> str:
-        """GiB that :meth:`evaluated` took."""
-        if self.device.type != "cuda":
-            raise DashError("torch counts memory on CUDA only")
-        if (side, name) not in self._peaks:
-            raise DashError("it did not come to an end")
-        return f"{self._peaks[side, name] / 2**30:.2f}"
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            optimizer.step()
+        places = []
+        if bench.cuda:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                optimizer.step()
+                torch.cuda.set_sync_debug_mode("default")
+            places = [
+                f"{Path(each.filename).name}:{each.lineno}" for each in found if "synchroniz" in str(each.message)
+            ]
+        print(f"{settings}: {len(places)} waits {sorted(set(places))}", flush=True)
 
 
-def measure(bench: Bench, options: argparse.Namespace) -> Table:
-    table = Table()
-    for width in map(int, options.sizes.split(",")):
-        table.row("bare VGG-19, ms", width, partial(bench.timed, partial(bench.bare, width)))
+def step(bench: Bench) -> None:
+    for width in bench.sizes:
+        image, pixels = bench.photo(width).to(bench.device), width * (width * 3 // 4)
+        plain = bare(bench.tensors, image, torch.bfloat16 if bench.cuda else torch.float32)
+        rows = {"bare": bench.milliseconds(plain)}
+        if bench.cuda:
+            rows["bare as a graph"] = bench.milliseconds(as_graph(plain))
+        bench.free()
         for loss in ("gram", "wasserstein"):
-            table.row(f"step with {loss}, ms", width, partial(bench.timed, partial(bench.step, width, loss)))
-        if not options.no_compile:
-            table.row("the same, encoder compiled, ms", width, partial(bench.compiled, width))
-        table.row("gradient, from float32's", width, partial(bench.apart, width))
-        table.row(f"loss after {options.steps}", width, partial(bench.painted, width))
-        for loss in ("gram", "wasserstein"):
-            table.row(f"waits in a step with {loss}", width, partial(bench.waits, width, loss))
-    for side in (0, *map(int, options.tiles.split(","))):
-        what = f"gradient in tiles of {side} px" if side else "gradient as a whole"
-        table.row(f"{what}, ms", options.whole, partial(bench.evaluated, options.whole, side))
-        table.row(f"{what}, GiB", options.whole, partial(bench.peak, side))
-    return table
+            rows[f"{loss}, one by one"] = bench.milliseconds(bench.optimizer(width, style_loss=loss).step)
+            bench.free()
+            if bench.cuda:
+                recorded = RecordedStep(bench.optimizer(width, style_loss=loss), 1000)
+                rows[f"{loss}, as a graph"] = bench.milliseconds(recorded)
+                del recorded
+                bench.free()
+        base = rows.get("bare as a graph", rows["bare"])
+        for name, took in rows.items():
+            share = f"{FLOPS * pixels / took / 1e9:.0f} TFLOP/s"
+            print(f"{width}x{width * 3 // 4} {name:24} {took:8.2f} ms  {took / base:.2f} x bare  {share}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--sizes", default="512,1024,2048")
-    parser.add_argument("--whole", type=int, default=4096)
-    parser.add_argument("--tiles", default="1024,2048")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", default="40,16,33")
-    parser.add_argument("--encoder", choices=("vgg19", "tiny"), default="vgg19")
-    parser.add_argument("--no-compile", action="store_true")
-    options = parser.parse_args(arguments)
+def error(bench: Bench) -> None:
+    width = bench.sizes[0]
+    found = {}
+    for name, settings, tf32 in (
+        ("float32", {"precision": "float32"}, False),
+        ("TF32", {"precision": "float32"}, True),
+        ("bfloat16", {"precision": "bfloat16"}, True),
+        ("CPU", {"precision": "float32", "device": "cpu"}, False),
+    ):
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, tf32
+        stylizer = bench.stylizer(width, **settings)
+        photo = bench.photo(width)
+        noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(0))
+        terms = [term for term in stylizer.terms(photo, Scale(*photo.shape[2:], 1)) if term.weight]
+        values, gradient = stylizer.engine.objective(terms)(((photo + noise) / 2).to(stylizer.engine.device))
+        found[name] = values.cpu(), gradient.cpu().float()
+        torch.backends.cudnn.allow_tf32 = before
+    exact = found["CPU"]
+    for name, (values, gradient) in found.items():
+        apart = (gradient - exact[1]).norm() / exact[1].norm()
+        shown = ", ".join(f"{value:.5f}" for value in values.tolist())
+        print(f"{name:10} values {shown}; gradient {apart:.1e} from the CPU's float32", flush=True)
+
+
+def whole(bench: Bench) -> None:
+    for width in bench.sizes:
+        photo = bench.photo(width)
+        stylizer = bench.stylizer(width)
+        stylizer(photo)
+        took = []
+        for _ in range(2):
+            bench.free()
+            fresh = bench.stylizer(width)
+            took.append(bench.seconds(lambda s=fresh, p=photo: s(p)))  # type: ignore[misc]
+        again = bench.seconds(lambda s=fresh, p=photo: s(p))  # type: ignore[misc]
+        plan = stylizer.engine.plan(width * 3 // 4, width)
+        peak = torch.cuda.max_memory_reserved() / 2**30 if bench.cuda else 0.0
+        print(
+            f"{width}x{width * 3 // 4}: {min(took):.2f} s, another in the same style {again:.2f} s; "
+            f"peak {peak:.2f} GiB reserved, {plan.peak / 2**30:.2f} planned",
+            flush=True,
+        )
+
+
+def large(bench: Bench) -> None:
+    size = 8192 if bench.cuda else bench.sizes[0]
+    photo = bench.photo(size, size)
+    for memory in ("70GiB", "24GiB"):
+        bench.free()
+        stylizer = bench.stylizer(size, scales=1, steps=(2,), memory=memory)
+        plan = stylizer.engine.plan(size, size, steps=2, held=photo.nbytes)
+        took = bench.seconds(lambda s=stylizer: s(photo))  # type: ignore[misc]
+        peak = torch.cuda.max_memory_allocated() / 2**30 if bench.cuda else 0.0
+        held = torch.cuda.max_memory_reserved() / 2**30 if bench.cuda else 0.0
+        print(
+            f"{size}x{size} in {memory}: {plan.count} tiles of {plan.side}, two steps {took:.1f} s; "
+            f"peak {peak:.1f} GiB allocated, {held:.1f} reserved, {plan.peak / 2**30:.1f} planned",
+            flush=True,
+        )
+
+
+def folder(bench: Bench) -> None:
+    count, size = (32, 512) if bench.cuda else (2, bench.sizes[0])
+    place = Path(bench.options.out or ".") / "folder"
+    place.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        turned = bench.photo(640 + 4 * (index % 4), 480).roll(index * 17, 3)
+        Picture(turned).save(place / f"{index:02}.jpg")
+    stylizer = bench.stylizer(size)
+    stylizer(load(place / "00.jpg"))
+
+    def paint() -> None:
+        for index in range(count):
+            stylizer(load(place / f"{index:02}.jpg")).save(place / f"painted-{index:02}.jpg")
+
+    took = bench.seconds(paint)
+    print(f"{count} pictures at {size} px: {took:.1f} s, {count / took:.2f} a second", flush=True)
+    for file in place.iterdir():
+        file.unlink()
+    place.rmdir()
+
+
+def clip(bench: Bench) -> None:
+    """A photo that is panned over, so that each frame uncovers a little."""
+    from stylize_video.flow import engine
+    from stylize_video.steady import Past, carry
+
+    sizes = [(640, 360), (1280, 720)] if bench.cuda else [(64, 36)]
+    for width, height in sizes:
+        wide = resize(bench.content, height * 2, width * 2)[0].permute(1, 2, 0)
+        frames = [(wide[20 : 20 + height, k * 3 : k * 3 + width] * 255).byte().numpy() for k in range(10)]
+        stylizer, flow = bench.stylizer(width), engine("dis", str(bench.device))
+        result = stylizer(as_tensor(frames[0])).rgb
+        pasts, took = [Past(frames[0], as_array(result))], []
+        for frame in frames[1:]:
+            begun = time.perf_counter()
+            carried = carry(frame, pasts, flow)
+            stylized = stylizer(as_tensor(frame), init=as_tensor(carried.start), steps=10)
+            pasts.insert(0, Past(frame, as_array(stylized.rgb)))
+            bench.wait()
+            took.append(time.perf_counter() - begun)
+        print(f"{width}x{height}: {1 / statistics.median(took):.1f} following frames of 10 steps a second", flush=True)
+
+
+def as_tensor(frame: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    values = torch.from_numpy(frame).permute(2, 0, 1)[None]
+    return values.float() / 255 if values.dtype == torch.uint8 else values
+
+
+def as_array(image: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    return image[0].permute(1, 2, 0).numpy()
+
+
+def profile(bench: Bench) -> None:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    for width in bench.sizes:
+        optimizer = bench.optimizer(width)
+        for _ in range(WARM):
+            optimizer.step()
+        activities = [ProfilerActivity.CUDA if bench.cuda else ProfilerActivity.CPU]
+        with profiled(activities=activities) as found:
+            for _ in range(3):
+                optimizer.step()
+            bench.wait()
+        key = "self_device_time_total" if bench.cuda else "self_cpu_time_total"
+        events = sorted(found.key_averages(), key=lambda event: -getattr(event, key))
+        total = sum(getattr(event, key) for event in events)
+        launches = sum(event.count for event in events) / 3
+        print(f"{width} px: {total / 3e3:.2f} ms of kernels in a step, {launches:.0f} launches", flush=True)
+        for event in events[: bench.options.kernels]:
+            took = getattr(event, key) / 3e3
+            print(f"  {took:7.3f} ms  {event.count / 3:5.1f} x  {event.key[:110]}", flush=True)
+
+
+SECTIONS = {each.__name__: each for each in (device, check, waits, step, error, whole, large, folder, clip, profile)}
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """A section's heading, and its error in a line rather than the end of all."""
+    begun = time.perf_counter()
+    print(f"\n## {name}", flush=True)
     try:
-        device = resolve_device(options.device)
-    except StylizeError as error:
-        raise SystemExit(str(error)) from error
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # the first step of a program compiled anew is told
-    file = os.environ.get("STYLIZE_WEIGHTS")
-    widths = weights.ARCHITECTURES["vgg19"] if options.encoder == "vgg19" else TINY_WIDTHS
-    real = file is not None and options.encoder == "vgg19"
-    tensors = weights.read(file, "vgg19") if file is not None and real else random_weights(widths)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    bench = Bench(device, tensors, options.rounds, tuple(map(int, options.steps.split(","))))
-    found = measure(bench, options)
-    network = f"{options.encoder} with {'its' if real else 'random'} weights"
-    print(f"{name}, torch {torch.__version__}, {network}, medians of {options.rounds}\n\n{found}")
+        yield
+    except Exception as error:  # the other sections are worth their time
+        print(f"failed: {type(error).__name__}: {str(error)[:600]}", flush=True)
+        if os.environ.get("TRACEBACK"):
+            import traceback
+
+            traceback.print_exc()
+    print(f"({time.perf_counter() - begun:.1f} s)", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", choices=[*SECTIONS, []])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--sizes", default="512,1024,2048,4096", help="widths of pictures of 4:3")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--encoder", choices=("vgg19", "tiny"), default="vgg19")
+    parser.add_argument("--content", type=Path, default=SAMPLES / "bridge.jpg")
+    parser.add_argument("--style", type=Path, default=SAMPLES / "starry-night.jpg")
+    parser.add_argument("--out", help="folder for the pictures painted")
+    parser.add_argument("--kernels", type=int, default=25)
+    options = parser.parse_args(arguments)
+    bench = Bench(options)
+    for name in options.sections or [each for each in SECTIONS if each != "profile"]:
+        with told(name):
+            SECTIONS[name](bench)
 
 
 if __name__ == "__main__":
