@@ -14,8 +14,10 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -287,9 +289,11 @@ class WassersteinBatch:
         self._eye = torch.eye(size, device=device)
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
-    def __call__(self, features: Sequence[Tensor], weights: Sequence[Tensor | None]) -> Tensor:
-        """The sum over the layers: of features (1, C, H, W) and position weights (H*W,) of each, a scalar,
-        differentiable with respect to the features."""
+    def measured(
+        self, features: Sequence[Tensor], weights: Sequence[Tensor | None]
+    ) -> tuple[Tensor, list[ClosedFormGradient]]:
+        """The sum over the layers, a scalar, and its gradients with respect to features (1, C, H, W) with position
+        weights (H*W,) of each."""
         mean, second = torch.zeros_like(self._mean), self._mean.new_zeros(len(features), *self._eye.shape)
         for index, (each, weight) in enumerate(zip(features, weights, strict=True)):
             first, moment = _both_moments(each, weight)
@@ -308,7 +312,7 @@ class WassersteinBatch:
             for index, (each, weight) in enumerate(zip(features, weights, strict=True))
             for size in [each.shape[1]]
         ]
-        return with_gradients((self._share * distance).sum(), features, gradients)
+        return (self._share * distance).sum(), gradients
 
     def _per_position(self, features: Sequence[Tensor], weights: Sequence[Tensor | None]) -> Tensor:
         """What gradients with respect to means over positions are to be multiplied by, (layers,)."""
@@ -317,6 +321,42 @@ class WassersteinBatch:
         if counts not in self._scales:
             self._scales[counts] = 2 * self._share / torch.tensor(counts, device=self._share.device)
         return self._scales[counts]
+
+
+def wasserstein_of_batches(
+    batches: Sequence[tuple[WassersteinBatch, Sequence[Tensor], Sequence[Tensor | None]]],
+) -> Tensor:
+    """The sum of several batches, of their features and position weights; on CUDA each batch has a stream of its own,
+    as none fills the chip."""
+    total, features, gradients = [], list[Tensor](), list[ClosedFormGradient]()
+    with torch.no_grad():
+        for number, (batch, maps, weights) in enumerate(batches):
+            with _beside(maps[0].device, number):
+                value, found = batch.measured(maps, weights)
+            total.append(value)
+            features += maps
+            gradients += found
+        if maps[0].is_cuda:
+            for number in range(len(batches)):
+                torch.cuda.current_stream(maps[0].device).wait_stream(_stream(maps[0].device, number))
+    return with_gradients(torch.stack(total).sum(), features, gradients)
+
+
+@contextmanager
+def _beside(device: torch.device, number: int) -> Iterator[None]:
+    """On CUDA, a stream that begins with what the current one has done so far."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = _stream(device, number)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+@cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:

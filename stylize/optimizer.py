@@ -27,7 +27,6 @@ SMOOTH = 0.4  # weight of the newest in the mean of those slopes
 SHORTEST, FARTHEST = 0.5, 2.5  # bounds of the step length
 PART = 2**20  # numbers processed at once, so that large pictures need no further copies
 LARGE_PART = 2**24  # the same on accelerators, where each operation costs a launch
-CHUNK = 4096  # numbers in each of the products that accelerators make of one with a long vector
 MOVING = 4  # pictures there are at once besides what is kept: where we stand, the trial, and their gradients
 
 
@@ -164,7 +163,7 @@ class LBFGS(Optimizer):
             known_s.index_copy_(0, slot, s[None])
             known_y.index_copy_(0, slot, y[None])
             for sums, rows, vector in zip(made, (known_s, known_y, known_y), (y, s, y), strict=True):
-                sums += _times(rows, vector)
+                sums += _wide(rows) @ _wide(vector)
         self._sy.index_copy_(1, slot, made[0][:, None])
         self._sy.index_copy_(0, slot, made[1][None])
         self._yy.index_copy_(1, slot, made[2][:, None])
@@ -191,8 +190,8 @@ class LBFGS(Optimizer):
         upper = sy.triu(1) + torch.diag(torch.where(known, diagonal, 1.0))
         p, q = (torch.zeros(size, dtype=small, device=sy.device) for _ in range(2))
         for s, y, gradient in _parts(self._s, self._y, self._gradient):
-            p += _times(s, gradient)
-            q += _times(y, gradient)
+            p += _wide(s) @ gradient
+            q += _wide(y) @ gradient
         p, q = (torch.where(known, products[order], 0.0) for products in (p, q))
         u = torch.linalg.solve_triangular(upper, p[:, None], upper=True)
         inner = diagonal[:, None] * u + self._gamma * (yy @ u) - self._gamma * q[:, None]
@@ -222,18 +221,6 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     count = PART if flat[0].device.type == "cpu" else LARGE_PART
     for begin in range(0, flat[0].shape[-1], count):
         yield tuple(tensor[..., begin : begin + count] for tensor in flat)
-
-
-def _times(rows: Tensor, vector: Tensor) -> Tensor:
-    """Products (m,) of rows (m, n) and a vector (n,); on accelerators as many small ones, which use all of the chip."""
-    if rows.device.type == "cpu":
-        return _wide(rows) @ _wide(vector)
-    whole = rows.shape[1] // CHUNK * CHUNK
-    rest = _wide(rows[:, whole:]) @ _wide(vector[whole:])
-    if not whole:
-        return rest
-    parts = _wide(rows[:, :whole]).view(len(rows), -1, CHUNK).transpose(0, 1)
-    return torch.bmm(parts, _wide(vector[:whole]).view(-1, CHUNK, 1)).sum(0)[:, 0].add_(rest)
 
 
 def _rms(image: Tensor) -> Tensor:

@@ -51,11 +51,10 @@ class StyleTarget:
 
         def distance(image: Tensor, features: Features) -> Tensor:
             if batches:
-                parts = [
-                    batch([features[layer] for layer in own], [places.at(features[layer]) for layer in own])
-                    for own, batch in batches
-                ]
-                return torch.stack(parts).sum()
+                maps = [[features[layer] for layer in own] for own, _ in batches]
+                weights = [[places.at(each) for each in own] for own in maps]
+                made = [batch for _, batch in batches]
+                return losses.wasserstein_of_batches(list(zip(made, maps, weights, strict=True)))
             parts = [
                 weight / total * known[layer].whole(features[layer], places.at(features[layer]))
                 for layer, weight in layers.items()

@@ -384,11 +384,21 @@ def test_auto_is_bfloat16_on_cpus_with_instructions_for_it(
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     assert resolve_dtype("auto", cpu) == (torch.bfloat16 if fast else torch.float32)
-    assert resolve_dtype("auto", torch.device("cuda")) == torch.float32
     assert resolve_dtype("float32", cpu) == torch.float32
     assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert resolve_dtype("auto", cpu) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "fast"), [((7, 5), None, False), ((8, 0), None, True), ((9, 0), "6", False)]
+)
+def test_auto_is_bfloat16_on_gpus_with_tensor_cores_for_it(
+    capability: tuple[int, int], hip: str | None, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert resolve_dtype("auto", torch.device("cuda")) == (torch.bfloat16 if fast else torch.float32)
 
 
 def test_auto_is_float32_where_torch_does_not_know_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -653,7 +653,7 @@ def test_a_batch_of_layers_has_the_distances_of_its_layers(masked: bool) -> None
     expected = torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum()
     expected.backward()
     together = [picture.clone().requires_grad_() for picture in pictures]
-    found = losses.WassersteinBatch(targets, shares)(together, weights)
+    found = losses.wasserstein_of_batches([(losses.WassersteinBatch(targets, shares), together, weights)])
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=0.01)
     for one, other in zip(single, together, strict=True):

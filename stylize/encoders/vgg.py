@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cache, cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,11 @@ from stylize.encoders import Place, layer_names
 from stylize.encoders.weights import fingerprint
 from stylize.encoders.winograd import OUT, Winograd
 from stylize.errors import SettingsError
+
+if TYPE_CHECKING:
+    from stylize.gradients import ClosedFormGradient
+
+log = logging.getLogger(__name__)
 
 # torchvision's input convention
 MEAN = (0.485, 0.456, 0.406)
@@ -60,6 +67,7 @@ class VGG:
         widths = tuple(widths)
         self.layers = frozenset(layers)
         self._at, self._weights = place, weights
+        self._kernels = cuda_kernels(place.device, place.dtype)
         held = [layer for index, layer, _ in modules(widths) if layer and f"features.{index}.weight" in weights]
         for layer in sorted(self.layers):
             if layer not in held:
@@ -80,7 +88,8 @@ class VGG:
             weight, bias = weights[f"features.{index}.weight"], weights[f"features.{index}.bias"]
             if index == 0:
                 weight, bias = _fold_input(weight, bias)
-            self._program.append(_Convolution(name, self._place(weight), self._place(bias), first=index == 0))
+            placed, fused = (self._place(weight), self._place(bias)), self._kernels is not None
+            self._program.append(_Convolution(name, *placed, first=index == 0, fused=fused))
             missing.discard(name)
 
     @cached_property
@@ -112,7 +121,8 @@ class VGG:
         for part in self._program:
             if part is None:
                 stride *= 2
-                held += width * (item + 8 * (self._at.pooling == "max")) / stride**2
+                indices = 0 if self._at.pooling != "max" else 8 if self._kernels is None else 1
+                held += width * (item + indices) / stride**2
                 continue
             width = len(part.weight)
             held += width * item / stride**2
@@ -173,7 +183,9 @@ class VGG:
                 kernel, scale = _window(x), next(scales) if self._at.rescale else 1.0
                 if kernel == (1, 1):
                     continue
-                if self._at.pooling == "max":
+                if self._at.pooling == "max" and self._kernels is not None and kernel == (2, 2):
+                    x, indices = self._kernels.pool(x)
+                elif self._at.pooling == "max":
                     x, indices = F.max_pool2d(x, kernel, return_indices=True)
                 else:
                     x = F.avg_pool2d(x, kernel).mul_(scale)
@@ -183,10 +195,17 @@ class VGG:
     def _back(self, trail: list[_Passed], given: Mapping[str, tuple[Tensor | None, list[Any]]]) -> Tensor:
         """The gradient with respect to the picture, from those with respect to the features and those deferred."""
         gradient: Tensor | None = None
-        while trail:  # what was passed is let go of
+        masked = False  # whether the gradient is that with respect to the input of the ReLU
+        while trail:  # popped, so that activations are freed on the way
             passed = trail.pop()
             if passed.part is None:
-                gradient = None if gradient is None else passed.unpooled(gradient)
+                if gradient is not None and passed.indices is not None and passed.indices.dtype == torch.uint8:
+                    assert self._kernels is not None
+                    size = passed.input.shape[2:]
+                    gradient = self._kernels.unpool(gradient, passed.output, passed.indices, *size)
+                    masked = True
+                elif gradient is not None:
+                    gradient = passed.unpooled(gradient)
                 continue
             plain, deferred = given.get(passed.part.name, (None, []))
             weight = self._maps[passed.part.name][0] if passed.part.name in self._maps else None
@@ -196,15 +215,59 @@ class VGG:
                 continue
             if plain is not None:
                 gradient += plain if weight is None else F.conv2d(plain, weight.transpose(0, 1))
-            for closed in deferred:
+            masked = masked and plain is None and not deferred
+            while deferred:
+                closed = deferred.pop(0)
+                if not deferred and weight is None and self._adds(closed, passed.output):
+                    assert self._kernels is not None
+                    self._kernels.add(gradient, passed.output, closed.matrix, closed.shift)
+                    masked = True
+                    continue
                 (closed if weight is None else closed.through(weight[:, :, 0, 0].float())).add_to(gradient)
-            deferred.clear()
-            gradient = passed.part.back(gradient, passed)
+            gradient, masked = passed.part.back(gradient, passed, masked=masked), False
         assert gradient is not None
         for side in (gradient, gradient.transpose(2, 3)):  # what the padding replicated
             side[:, :, 1] += side[:, :, 0]
             side[:, :, -2] += side[:, :, -1]
         return gradient[:, :, 1:-1, 1:-1]
+
+    def _adds(self, closed: ClosedFormGradient, output: Tensor) -> bool:
+        """Whether a kernel can add this gradient with respect to an output of the network, and mask the sum."""
+        if self._kernels is None or closed.weight is not None or not closed.matrix.dim():
+            return False
+        own = closed.features.data_ptr() == output.data_ptr() and closed.features.shape == output.shape
+        channels: int = output.shape[1]
+        return own and bool(channels % self._kernels.COLUMNS == 0 and channels <= self._kernels.WIDEST)
+
+
+def cuda_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """The module of kernels for CUDA, where they are of use and work: tried once on each device."""
+    if device.type != "cuda" or dtype != torch.bfloat16 or torch.version.hip is not None:
+        return None
+    return _tried(device)
+
+
+@cache
+def _tried(device: torch.device) -> ModuleType | None:
+    try:
+        from stylize.encoders import kernels
+
+        x = torch.rand(1, 64, 4, 4, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+        weight = torch.zeros(64, 64, 3, 3, device=device, dtype=x.dtype).to(memory_format=torch.channels_last)
+        _fused_convolution(x, weight, x.new_zeros(64), 1)
+        pooled, winner = kernels.pool(x)
+        gradient = kernels.unpool(pooled, pooled, winner, 4, 4)
+        kernels.add(gradient, x, torch.zeros(64, 64, device=device), None)
+    except Exception as error:  # no Triton, no compiler for it, or a GPU that it does not know
+        log.info("without kernels of our own on %s: %s", device, str(error).partition("\n")[0] or type(error).__name__)
+        return None
+    return kernels
+
+
+def _fused_convolution(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """relu(x * weight + bias), in one pass of cuDNN."""
+    sides = (padding, padding)
+    return torch.ops.aten.cudnn_convolution_relu(x, weight, bias, (1, 1), sides, (1, 1), 1)  # type: ignore[no-any-return]
 
 
 class _Network(torch.autograd.Function):
@@ -230,19 +293,28 @@ class _Network(torch.autograd.Function):
 class _Convolution:
     """A convolution and its ReLU; the first one finds its input padded."""
 
-    def __init__(self, name: str, weight: Tensor, bias: Tensor, *, first: bool) -> None:
+    def __init__(self, name: str, weight: Tensor, bias: Tensor, *, first: bool, fused: bool = False) -> None:
         self.name, self.weight, self._bias = name, weight, bias
-        self._padding = 0 if first else 1
+        self._padding, self._fused = 0 if first else 1, fused
         self.fast = None if first else Winograd.of(weight)
+        self._turned: Tensor | None = None  # cuDNN's forward convolutions are faster than its backward ones
+        if fused and not first:
+            self._turned = weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fast is not None and self.fast.pays(*x.shape[2:]):
             return self.fast.forward(x, self._bias)
+        if self._fused:
+            return _fused_convolution(x, self.weight, self._bias, self._padding)
         return F.relu_(F.conv2d(x, self.weight, self._bias, padding=self._padding))
 
-    def back(self, gradient: Tensor, passed: _Passed) -> Tensor:
-        """From the gradient with respect to the output, which is written over, that with respect to the input."""
-        torch.ops.aten.threshold_backward.grad_input(gradient, passed.output, 0, grad_input=gradient)
+    def back(self, gradient: Tensor, passed: _Passed, *, masked: bool) -> Tensor:
+        """From the gradient with respect to the output, which is written over, that with respect to the input;
+        ``masked``: it is that with respect to the input of the ReLU already."""
+        if not masked:
+            torch.ops.aten.threshold_backward.grad_input(gradient, passed.output, 0, grad_input=gradient)
+        if self._turned is not None:
+            return F.conv2d(gradient, self._turned, padding=1)
         if self.fast is not None and self.fast.pays(*gradient.shape[2:]):
             return self.fast.back(gradient)
         padding = (self._padding, self._padding)
@@ -258,7 +330,7 @@ class _Passed(NamedTuple):
     part: _Convolution | None
     input: Tensor
     output: Tensor
-    indices: Tensor | None  # of max pooling
+    indices: Tensor | None  # of max pooling: torch's, or in uint8 our kernel's
     scale: float  # of average pooling
 
     def unpooled(self, gradient: Tensor) -> Tensor:

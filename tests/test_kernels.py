@@ -1,0 +1,55 @@
+"""The Triton kernels against torch's operations: on the GPU with ``--device cuda``, else by Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+PROGRAM = """
+import sys
+import torch
+import torch.nn.functional as F
+from stylize.encoders import kernels
+
+device, dtype = sys.argv[1], torch.bfloat16 if sys.argv[1] == "cuda" else torch.float16  # the interpreter has no bfloat16
+last = torch.channels_last
+generator = torch.Generator().manual_seed(0)
+
+def random(*shape):
+    return torch.randn(shape, generator=generator).to(device, dtype).to(memory_format=last)
+
+for height, width, channels in ((8, 10, 64), (7, 9, 128), (2, 3, 64), (13, 6, 24)):
+    x = random(1, channels, height, width).relu()
+    pooled, winner = kernels.pool(x)
+    expected, indices = F.max_pool2d(x, 2, return_indices=True)
+    assert torch.equal(pooled, expected)
+    gradient = random(*pooled.shape)
+    found = kernels.unpool(gradient, pooled, winner, height, width)
+    rest = ((2, 2), (2, 2), (0, 0), (1, 1), False, indices)
+    back = torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, *rest)
+    assert torch.equal(found, torch.where(x > 0, back, 0)), (height, width, channels)
+    if channels % kernels.COLUMNS:
+        continue
+    matrix, shift = (torch.randn(shape, generator=generator).to(device) for shape in ((channels, channels), (channels,)))
+    for moved in (shift, None):
+        gradient = random(*x.shape)
+        rows, own = (each.float()[0].permute(1, 2, 0) for each in (gradient, x))
+        expected = rows + own @ matrix.to(dtype).float() + (0 if moved is None else moved)
+        expected = torch.where(own > 0, expected, 0)
+        kernels.add(gradient, x, matrix, moved)
+        close = 2e-2 if dtype == torch.bfloat16 else 2e-3
+        torch.testing.assert_close(gradient.float()[0].permute(1, 2, 0), expected, rtol=close, atol=close * 8)
+"""
+
+
+def test_kernels_compute_what_torch_does(device: str) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "0" if device == "cuda" else "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, device], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
