@@ -389,12 +389,12 @@ class Gaussian:
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
         """From a mean (C,) and covariance (C, C); computed in float64 on the CPU, kept in float32 on their device."""
-        values, vectors = torch.linalg.eigh(covariance.double().cpu())
+        values, vectors = torch.linalg.eigh(covariance.cpu().double())
         largest = values[-1].clamp_min(1e-12)
         kept = values > 1e-7 * largest  # less is float32 noise
         factor = vectors[:, kept] * values[kept].sqrt()
         trace = values.clamp_min(0).sum()
-        energy = (trace + mean.double().cpu().square().sum()).clamp_min(1e-12)
+        energy = (trace + mean.cpu().double().square().sum()).clamp_min(1e-12)
         made = (mean, factor, trace, energy, (DAMPING * largest).square())
         return cls(*(value.float().to(mean.device) for value in made))
 
@@ -514,7 +514,7 @@ def barycenter(
     total = sum(weights)
     shares = [weight / total for weight in weights]
     mean = torch.stack([share * m for share, (m, _) in zip(shares, gaussians, strict=True)]).sum(0)
-    covariances = [c.double().cpu() for _, c in gaussians]
+    covariances = [c.cpu().double() for _, c in gaussians]
     result = torch.stack([share * c for share, c in zip(shares, covariances, strict=True)]).sum(0)
     for _ in range(iterations):
         root, inverse = _root_pair(result)

@@ -419,3 +419,24 @@ def test_a_picture_takes_as_much_memory_as_planned_and_no_more(settings: dict[st
     with peak() as most:
         made(LARGE)
     assert 0.6 * planned < most[0] < planned
+
+
+# --- lesser devices ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer": "adam"},
+        {"style_loss": "gram", "preserve_color": "match", "content": Picture(PHOTO, HOLES)},
+        {"style": [STYLE, OTHER], "tv_weight": 0.1},
+    ],
+    ids=["default", "adam", "gram", "blend"],
+)
+def test_a_device_without_float64_paints_about_the_same(settings: dict[str, Any]) -> None:
+    whole, before = painted(NAME, **settings)
+    with limited(float64=False):
+        single, after = painted(NAME, **settings)
+    np.testing.assert_allclose([step.total for step in after], [step.total for step in before], rtol=0.02)
+    assert (single - whole).square().mean().sqrt() < 0.01
