@@ -440,3 +440,10 @@ def test_a_device_without_float64_paints_about_the_same(settings: dict[str, Any]
         single, after = painted(NAME, **settings)
     np.testing.assert_allclose([step.total for step in after], [step.total for step in before], rtol=0.02)
     assert (single - whole).square().mean().sqrt() < 0.01
+
+
+@style_losses
+def test_transparency_needs_no_pooling_on_the_device(style_loss: str) -> None:
+    content, style = Picture(PHOTO, HOLES), Picture(STYLE, HOLES[..., :40, :48])
+    with limited(lacking=["_adaptive_avg_pool2d"]):
+        compare(style_loss == "gram", style_loss=style_loss, content=content, style=style)
