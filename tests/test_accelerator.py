@@ -447,3 +447,10 @@ def test_transparency_needs_no_pooling_on_the_device(style_loss: str) -> None:
     content, style = Picture(PHOTO, HOLES), Picture(STYLE, HOLES[..., :40, :48])
     with limited(lacking=["_adaptive_avg_pool2d"]):
         compare(style_loss == "gram", style_loss=style_loss, content=content, style=style)
+
+
+def test_a_picture_is_resized_on_the_cpu_where_the_device_cannot() -> None:
+    usual = painted(NAME, style_loss="gram")[0]
+    with limited(lacking=["_upsample_bicubic2d_aa"]):
+        assert torch.equal(painted(NAME, style_loss="gram")[0], usual)
+        assert images.resize(waves(5, 6).to(NAME), 9, 4).device.type == NAME
