@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import Picture, Settings, Stylizer, images, tiling
-from stylize.encoders import resolve_device
+from stylize.encoders import builtin, resolve_device
 from stylize.engine import Step
 from stylize.errors import DeviceError, OptimizationError, SettingsError
 from stylize.losses import Term
@@ -245,7 +245,7 @@ STYLE, OTHER, PHOTO = waves(40, 48, 2), waves(44, 40, 5), waves(50, 66, 1)
 def stylizer(device: str, style: Any = STYLE, base: Settings | None = None, **settings: Any) -> Stylizer:
     plain = {"size": 64, "min_size": 32, "steps": (4, 3), "encoder": "tiny", "precision": "float32", "tolerance": 0.0}
     chosen = (base or Settings()).replace(**{**plain, "device": device, **settings})
-    return Stylizer(style, chosen, encoders=[tiny_encoder()])
+    return Stylizer(style, chosen, encoders=[tiny_encoder(), *builtin()])
 
 
 def painted(device: str, content: Any = PHOTO, **settings: Any) -> tuple[Tensor, list[Step]]:
@@ -290,6 +290,10 @@ def test_a_picture_is_that_of_the_cpu(style_loss: str, optimizer: str) -> None:
 )
 def test_every_setting_paints_that_of_the_cpu(settings: dict[str, Any], style_loss: str) -> None:
     compare(style_loss == "gram", style_loss=style_loss, **settings)
+
+
+def test_the_embedded_encoder_paints_that_of_the_cpu() -> None:
+    compare(True, encoder="mini", style_loss="gram")
 
 
 def test_the_paper_s_method_is_that_of_the_cpu() -> None:
@@ -411,11 +415,22 @@ def test_out_of_memory_it_goes_on_in_tiles(caplog: pytest.LogCaptureFixture) -> 
 
 
 @optimizers
-@pytest.mark.parametrize("settings", [{}, {"tv_weight": 0.1}, {"precision": "bfloat16"}], ids=["", "variation", "bf16"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tv_weight": 0.1},
+        {"precision": "bfloat16"},
+        {"preserve_color": "luminance", "memory": "526MiB"},
+    ],
+    ids=["default", "variation", "bfloat16", "tiles"],
+)
 def test_a_picture_takes_as_much_memory_as_planned_and_no_more(settings: dict[str, Any], optimizer: str) -> None:
     made = large(NAME, optimizer=optimizer, **settings)
     made(LARGE)  # the style is there by now
-    planned = made.engine.plan(260, 300).peak - tiling.FIXED
+    plan = made.engine.plan(260, 300, 1 if "preserve_color" in settings else 3)
+    assert bool(plan.side) == ("memory" in settings)
+    planned = plan.peak - tiling.FIXED
     with peak() as most:
         made(LARGE)
     assert 0.6 * planned < most[0] < planned
