@@ -16,10 +16,12 @@ from stylize.optimizer import Optimizer
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 2  # steps before one is recorded: the first differs, and libraries set themselves up
+WARM_UP = 2  # steps before one is recorded: the first differs, and in the second libraries set themselves up
 FEWEST = 6  # steps of a scale for which recording one pays
 LARGEST = 2**23  # pixels: on larger pictures launches take no time beside the work, and a graph keeps its own memory
 FREED = 2**30  # bytes of unused memory from which on it is given back before a step is recorded
+
+_set_up: set[tuple[type[Optimizer], torch.device]] = set()  # by a step recorded before: one to warm up will do
 
 
 class RecordedStep:
@@ -35,12 +37,13 @@ class RecordedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._report: Tensor | None = None
         self._calls = 0
+        self._warm_up = WARM_UP - ((type(optimizer), image.device) in _set_up)
         self._wanted = image.is_cuda and steps >= FEWEST and image.shape[2] * image.shape[3] <= LARGEST
 
     def __call__(self) -> None:
         """One step."""
         self._calls += 1
-        if self._wanted and self._calls > WARM_UP:
+        if self._wanted and self._calls > self._warm_up:
             self._wanted = False
             self._record()
         if self._graph is None:
@@ -76,6 +79,7 @@ class RecordedStep:
             log.info("steps are not recorded as a CUDA graph: %s", str(error).partition("\n")[0])
         else:
             self._graph, self._report = graph, report
+            _set_up.add((type(optimizer), device))
         finally:
             vars(optimizer).update(before)
         torch.cuda.current_stream(device).wait_stream(stream)

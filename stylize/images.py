@@ -836,7 +836,12 @@ def resize(image: Tensor, height: int, width: int, *, clamp: bool = True) -> Ten
     """
     if image.shape[-2:] == (height, width):
         return image
-    resized = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    try:
+        resized = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    except NotImplementedError:  # MPS before torch 2.8
+        if image.device.type == "cpu":
+            raise
+        return resize(image.cpu(), height, width, clamp=clamp).to(image.device)
     return resized.clamp(0, 1) if clamp else resized
 
 

@@ -198,12 +198,12 @@ class Gaussian:
         """From a mean (C,) and covariance (C, C); computed in float64, kept in float32 on their device."""
         if mean.device.type != "cpu":
             return cls._by_cholesky(mean, covariance)
-        values, vectors = torch.linalg.eigh(covariance.double().cpu())
+        values, vectors = torch.linalg.eigh(covariance.double())
         largest = values[-1].clamp_min(1e-12)
         kept = values > 1e-7 * largest  # less is float32 noise
         factor = vectors[:, kept] * values[kept].sqrt()
         trace = values.clamp_min(0).sum()
-        energy = (trace + mean.double().cpu().square().sum()).clamp_min(1e-12)
+        energy = (trace + mean.double().square().sum()).clamp_min(1e-12)
         made = (mean, factor, trace, energy, (DAMPING * largest).square())
         return cls(*(value.float().to(mean.device) for value in made))
 
@@ -211,7 +211,7 @@ class Gaussian:
     def _by_cholesky(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
         """Without eigenvalues, which are slow on accelerators: a tiny multiple of the identity is added to the
         covariance, until rounding errors no longer keep it from having a Cholesky factor."""
-        place = "cpu" if mean.device.type == "mps" else mean.device  # which has no float64
+        place = mean.device if mean.is_cuda else "cpu"  # other accelerators may have no float64
         center, exact = mean.to(place).double(), covariance.to(place).double()
         eye = torch.eye(len(exact), dtype=exact.dtype, device=place)
         total = exact.trace().clamp_min(1e-12)
@@ -399,7 +399,7 @@ def barycenter(
     total = sum(weights)
     shares = [weight / total for weight in weights]
     mean = torch.stack([share * m for share, (m, _) in zip(shares, gaussians, strict=True)]).sum(0)
-    covariances = [c.double().cpu() for _, c in gaussians]
+    covariances = [c.cpu().double() for _, c in gaussians]
     result = torch.stack([share * c for share, c in zip(shares, covariances, strict=True)]).sum(0)
     for _ in range(iterations):
         half, inverse = root_pair(result)

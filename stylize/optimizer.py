@@ -95,7 +95,7 @@ class LBFGS(Optimizer):
         super().__init__(evaluate, image)
         self._bounds, self._first_move = bounds, first_move
         device, count = image.device, image.numel()
-        small = torch.float32 if device.type == "mps" else torch.float64
+        small = _widest(device)
         self._kept = torch.bfloat16 if compact else image.dtype
         self._s = image.new_zeros(history, count, dtype=self._kept)
         self._y = image.new_zeros(history, count, dtype=self._kept)
@@ -206,6 +206,14 @@ class LBFGS(Optimizer):
         length = self._length.to(kind)
         length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
         return direction.mul_(-length)
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """float64 where the device has it, as MPS has not."""
+    try:
+        return torch.zeros((), dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError):
+        return torch.float32
 
 
 def _pick(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:

@@ -243,7 +243,7 @@ class Positions:
     """How much each position of a feature map counts: what is transparent does not."""
 
     def __init__(self, alpha: Tensor | None, device: torch.device) -> None:
-        self._alpha = None if alpha is None else alpha.to(device)
+        self._alpha, self._device = alpha, device
         self._known: dict[tuple[int, int], Tensor] = {}
 
     def at(self, features: Tensor) -> Tensor | None:
@@ -255,5 +255,6 @@ class Positions:
         if self._alpha is None:
             return None
         if (height, width) not in self._known:
-            self._known[height, width] = losses.position_weights(self._alpha, height, width)
+            # on the CPU, where alpha is: MPS pools to divisors of the size only
+            self._known[height, width] = losses.position_weights(self._alpha, height, width).to(self._device)
         return self._known[height, width].view(height, width)[own].flatten()

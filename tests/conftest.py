@@ -45,6 +45,15 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--device"))
 
 
+@pytest.fixture(autouse=True)
+def only_the_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see a GPU only if they take ``device`` and it is one: ``auto`` would choose it for all of them."""
+    if "device" not in request.fixturenames or request.config.getoption("--device") == "cpu":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> EncoderSpec:
     return tiny_encoder()

@@ -167,7 +167,8 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device of a setting: auto takes CUDA (or ROCm), then MPS, then the CPU.
+    """The torch device of a setting: auto takes CUDA (or ROCm), then MPS, then the CPU. Another accelerator that torch
+    itself reports, as Intel's xpu, is taken by its name.
 
     Raises:
         SettingsError: not a device name.
@@ -178,15 +179,25 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         mps = platform.system() == "Darwin" and torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name, re.ASCII):
-        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
     kind, _, index = name.partition(":")
-    found = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= found:
-        raise DeviceError(f"device {name} is not there ({found} CUDA devices found); use --device cpu or auto")
+    other = kind not in ("cpu", "mps", "cuda") and kind == _accelerator()
+    if not re.fullmatch(r"\w+(:\d+)?" if other else r"cpu|mps|cuda(:\d+)?", name, re.ASCII):
+        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
+    found = torch.accelerator.device_count() if other else torch.cuda.device_count()
+    if (other or kind == "cuda") and int(index or 0) >= found:
+        what = kind if other else "CUDA"
+        raise DeviceError(f"device {name} is not there ({found} {what} devices found); use --device cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device mps is not there; use --device cpu or auto")
     return torch.device(name)
+
+
+def _accelerator() -> str:
+    """The kind of accelerator that torch reports, or nothing."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "" if found is None else found.type
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
