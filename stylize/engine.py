@@ -144,6 +144,11 @@ class Engine:
         with torch.no_grad():
             return self.encoder(image.to(self.device))
 
+    def placed(self, image: Tensor) -> Tensor:
+        """The image on the device, where it is resized faster, if it takes little of the memory; else as it is."""
+        small = image.nbytes <= self._budget() / 32
+        return image.to(self.device) if self.device.type == "cuda" and small else image
+
     def parts(self, image: Tensor) -> Iterator[tuple[Region, Features]]:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
         encoder, area = tiling.tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
@@ -222,8 +227,7 @@ class Engine:
         Raises:
             OptimizationError: NaN or inf that smaller steps could not avoid, or too little memory.
         """
-        # on the CPU: one resize there, as no GPU takes a whole photograph down to the coarsest scale in one step
-        image = resize(start.float().cpu(), scales[0].height, scales[0].width).to(self.device)
+        image = resize(start.float(), scales[0].height, scales[0].width).to(self.device)
         pictures = [start] if detail is None else [start, detail]
         held = sum({picture.data_ptr(): picture.untyped_storage().nbytes() for picture in pictures}.values())
         begun, pace, done = time.perf_counter(), 0.0, 0  # pace: seconds for a px there and back

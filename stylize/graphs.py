@@ -8,6 +8,7 @@ their decisions there (:mod:`stylize.optimizer`).
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,6 +23,12 @@ LARGEST = 2**23  # pixels: on larger pictures launches take no time beside the w
 FREED = 2**30  # bytes of unused memory from which on it is given back before a step is recorded
 
 _set_up: set[tuple[type[Optimizer], torch.device]] = set()  # by a step recorded before: one to warm up will do
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream to record on: libraries keep tens of MB for every stream they have been used on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class RecordedStep:
@@ -60,7 +67,7 @@ class RecordedStep:
         before = {name: value for name, value in vars(optimizer).items() if isinstance(value, Tensor)}
         if torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > FREED:
             torch.cuda.empty_cache()  # a graph cannot use it
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        graph, stream = torch.cuda.CUDAGraph(), _stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         try:
             with torch.cuda.stream(stream):

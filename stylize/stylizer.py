@@ -156,6 +156,7 @@ class Stylizer:
         height, width = scales[-1].height, scales[-1].width
         opaque = Picture(picture.opaque().rgb, picture.alpha)
         photo, target = self._in_color_mode(opaque)
+        photo = self.engine.placed(photo)
         start = self._start(init, photo, target, scales)
 
         def all_terms(scale: Scale) -> list[Term]:

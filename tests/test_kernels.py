@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from stylize.encoders import kernels
 
-device, dtype = sys.argv[1], torch.bfloat16 if sys.argv[1] == "cuda" else torch.float16  # the interpreter has no bfloat16
+device = sys.argv[1]
+dtype = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter does not multiply in bfloat16
 last = torch.channels_last
 generator = torch.Generator().manual_seed(0)
 
@@ -35,7 +36,7 @@ for height, width, channels in ((8, 10, 64), (7, 9, 128), (2, 3, 64), (13, 6, 24
     assert torch.equal(found, torch.where(x > 0, back, 0)), (height, width, channels)
     if channels % kernels.COLUMNS:
         continue
-    matrix, shift = (torch.randn(shape, generator=generator).to(device) for shape in ((channels, channels), (channels,)))
+    matrix, shift = (torch.randn(channels, *rest, generator=generator).to(device) for rest in ((channels,), ()))
     for moved in (shift, None):
         gradient = random(*x.shape)
         rows, own = (each.float()[0].permute(1, 2, 0) for each in (gradient, x))
