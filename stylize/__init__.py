@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stylize.colors import ColorMode
-    from stylize.encoders import Encoder, EncoderSpec
+    from stylize.display import Display
+    from stylize.encoders import Build, Encoder, EncoderSpec, Place, Progress
     from stylize.engine import Step
     from stylize.errors import (
         DeviceError,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         save,
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
-    from stylize.losses import Sums, Term
+    from stylize.losses import Region, Sums, Term
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer, reconstruct, texture
@@ -52,7 +53,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "stylize.colors": ("ColorMode",),
-    "stylize.encoders": ("Encoder", "EncoderSpec"),
+    "stylize.display": ("Display",),
+    "stylize.encoders": ("Build", "Encoder", "EncoderSpec", "Place", "Progress"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
         "DeviceError",
@@ -81,7 +83,7 @@ _HOMES = {
         "save",
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
-    "stylize.losses": ("Sums", "Term"),
+    "stylize.losses": ("Region", "Sums", "Term"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
@@ -92,8 +94,10 @@ __all__ = [
     "FORMATS",
     "PRESETS",
     "SPARE",
+    "Build",
     "ColorMode",
     "DeviceError",
+    "Display",
     "Encoder",
     "EncoderSpec",
     "Flow",
@@ -104,7 +108,10 @@ __all__ = [
     "OptimizationError",
     "Origin",
     "Picture",
+    "Place",
     "PluginError",
+    "Progress",
+    "Region",
     "Scale",
     "Settings",
     "SettingsError",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 GROUP = "stylize"
 FAULTS = (Exception, SystemExit)  # whatever a stranger's plugin raises, the host goes on or says so
-BUILTIN = ("stylize.builtin", "stylize.display")
+BUILTIN = ("stylize.builtin", "stylize.cli.display")
 
 hookimpl = pluggy.HookimplMarker("stylize")
 log = logging.getLogger(__name__)

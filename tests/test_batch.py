@@ -677,7 +677,7 @@ def test_a_template_is_checked() -> None:
 
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stylize.cli", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
+    command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
     return subprocess.Popen(
         command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import stylize
-from stylize import cli as command_line
+from stylize.cli.main import main
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
 from tests.conftest import Call, Done
@@ -224,7 +224,7 @@ def test_a_target_whose_name_is_not_utf8_is_written_and_reported(
         (tmp_path / name).write_bytes(b"")
     except OSError:
         pytest.skip("this file system has no such names")
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", name, *FAST]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", name, *FAST]
     done = subprocess.run(list(map(str, command)), env=cli_environment, cwd=tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"out-\xff.png\n"
@@ -449,7 +449,7 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(
 def test_help_of_every_command_works_and_imports_nothing_heavy() -> None:
     code = """
 import sys, click
-from stylize.cli import cli, main
+from stylize.cli.main import cli, main
 def visit(command, path):
     sys.stdout.write(f'<{" ".join(path)}>\\n')
     try:
@@ -494,7 +494,7 @@ def test_a_reader_that_goes_away_early_is_no_traceback(cli_environment: Mapping[
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "stylize.cli", "presets"],
+            [sys.executable, "-m", "stylize", "presets"],
             env=dict(cli_environment),
             cwd=tmp_path,
             stdout=writing,
@@ -601,7 +601,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--device", "nonsense"), "device is 'nonsense'"),
         (2, ("--device", "meta"), "device is 'meta'"),
         (2, ("--seed", "-1"), "seed is -1"),
-        (2, ("--json", "--quiet"), "exclude each other"),
+        (2, ("--json", "--quiet"), "--quiet and --json cannot be combined"),
         (1, ("-o", "nowhere/out.png"), "there is no folder nowhere"),
         (1, ("-o", "out.bmp"), "unknown extension '.bmp'"),
         (1, ("-o", "out"), "unknown extension ''"),
@@ -795,7 +795,7 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_can_be_had(
     assert "unexpected ZeroDivisionError: oh no; STYLIZE_TRACEBACK=1 shows where" in done.err
     monkeypatch.setenv("STYLIZE_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
-        command_line.main(["photo.png", "starry.png", *FAST])
+        main(["photo.png", "starry.png", *FAST])
 
 
 # Streams that break
@@ -807,7 +807,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST, *options]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", "out.png", *FAST, *options]
     try:
         done = subprocess.run(
             command, env=dict(cli_environment), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=60
@@ -823,7 +823,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
 def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", "out.png", *FAST]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, env=dict(cli_environment), cwd=tmp_path, stdout=full, stderr=full, timeout=60)
     assert done.returncode == 0
@@ -835,7 +835,7 @@ def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
 
 @contextlib.contextmanager
 def started(environment: Mapping[str, str], folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "stylize.cli", *arguments]
+    command = [sys.executable, "-m", "stylize", *arguments]
     with subprocess.Popen(
         command, env=dict(environment), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

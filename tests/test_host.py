@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stylize import PluginError, Settings, SettingsError, hookspecs, load, read_record
-from stylize.cli import _without, main
+from stylize.cli.main import main, without_plugins
 from stylize.host import Host, plugin_manager
 from stylize.jobs import ImageJob
 from tests.conftest import ROOT
@@ -389,9 +389,11 @@ def test_finishing_plugins_form_a_chain(install: Install, run: Run, tmp_path: Pa
 
 def test_a_plugin_may_show_the_run_in_its_own_way(install: Install, run: Run) -> None:
     code = """
-from stylize.display import Quiet
+from stylize import Display
 seen = []
-class Own(Quiet):
+class Own(Display):
+    def warning(self, text):
+        seen.append(text)
     @hookimpl
     def stylize_step(self, frame, step):
         seen.append(step.number)
@@ -468,10 +470,10 @@ def test_a_plugin_can_be_left_out_anywhere_on_the_command_line(install: Install,
     assert "good" not in names(plugin_manager(without=["good"]))
     assert "other" in names(plugin_manager(without=["good"]))
     for words in (["--no-plugin", "good"], ["--no-plugin=good"]):
-        assert _without(["a", *words, "--", "--no-plugin", "x"]) == (["a", "--", "--no-plugin", "x"], ["good"])
+        assert without_plugins(["a", *words, "--", "--no-plugin", "x"]) == (["a", "--", "--no-plugin", "x"], ["good"])
     for words in (["--no-plugin"], ["--no-plugin="]):
         with pytest.raises(SettingsError, match="needs the name of a plugin"):
-            _without(words)
+            without_plugins(words)
 
 
 def test_a_plugin_that_is_left_out_or_chosen_must_be_there(install: Install) -> None:
