@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
     from stylize.losses import Region, Sums, Term
+    from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer, reconstruct, texture
@@ -84,6 +85,7 @@ _HOMES = {
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
     "stylize.losses": ("Region", "Sums", "Term"),
+    "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
@@ -122,18 +124,22 @@ __all__ = [
     "Term",
     "WeightsError",
     "atomic_write",
+    "bits_option",
     "check_distinct",
     "check_target",
     "digest",
     "fit",
     "grid",
     "hookimpl",
+    "jobs_option",
     "load",
     "luminance",
     "plugin_manager",
     "preset",
+    "quality_option",
     "read_record",
     "reconstruct",
+    "report_option",
     "resize",
     "run",
     "save",

@@ -26,6 +26,8 @@ from safetensors.torch import save_file
 
 import stylize
 from stylize.cli.main import main
+from stylize.cli.options import SECTION, SECTIONS
+from stylize.cli.reference import FILE, reference
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
 from tests.conftest import Call, Done
@@ -390,39 +392,6 @@ def test_verify_refuses_what_is_missing_damaged_or_another_network(call: Call, f
         assert words in done.err
 
 
-def test_doctor_lists_versions_devices_memory_weights_and_plugins(call: Call) -> None:
-    done = call("doctor")
-    assert done.code == 0
-    assert done.err == ""
-    found = {line[5:].split()[0]: line for line in done.out.splitlines()}
-    assert stylize.__version__ in found["stylize"]
-    assert torch.__version__.split("+")[0] in found["torch"]
-    assert {"torchvision", "opencv", "pillow", "pluggy", "ffmpeg-python"} <= set(found)
-    assert {"cpu", "memory", "ffmpeg", "vgg16", "vgg19"} <= set(found)
-    assert found["vgg19"].startswith("note ")
-    assert "stylize weights fetch vgg19" in found["vgg19"]
-    assert re.search(r"^ok +plugin +tiny$", done.out, re.MULTILINE)
-    assert "stylize.builtin" in done.out
-
-
-def test_doctor_as_json_holds_the_same_checks(call: Call) -> None:
-    checks = json.loads(call("doctor", "--json").out)
-    assert all(set(check) == {"state", "name", "found", "advice"} for check in checks)
-    assert {check["state"] for check in checks} <= {"ok", "note"}
-    text = call("doctor").out.splitlines()
-    assert [check["name"] for check in checks] == [line[5:].split()[0] for line in text]
-    assert {"name": "plugin", "state": "ok", "found": "tiny", "advice": ""} in checks
-
-
-def test_doctor_fails_for_weights_that_are_named_but_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STYLIZE_WEIGHTS", "nowhere.safetensors")
-    done = call("doctor", "--json")
-    assert done.code == 1
-    (check,) = [check for check in json.loads(done.out) if check["name"] == "vgg19"]
-    assert check["state"] == "fail"
-    assert "nowhere.safetensors" in check["found"]
-
-
 def test_a_broken_plugin_is_named_and_the_rest_goes_on(
     call: Call, pictures: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +438,36 @@ print("modules", *sys.modules)
         assert f"<{path}>\nUsage: stylize" in text, path
     assert not HEAVY & set(modules.split())
     assert all(f"--{field.name.replace('_', '-')}" in text for field in dataclasses.fields(Settings))
+
+
+def test_every_setting_is_listed_in_a_section_of_its_own_subject(call: Call) -> None:
+    text = call("run", "--help").out
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles == [*SECTIONS, "Folders and clips", "Folders", "Clips"]
+    sections = dict(zip(titles, re.split(r"^\S.*:$", text, flags=re.MULTILINE)[1:], strict=True))
+    for title, flags in {
+        "General": ("--output", "--help"),
+        "Picture": ("--size", "--bits"),
+        "Optimisation": ("--steps",),
+        "Folders": ("--pair",),
+        "Clips": ("--crf",),
+    }.items():
+        assert all(re.search(rf"^  (-\w, )?{flag}\b", sections[title], re.MULTILINE) for flag in flags), title
+    assert {field.name for field in dataclasses.fields(Settings)} <= set(SECTION)
+
+
+def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
+    text = " ".join(call("run", "--help").out.split())
+    for shown in ("[default: 512; 16<=x<=32768]", "[default: 40,16,33; 1<=x<=100000]", "[default: 0; x>=0]"):
+        assert shown in text
+    assert "[default: 15.0; x>=0]" in text  # of a plugin
+    assert "(default" not in text
+    text = " ".join(call("texture", "--help").out.split())
+    assert "[default: 100,60; 1<=x<=100000]" in text  # what texture starts from
+
+
+def test_the_reference_is_what_the_program_says(call: Call) -> None:
+    assert FILE.read_text(encoding="utf-8") == reference(), "stale; run `make reference`"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -7,18 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 from click_default_group import DefaultGroup
 
 from stylize import __version__
-from stylize.cli.options import common_options, numbers, output_options, settings_from, settings_options
+from stylize.cli.options import (
+    SectionedCommand,
+    numbers,
+    output_options,
+    saving_options,
+    settings_from,
+    settings_options,
+)
 from stylize.cli.session import INTERRUPTED, current_host, encoder_options, interruptible, showing
-from stylize.errors import PluginError, SettingsError, StylizeError
-from stylize.settings import Settings
+from stylize.errors import StylizeError
+from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 
 if TYPE_CHECKING:
     from stylize.host import Host
     from stylize.images import Picture
-    from stylize.jobs import Job
+
+GRID = Settings(size=256)  # one cell
+
+# What means nothing where one layer is reconstructed, at one scale.
+_NOT_OF_A_LAYER = (
+    *("init", "preserve_color", "content_weight", "content_layer", "scales", "min_size"),
+    *("style_weight", "style_layers", "style_loss", "style_scale", "style_weights"),
+)
 
 
 @click.group(
@@ -28,7 +43,7 @@ if TYPE_CHECKING:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option(
-    "--no-plugin", multiple=True, metavar="NAME", expose_value=False, help="Leave a plugin out; may stand anywhere."
+    "--no-plugin", multiple=True, metavar="NAME", expose_value=False, help="Leave a plugin out. May stand anywhere."
 )
 @click.version_option(__version__, prog_name="stylize")
 def cli() -> None:
@@ -40,22 +55,20 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@output_options("a picture (PNG, JPEG, WebP, TIFF or AVIF), a folder for the pictures of a folder, or a clip")
+@settings_options()
+@cli.command(cls=SectionedCommand)
 @click.argument("content", type=Path)
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
-@common_options
-@click.option("--report", type=Path, metavar="FILE", help="Folders and clips: an HTML page of what became of them.")
-@settings_options()
 def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
-    """Repaint CONTENT in the style of STYLE, or of a blend of several."""
+    """Repaint CONTENT in the style of STYLE, or in a blend of several styles."""
     from stylize import jobs
     from stylize.stylizer import Stylizer
 
-    settings = settings_from(options)
-    _check_report(options["report"])
-    host, options = current_host(), options | {"given": _given_to_plugins()}
+    settings, host = settings_from(options), current_host()
+    options = options | {"given": _given_to_plugins(host)}
     with showing(host, options) as display:
-        job = _open(host, content, styles, settings, options)
+        job = host.open(content, styles, options["output"], settings, options, given=_given())
         rest = encoder_options(host, options, display)
         stylizer = Stylizer(job.styles or styles, settings, color_modes=host.color_modes(), **rest)
         display.notes(style.notes for style in stylizer.styles)
@@ -65,12 +78,17 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
         return INTERRUPTED if stop() else 0
 
 
+@output_options()
 @cli.command()
 @click.argument("picture", type=Path)
-@click.option("--sources", type=Path, metavar="FOLDER", help="Where the photo and the styles lie now.")
-@output_options
+@click.option(
+    "--sources",
+    type=Path,
+    metavar="FOLDER",
+    help="Folder to search for the content and the styles, if they were moved.",
+)
 def replay(picture: Path, sources: Path | None, **options: Any) -> int:
-    """Make a stylized PICTURE again, from the record it carries."""
+    """Paint a stylized PICTURE again, from the record it carries, and compare the two."""
     import torch
 
     from stylize import jobs, records
@@ -84,9 +102,9 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     host = current_host()
     target = options["output"] or picture.with_name(f"{picture.stem}-replay{picture.suffix}")
     jobs.check_distinct(target, picture)
-    options = {**_recorded_options(record, content, styles), **options, "output": target}
+    options = {**_recorded_options(host, record, content, styles), **options, "output": target}
     with showing(host, options) as display:
-        job = _open(host, content, styles, settings, options)
+        job = host.open(content, styles, target, settings, options)
         rest = encoder_options(host, options, display)
         stylizer = Stylizer(styles, settings, color_modes=host.color_modes(), **rest)
         for difference in records.differences(record, stylizer.record(None), host):
@@ -99,46 +117,52 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
         return INTERRUPTED if stop() else 0
 
 
-def _recorded_options(record: Mapping[str, Any], content: Path, styles: Sequence[Path]) -> dict[str, Any]:
-    """The options of ``run`` as they were: of a record only what plugins and saving had, as it may be a stranger's."""
+def _recorded_options(host: Host, record: Mapping[str, Any], content: Path, styles: Sequence[Path]) -> dict[str, Any]:
+    """The options of ``run`` as they were. Of a record, which may come from anyone, only those of plugins and those of
+    saving are taken."""
     context = click.get_current_context()
     root = context.find_root().command
     assert isinstance(root, click.Group)
-    command, own = root.commands["run"], {parameter.name for parameter in run.params}
+    command = root.commands["run"]
     recorded, saving = record.get("options", {}), record.get("saving", {})
     with command.make_context("run", [str(content), *map(str, styles)], parent=context) as made:
-        theirs = [each for each in command.params if each.name not in own and each.name in recorded]
+        theirs = [each for each in command.params if host.is_recorded(str(each.name)) and each.name in recorded]
         given = {str(each.name): recorded[each.name] for each in theirs}
         read = {str(each.name): each.type_cast_value(made, recorded[each.name]) for each in theirs}
         kept = {key: saving[key] for key in ("bits", "quality") if key in saving}
         return {**made.params, **read, **kept, "given": given}
 
 
-@cli.command()
+@output_options()
+@saving_options
+@settings_options("init", "upscale", "content_weight", "content_layer", "preserve_color", base=TEXTURE)
+@cli.command(cls=SectionedCommand)
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
-@common_options
-@settings_options("init", "content_weight", "content_layer", "preserve_color")
 def texture(styles: tuple[Path, ...], **options: Any) -> int:
-    """Paint noise in the style of STYLE: what the style term knows of it (the paper's style reconstruction).
+    """Paint noise in the style of STYLE (the paper's style reconstruction).
 
-    Choose the depth with --style-layers, for instance relu1_1,relu2_1.
+    The result shows what the style term measures. Choose the depth with --style-layers, such as relu1_1,relu2_1.
     """
     from stylize import stylizer
 
-    settings = settings_from(options, stylizer.TEXTURE)
+    settings = settings_from(options, TEXTURE)
     return _reconstruct(stylizer.texture, styles, styles, "texture", settings, options)
 
 
-@cli.command()
+@output_options()
+@saving_options
+@settings_options(*_NOT_OF_A_LAYER, base=RECONSTRUCTION)
+@cli.command(cls=SectionedCommand)
 @click.argument("content", type=Path)
-@click.option("--layer", default="relu4_2", show_default=True, help="The encoder layer to start from.")
-@common_options
-@settings_options("init", "content_weight", "content_layer", "style_weight", "style_layers", "preserve_color", "scales")
+@click.option("--layer", default="relu4_2", show_default=True, metavar="LAYER", help="The encoder layer.")
 def reconstruct(content: Path, layer: str, **options: Any) -> int:
-    """Repaint CONTENT from noise by what one encoder layer knows of it (the paper's content reconstruction)."""
+    """Repaint CONTENT from one encoder layer (the paper's content reconstruction).
+
+    Starts from noise; what the layer does not represent is missing from the result.
+    """
     from stylize import stylizer
 
-    settings = settings_from(options, stylizer.RECONSTRUCTION)
+    settings = settings_from(options, RECONSTRUCTION)
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
         return stylizer.reconstruct(picture, layer, settings, **rest)
@@ -146,17 +170,24 @@ def reconstruct(content: Path, layer: str, **options: Any) -> int:
     return _reconstruct(paint, content, (content,), layer, settings, options)
 
 
-@cli.command()
+@output_options()
+@saving_options
+@settings_options("content_weight", base=GRID)
+@cli.command(cls=SectionedCommand)
 @click.argument("content", type=Path)
 @click.argument("style", type=Path)
-@click.option("--content-weights", default="0.02,0.05,0.1,0.3", show_default=True, **numbers(float))
-@common_options
-@settings_options("content_weight")
+@click.option(
+    "--content-weights",
+    default="0.02,0.05,0.1,0.3",
+    show_default=True,
+    help="Content weights, one column each.",
+    **numbers(float),
+)
 def grid(content: Path, style: Path, content_weights: tuple[float, ...], **options: Any) -> int:
     """Draw the paper's comparison figure: style depth (rows) by content weight (columns)."""
     from stylize import figure
 
-    settings = settings_from(options, Settings(size=256))
+    settings = settings_from(options, GRID)
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
         count, observe = len(content_weights) * sum(map(bool, settings.style_layers.values())), rest.pop("on_step")
@@ -181,7 +212,7 @@ def _reconstruct(
     settings: Settings,
     options: dict[str, Any],
 ) -> int:
-    """What texture, reconstruct and grid share: check the target, paint, save, report."""
+    """What texture, reconstruct and grid share: check the target, paint, save."""
     from stylize import images
     from stylize.jobs import check_distinct
 
@@ -199,45 +230,25 @@ def _reconstruct(
         return INTERRUPTED if stop() else 0
 
 
-def _given_to_plugins() -> dict[str, Any]:
-    """The options of plugins that were given on the command line, as they go into records."""
-    context, own = click.get_current_context(), {parameter.name for parameter in run.params}
+def _given() -> set[str]:
+    """The names of the parameters that stand on the command line."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+def _given_to_plugins(host: Host) -> dict[str, Any]:
+    """The options of plugins that have other values than their defaults, as they go into records."""
+    context = click.get_current_context()
     values = {str(each.name): (context.params.get(str(each.name)), each) for each in context.command.params}
     return {
-        name: _recorded(value)
+        name: _as_json(value)
         for name, (value, parameter) in values.items()
-        if name not in own and value not in (None, ()) and value != parameter.get_default(context)
+        if host.is_recorded(name) and value not in (None, ()) and value != parameter.get_default(context)
     }
 
 
-def _recorded(value: Any) -> Any:
-    """An option's value as JSON has it; replaying reads it as the option would."""
+def _as_json(value: Any) -> Any:
+    """An option's value as JSON has it; when a record is replayed, the option reads it again."""
     if isinstance(value, (list, tuple)):
-        return [_recorded(each) for each in value]
+        return [_as_json(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _open(host: Host, content: Path, styles: Sequence[Path], settings: Settings, options: Mapping[str, Any]) -> Job:
-    job = host.call(
-        "stylize_open",
-        source=content,
-        styles=styles,
-        target=options["output"],
-        settings=settings,
-        options=options,
-        host=host,
-    )
-    if job is None:
-        raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
-    if not all(callable(getattr(job, name, None)) for name in ("begin", "frames", "write", "failed", "finish")):
-        raise PluginError(f"a plugin opened {content} as {job!r}, which is not a job")
-    return cast("Job", job)
-
-
-def _check_report(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"--report {path} must end in .html")
-    if path.is_dir() or not path.parent.is_dir():
-        raise StylizeError(f"cannot write {path}: give the path of a file in a folder that is there")

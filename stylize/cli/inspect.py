@@ -1,4 +1,4 @@
-"""The commands that only tell something: presets, weights, plugins, doctor."""
+"""The commands that inform: presets, weights, plugins, doctor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from stylize.cli.session import current_host
 from stylize.errors import StylizeError
+from stylize.host import unreadable_distributions
 from stylize.settings import PRESETS, preset
 
 
@@ -67,7 +68,9 @@ _NAME = click.argument("name", default="vgg19")
 
 @weights.command()
 @_NAME
-@click.option("--weights", "file", type=Path, metavar="FILE", help="Check this file.")
+@click.option(
+    "--weights", "file", type=Path, metavar="FILE", help="Check this file instead of the one that would be used."
+)
 def verify(name: str, file: Path | None) -> None:
     """Read the weights of an encoder and check every tensor."""
     from stylize.encoders import weights as found
@@ -81,7 +84,7 @@ def verify(name: str, file: Path | None) -> None:
 
 @weights.command()
 @_NAME
-@click.option("--force", is_flag=True, help="Download again what is there.")
+@click.option("--force", is_flag=True, help="Download even if the weights are there.")
 def fetch(name: str, force: bool) -> None:
     """Download the weights of an encoder into the cache."""
     from stylize.cli.display import Live
@@ -92,11 +95,11 @@ def fetch(name: str, force: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def plugins(as_json: bool) -> int:
-    """List the plugins: where each comes from, the hooks it implements, and what is wrong with it."""
+    """List the plugins with their origin, hooks and problems."""
     host = current_host()
-    host.encoders(), host.color_modes()  # adds to the problems
+    host.encoders(), host.color_modes()  # finds out whether these hooks work
     infos = host.infos()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(info) for info in infos]))
@@ -104,13 +107,15 @@ def plugins(as_json: bool) -> int:
         for info in infos:
             said = f"left out: {info.problem}" if info.problem else ", ".join(info.hooks) or "no hooks"
             click.echo(f"{info.name:16}  {info.distribution} {info.version}  {said}")
+        for problem in unreadable_distributions():
+            click.echo(f"note: {problem}")
     return 1 if host.problems else 0
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def doctor(as_json: bool) -> int:
-    """Check versions, devices, memory, ffmpeg, weights and plugins: what works, and what to do where it doesn't."""
+    """Check what works on this machine, and say what to do about the rest."""
     from stylize.cli.doctor import checks as all_checks
 
     checks = list(all_checks(current_host()))
