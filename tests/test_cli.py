@@ -477,6 +477,41 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+WATCHED = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("torch", *(os.environ.get(key) for key in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")))
+            sys.meta_path.remove(self)
+
+sys.meta_path.insert(0, Watch())
+sys.argv = ["stylize", "doctor"]
+from stylize.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        ({}, "passive None None"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None None"),
+        ({"GOMP_SPINCOUNT": "100"}, "None 100 None"),
+        ({"KMP_BLOCKTIME": "0"}, "None None 0"),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_has_chosen(
+    cli_environment: Mapping[str, str], tmp_path: Path, chosen: Mapping[str, str], seen: str
+) -> None:
+    keys = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {key: value for key, value in cli_environment.items() if key not in keys} | chosen
+    command = [sys.executable, "-c", WATCHED]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[0] == f"torch {seen}", done.stderr
+
+
 def test_the_version_is_printed(call: Call) -> None:
     assert call("--version") == Done(0, f"stylize, version {stylize.__version__}\n", "")
 

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after ``stylize``; default: those of this process.
     """
     problems: list[str] = []
+    if arguments is None:
+        let_waiting_threads_sleep()
     try:
         words = [*(sys.argv[1:] if arguments is None else arguments)]
         words_without, names = without_plugins(words)
@@ -56,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if arguments is None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all work is done: Ctrl-C must not change the exit code now
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def let_waiting_threads_sleep() -> None:
+    """Make the threads of OpenMP sleep while they wait, unless the user has chosen: on a busy machine, threads that
+    spin take the CPU from those they wait for. OpenMP reads this when torch is loaded."""
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def extended(host: Host) -> click.Group:
