@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylize import colors, encoders
 from stylize.host import hookimpl
 from stylize.jobs import ImageJob, Job
 from stylize.options import bits_option, quality_option
@@ -15,16 +14,22 @@ from stylize.options import bits_option, quality_option
 if TYPE_CHECKING:
     from click import Command
 
+    from stylize.colors import ColorMode
+    from stylize.encoders import EncoderSpec
     from stylize.settings import Settings
 
 
 @hookimpl
-def stylize_encoders() -> Sequence[encoders.EncoderSpec]:
+def stylize_encoders() -> Sequence[EncoderSpec]:
+    from stylize import encoders  # imported when asked: with the network modules of weights, it would slow --help
+
     return encoders.builtin()
 
 
 @hookimpl
-def stylize_color_modes() -> Sequence[colors.ColorMode]:
+def stylize_color_modes() -> Sequence[ColorMode]:
+    from stylize import colors
+
     return colors.builtin()
 
 
