@@ -176,16 +176,15 @@ class Host(pluggy.PluginManager):
                 self._leave_out(name, _described(error))
 
     def _new_options(self, name: str, before: Sequence[Parameter], after: Sequence[Parameter]) -> Iterator[Parameter]:
-        """What plugin ``name`` has added, without the options that another plugin has added just so: it becomes one
-        of their owners. An option of which only the flag or the name is taken is refused, as click would let the last
-        one win."""
+        """The options that plugin ``name`` has added. It becomes another owner of those that exist already;
+        an option that shares only a flag or the name with another is an error, as click would let the last one win."""
         if [*after[: len(before)]] != [*before]:
             raise ValueError("it changed the options of others")
         taken = {word: parameter for parameter in before for word in _words(parameter)}
         for parameter in after[len(before) :]:
             clashes = {word: taken[word] for word in _words(parameter) if word in taken}
             owned = self._owned.get(str(parameter.name))
-            if clashes and (owned is None or not _same(owned.option, parameter)):
+            if clashes and (owned is None or name in owned.plugins or not _same(owned.option, parameter)):
                 raise ValueError(f"the option {', '.join(sorted(clashes))} exists already")
             if owned is not None:
                 owned.plugins.append(name)

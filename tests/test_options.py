@@ -167,6 +167,12 @@ def test_an_option_that_is_not_the_same_is_refused(second: click.Option) -> None
     assert host.owners("cold") == "the plugin one"
 
 
+def test_a_plugin_may_not_add_one_option_twice() -> None:
+    host, command = with_plugins(one=plugin(stylize_options=adding(report_option(), report_option())))
+    assert host.problems == ["plugin one left out: ValueError: the option --report, report exists already"]
+    assert "report" not in {parameter.name for parameter in command.params}
+
+
 def test_words_for_sources_must_be_two(folder: Path) -> None:
     host, _ = with_plugins(odd=plugin(stylize_sources=lambda: ["things"]))
     (problem,) = host.problems
