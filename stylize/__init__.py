@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stylize.colors import ColorMode
     from stylize.display import Display
-    from stylize.encoders import Build, Encoder, EncoderSpec, Place, Progress
+    from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.engine import Step
     from stylize.errors import (
         DeviceError,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         save,
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
-    from stylize.losses import Region, Sums, Term
+    from stylize.losses import Sums, Term, TileWindow
     from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "stylize.colors": ("ColorMode",),
     "stylize.display": ("Display",),
-    "stylize.encoders": ("Build", "Encoder", "EncoderSpec", "Place", "Progress"),
+    "stylize.encoders": ("Build", "Encoder", "EncoderSpec", "EncoderConfig", "Progress"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
         "DeviceError",
@@ -84,7 +84,7 @@ _HOMES = {
         "save",
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
-    "stylize.losses": ("Region", "Sums", "Term"),
+    "stylize.losses": ("TileWindow", "Sums", "Term"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
@@ -101,6 +101,7 @@ __all__ = [
     "DeviceError",
     "Display",
     "Encoder",
+    "EncoderConfig",
     "EncoderSpec",
     "Flow",
     "Frame",
@@ -110,10 +111,8 @@ __all__ = [
     "OptimizationError",
     "Origin",
     "Picture",
-    "Place",
     "PluginError",
     "Progress",
-    "Region",
     "Scale",
     "Settings",
     "SettingsError",
@@ -122,6 +121,7 @@ __all__ = [
     "Stylizer",
     "Sums",
     "Term",
+    "TileWindow",
     "WeightsError",
     "atomic_write",
     "bits_option",

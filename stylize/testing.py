@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names
+from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, layer_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +27,12 @@ TINY_WIDTHS = (8, 8, None, 12, 12, None, 16, 16, 16, 16, None, 20, 20, 20, 20, N
 def tiny_encoder(name: str = "tiny", seed: int = 0) -> EncoderSpec:
     """A VGG-19 of at most 20 channels with seeded random weights: its layer names, none of its taste."""
 
-    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], EncoderConfig], Encoder]:
         from stylize.encoders.vgg import VGG
 
         tensors = random_weights(TINY_WIDTHS, seed)
 
-        def build(layers: Iterable[str], place: Place) -> Encoder:
+        def build(layers: Iterable[str], place: EncoderConfig) -> Encoder:
             return VGG(tensors, TINY_WIDTHS, layers, place)
 
         return build
