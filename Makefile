@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
-.PHONY: setup test test-napari demo clean
+.PHONY: setup test test-napari demo reference clean
 
 test: setup
 	$(BIN)/ruff check .
@@ -21,6 +21,10 @@ test-napari: .venv-napari/installed
 demo: setup
 	@mkdir -p out
 	$(BIN)/stylize samples/bridge.jpg samples/starry-night.jpg -o out/demo.png --size 384
+
+# The reference of the command line, stylize/cli/README.md.
+reference: setup
+	$(BIN)/python -m stylize.cli.reference
 
 setup: .venv/installed
 

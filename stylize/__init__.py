@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stylize.colors import ColorMode
-    from stylize.encoders import Encoder, EncoderSpec
+    from stylize.display import Display
+    from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.engine import Step
     from stylize.errors import (
         DeviceError,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
         save,
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
-    from stylize.losses import Sums, Term
+    from stylize.losses import Sums, Term, TileWindow
+    from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer, reconstruct, texture
@@ -52,7 +54,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "stylize.colors": ("ColorMode",),
-    "stylize.encoders": ("Encoder", "EncoderSpec"),
+    "stylize.display": ("Display",),
+    "stylize.encoders": ("Build", "Encoder", "EncoderSpec", "EncoderConfig", "Progress"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
         "DeviceError",
@@ -81,7 +84,8 @@ _HOMES = {
         "save",
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
-    "stylize.losses": ("Sums", "Term"),
+    "stylize.losses": ("TileWindow", "Sums", "Term"),
+    "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
@@ -92,9 +96,12 @@ __all__ = [
     "FORMATS",
     "PRESETS",
     "SPARE",
+    "Build",
     "ColorMode",
     "DeviceError",
+    "Display",
     "Encoder",
+    "EncoderConfig",
     "EncoderSpec",
     "Flow",
     "Frame",
@@ -105,6 +112,7 @@ __all__ = [
     "Origin",
     "Picture",
     "PluginError",
+    "Progress",
     "Scale",
     "Settings",
     "SettingsError",
@@ -113,20 +121,25 @@ __all__ = [
     "Stylizer",
     "Sums",
     "Term",
+    "TileWindow",
     "WeightsError",
     "atomic_write",
+    "bits_option",
     "check_distinct",
     "check_target",
     "digest",
     "fit",
     "grid",
     "hookimpl",
+    "jobs_option",
     "load",
     "luminance",
     "plugin_manager",
     "preset",
+    "quality_option",
     "read_record",
     "reconstruct",
+    "report_option",
     "resize",
     "run",
     "save",

@@ -1,4 +1,4 @@
-"""What comes with stylize, entering by the door that third-party plugins use."""
+"""What comes with stylize, as a plugin like any other: encoders, colour modes and the job for a picture."""
 
 from __future__ import annotations
 
@@ -7,23 +7,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylize import colors, encoders
-from stylize.errors import SettingsError
 from stylize.host import hookimpl
 from stylize.jobs import ImageJob, Job
+from stylize.options import bits_option, quality_option
 
 if TYPE_CHECKING:
+    from click import Command
+
+    from stylize.colors import ColorMode
+    from stylize.encoders import EncoderSpec
     from stylize.settings import Settings
 
 
 @hookimpl
-def stylize_encoders() -> Sequence[encoders.EncoderSpec]:
+def stylize_encoders() -> Sequence[EncoderSpec]:
+    from stylize import encoders  # imported when asked: with the network modules of weights, it would slow --help
+
     return encoders.builtin()
 
 
 @hookimpl
-def stylize_color_modes() -> Sequence[colors.ColorMode]:
+def stylize_color_modes() -> Sequence[ColorMode]:
+    from stylize import colors
+
     return colors.builtin()
+
+
+@hookimpl(trylast=True)  # which the host takes first
+def stylize_options(command: Command) -> None:
+    command.params += [bits_option(), quality_option()]
+
+
+@hookimpl
+def stylize_sources() -> tuple[str, str]:
+    return "a picture", "pictures"
 
 
 @hookimpl(trylast=True)
@@ -32,8 +49,6 @@ def stylize_open(
 ) -> Job | None:
     if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
         return None
-    if options.get("report"):
-        raise SettingsError(f"--report is for folders and clips, and {source} is a picture")
     init = settings.start_file
     return ImageJob(
         source,

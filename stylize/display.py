@@ -1,60 +1,28 @@
-"""How the command line shows a run: a live line per scale, JSON events, or nothing. Displays are plugins."""
+"""What shows a run to the user. The command line has three (``stylize.cli.display``); plugins may add theirs."""
+
+# A display ignores, on purpose, every event it does not override.
+# ruff: noqa: B027
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
-
-import click
+from typing import TYPE_CHECKING, Self
 
 from stylize.host import hookimpl
 
-T = TypeVar("T")
-
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from stylize.engine import Step
+    from stylize.images import Picture
     from stylize.jobs import Frame
 
 
-class _Steady:
-    """A stream that may break (a closed pipe, a full disk) without ending the run: it then says nothing more."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
-        return _unbroken(self._stream, lambda: self._stream.write(text)) or 0
-
-    def flush(self) -> None:
-        _unbroken(self._stream, self._stream.flush)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _unbroken(stream: TextIO, action: Callable[[], T]) -> T | None:
-    try:
-        return action()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is still in its buffer goes there, too
-        return None
-
-
-STOPPING = "stopping after this step; press Ctrl-C again to drop the picture"
-
-
-class Quiet:
-    """Shows nothing; the base of the others."""
+class Display(ABC):
+    """Shows a run. Derive from it, give one from the hook ``stylize_display``, and override what you want to show;
+    only :meth:`warning` must be there. It is a context manager, and a plugin while the run lasts: the observing hooks
+    ``stylize_step`` and ``stylize_painted`` are methods of it."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,244 +32,38 @@ class Quiet:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
+    @abstractmethod
+    def warning(self, text: str) -> None:
+        """Show one line that the user must see even if nothing else is shown."""
+
+    def notes(self, groups: Iterable[Iterable[str]]) -> None:
+        """Show remarks, one line each."""
 
     def step(self, step: Step, label: str = "") -> None:
-        """After a gradient step; ``label`` goes before the size."""
+        """Show a gradient step of a command without a job (texture, reconstruct, grid); ``label`` goes before the
+        size."""
 
     @hookimpl(tryfirst=True)
     def stylize_step(self, frame: Frame, step: Step) -> None:
-        """After a gradient step of a job's frame."""
+        """Show a gradient step of a job's frame."""
         self.step(step)
 
     @hookimpl(tryfirst=True)
-    def stylize_painted(self, frame: Frame) -> None:
-        """When a job's frame is done."""
+    def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        """Show that a job's frame is done."""
 
     def download(self, done: int, total: int | None) -> None:
-        """After a piece of the weights, in bytes."""
-
-    def notes(self, groups: Iterable[Iterable[str]]) -> None:
-        """Remarks to the user."""
-
-    def warning(self, text: str) -> None:
-        """What the user must know even if nothing else is shown."""
-        print(f"stylize: {text}", file=sys.stderr, flush=True)
+        """Show the progress of downloading encoder weights: bytes so far, and of how many if that is known."""
 
     def stopping(self) -> None:
-        """Ctrl-C was pressed. Called in a signal handler, perhaps amid a print: it must not use the same stream."""
+        """Show that Ctrl-C was pressed. Called in a signal handler, perhaps in the middle of a print: do not use the
+        same stream."""
 
     def stopped(self) -> None:
-        """Ctrl-C has been heeded: the last step is done."""
+        """Show that the run ends early: the last step is done."""
 
     def written(self, path: Path | None) -> None:
-        """The result has its final name."""
-
-
-Display = Quiet
-
-
-class Json(Quiet):
-    """One JSON object per line and event on standard output."""
-
-    def __init__(self) -> None:
-        self._stream = _Steady(sys.stdout)
-
-    def _print(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
-
-    def stopped(self) -> None:
-        self.notes([(STOPPING,)])
-
-    def step(self, step: Step, label: str = "") -> None:
-        cell = {"label": label.strip()} if label else {}
-        self._print("step", **cell, **dataclasses.asdict(step))
-
-    @hookimpl(tryfirst=True)
-    def stylize_step(self, frame: Frame, step: Step) -> None:
-        place = {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
-        self._print("step", **(place if _one_of_many(frame) else {}), **dataclasses.asdict(step))
-
-    @hookimpl(tryfirst=True)
-    def stylize_painted(self, frame: Frame) -> None:
-        if _one_of_many(frame):
-            self._print("painted", picture=frame.name, picture_number=frame.number, pictures=frame.total)
-
-    def download(self, done: int, total: int | None) -> None:
-        self._print("download", bytes=done, total=total)
-
-    def notes(self, groups: Iterable[Iterable[str]]) -> None:
-        for note in (note for group in groups for note in group):
-            self._print("note", text=note)
-
-    def warning(self, text: str) -> None:
-        self.notes([(text,)])
-
-    def written(self, path: Path | None) -> None:
-        self._print("written", path=None if path is None else str(path))
-
-
-class Live(Quiet):
-    """One line per scale on standard error: live on a terminal, at the scale's end elsewhere. The path of the result
-    goes to standard output."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(file=cast("IO[str]", _Steady(sys.stderr)), highlight=False)
-        self._bars: Progress | None = None
-        self._tasks: dict[tuple[str, int], TaskID] = {}
-        self._begun = 0.0
-        self._failed = False
-        self._last: tuple[TaskID, str, Step] | None = None  # the scale in work
-        self._picture: tuple[Frame, Step] | None = None  # the picture of many in work
-        self._first: tuple[int, float] | None = None  # number of the first of them, and when it was begun
-
-    def _progress(self) -> Progress:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        if self._bars is None:
-            bar = (BarColumn(bar_width=20),) if self._console.width >= 80 else ()
-            columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[text]}"))
-            self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-            self._bars.start()
-        return self._bars
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        """Show where the result lies; None if not in one place."""
 
     def close(self) -> None:
-        self._end_scale()
-        self._end_picture()
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
-
-    def step(self, step: Step, label: str = "") -> None:
-        bars, key = self._progress(), (label, step.scale)
-        name = f"{label}{step.width}x{step.height}"
-        if key not in self._tasks:
-            self._end_scale()
-            self._tasks[key] = bars.add_task(f"{name:>11}", total=step.steps, text="")
-            self._begun = time.perf_counter()
-        self._say_failures(step, name)
-        self._last = self._tasks[key], name, step
-        seconds = time.perf_counter() - self._begun
-        left = f"{seconds / (step.number - 1) * (step.steps - step.number):.0f} s left" if step.number > 1 else ""
-        text = f"{step.number}/{step.steps}  {left:>9}  {_losses(step)}"
-        bars.update(self._tasks[key], completed=step.number, text=text)
-
-    def _end_scale(self) -> None:
-        """The last word on the scale in work, which may have settled before its last step."""
-        if self._last is None:
-            return
-        (task, name, step), self._last = self._last, None
-        text = f"{step.number} steps  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s"
-        if self._console.is_terminal:
-            self._progress().update(task, completed=step.number, total=step.number, text=text)
-        else:
-            self._print(f"{name:>11}  {text}")
-
-    @hookimpl(tryfirst=True)
-    def stylize_step(self, frame: Frame, step: Step) -> None:
-        if not _one_of_many(frame):
-            self.step(step)
-            return
-        bars, now = self._progress(), time.perf_counter()
-        if self._picture is None or self._picture[0] is not frame:
-            self._end_picture()
-            self._begun = now
-            self._first = self._first or (frame.number, now)
-        self._picture = frame, step
-        name = " ".join(frame.name.split())
-        self._say_failures(step, name)
-        for key, total in (("pictures", frame.total), ("picture", step.steps)):
-            if (key, 0) not in self._tasks:
-                self._tasks[key, 0] = bars.add_task("", total=total, text="")
-        number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
-        bars.update(
-            self._tasks["pictures", 0],
-            description=f"{number:>11}",
-            completed=frame.number - 1,
-            total=frame.total,
-            text=self._left(frame, now),
-        )
-        bars.update(
-            self._tasks["picture", 0],
-            description=f"{step.width}x{step.height}".rjust(11),
-            completed=step.number,
-            total=step.steps,
-            text=f"{_losses(step)}  {name}",
-        )
-
-    @hookimpl(tryfirst=True)
-    def stylize_painted(self, frame: Frame) -> None:
-        self._end_scale()
-        self._end_picture()
-
-    def _left(self, frame: Frame, now: float) -> str:
-        """How long the rest takes if it goes on as so far."""
-        if self._first is None or frame.total is None or frame.number == self._first[0]:
-            return ""
-        number, begun = self._first
-        each = (self._begun - begun) / (frame.number - number)
-        return f"{clock(max(0.0, each * (frame.total - frame.number + 1) - (now - self._begun)))} left"
-
-    def _end_picture(self) -> None:
-        if self._picture is None:
-            return
-        (frame, step), self._picture = self._picture, None
-        number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
-        name = " ".join(frame.name.split())
-        self._print(f"{number:>11}  {name}  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s")
-
-    def _say_failures(self, step: Step, name: str) -> None:
-        if not step.finite and not self._failed:
-            self._print(f"{name}: step {step.number} gave NaN or infinity; back to the last good picture")
-        self._failed = not step.finite
-
-    def download(self, done: int, total: int | None) -> None:
-        bars, key = self._progress(), ("download", 0)
-        size = f"{total / 1e6:.0f} MB" if total else "unknown size"
-        if key not in self._tasks:
-            self._tasks[key] = bars.add_task("   download", total=total, text="")
-            if not self._console.is_terminal:
-                self._print(f"downloading encoder weights ({size})")
-        bars.update(self._tasks[key], completed=done, total=total, text=f"{done / 1e6:.0f} of {size}")
-
-    def notes(self, groups: Iterable[Iterable[str]]) -> None:
-        for note in (note for group in groups for note in group):
-            self._print(f"note: {note}")
-
-    def warning(self, text: str) -> None:
-        self.notes([(text,)])
-
-    def stopping(self) -> None:
-        os.write(2, f"\n{STOPPING}\n".encode())
-
-    def written(self, path: Path | None) -> None:
-        self.close()
-        if path is not None:
-            _unbroken(sys.stdout, lambda: click.echo(os.fsencode(path)))  # as it is, whatever its encoding
-
-
-def _one_of_many(frame: Frame) -> bool:
-    return frame.total != 1 or frame.number > 1
-
-
-def clock(seconds: float) -> str:
-    """A time to read: 12 s, 3 min 5 s, 2 h 10 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _losses(step: Step) -> str:
-    terms = "".join(f"  {term} {value:.4f}" for term, value in step.terms.items())
-    return f"loss {step.total:.4f}{terms}"
-
-
-@hookimpl(trylast=True)
-def stylize_display(options: Mapping[str, Any]) -> Display | None:
-    return Quiet() if options["quiet"] else Json() if options["as_json"] else Live()
+        """Leave the terminal as it was. Called once, at the end."""

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from stylize import tiling
-from stylize.encoders import EncoderSpec, Place, Progress, builtin, having, load, resolve_device, resolve_dtype
+from stylize.encoders import EncoderConfig, EncoderSpec, Progress, builtin, having, load, resolve_device, resolve_dtype
 from stylize.errors import OptimizationError, SettingsError
 from stylize.graphs import RecordedStep
 from stylize.images import resize
-from stylize.losses import Features, Region, Term
+from stylize.losses import Features, Term, TileWindow
 from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, NEAR_MOVE, Adam, Evaluate, Optimizer
 from stylize.tiling import Plan
 
@@ -135,7 +135,7 @@ class Engine:
         if settings.content_weight and not named:
             self.content = having(self.spec.content, self.spec).content
         wanted = wanted.union(self.content)
-        self._place = Place(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
+        self._place = EncoderConfig(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
         self.encoder: Encoder = self._build(wanted, self._place)
         self._largest = sys.maxsize  # px: the side of tiles that have fitted the memory, once one did not
 
@@ -149,7 +149,7 @@ class Engine:
         small = image.nbytes <= self._budget() / 32
         return image.to(self.device) if self.device.type == "cuda" and small else image
 
-    def parts(self, image: Tensor) -> Iterator[tuple[Region, Features]]:
+    def parts(self, image: Tensor) -> Iterator[tuple[TileWindow, Features]]:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
         encoder, area = tiling.tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
         if encoder is None or area * encoder.footprint <= self._budget() / 2:

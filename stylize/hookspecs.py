@@ -29,7 +29,13 @@ hookspec = pluggy.HookspecMarker("stylize")
 
 @hookspec
 def stylize_options(command: Command) -> None:
-    """Append ``click.Option`` objects to the ``params`` of the command ``run``."""
+    """Append ``click.Option`` objects to the ``params`` of ``run``; if you open sources, they are for those alone."""
+
+
+@hookspec
+def stylize_sources() -> tuple[str, str]:
+    """What a source that you open is called, and several: "a clip", "clips"; for messages and ``run --help``."""
+    return "", ""
 
 
 @hookspec

@@ -1,9 +1,8 @@
 """The pluggy host: which plugins there are, what is wrong with those left out, and how their hooks are called.
 
-While plugins introduce themselves (options, commands, encoders, colour modes), and in the observing hooks
-(``stylize_step``, ``stylize_painted``), one that fails is named and left out. Where the result matters
-(``stylize_open``, ``stylize_terms``, ``stylize_finish``) what it raises becomes a
-:class:`~stylize.errors.PluginError` with its name.
+A plugin that fails while it is loaded, adds to the program (options, commands, encoders, colour modes) or observes
+(``stylize_step``, ``stylize_painted``) is left out, and named. Where the result depends on it (``stylize_open``,
+``stylize_terms``, ``stylize_finish``), what it raises becomes a :class:`~stylize.errors.PluginError` with its name.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -23,19 +22,22 @@ from stylize import hookspecs
 from stylize.errors import PluginError, SettingsError, StylizeError
 
 if TYPE_CHECKING:
-    from click import Command, Group
+    from pathlib import Path
+
+    from click import Command, Group, Parameter
     from torch import Tensor
 
     from stylize.colors import ColorMode
     from stylize.encoders import EncoderSpec
     from stylize.images import Picture
-    from stylize.jobs import Frame
+    from stylize.jobs import Frame, Job
     from stylize.losses import Term
     from stylize.settings import Settings
 
 GROUP = "stylize"
-FAULTS = (Exception, SystemExit)  # whatever a stranger's plugin raises, the host goes on or says so
-BUILTIN = ("stylize.builtin", "stylize.display")
+PLUGIN_ERRORS = (Exception, SystemExit)  # what a plugin may raise without ending the program
+JOB_METHODS = ("begin", "frames", "write", "failed", "finish")
+BUILTIN = ("stylize.builtin", "stylize.cli.display")
 
 hookimpl = pluggy.HookimplMarker("stylize")
 log = logging.getLogger(__name__)
@@ -54,21 +56,31 @@ class PluginInfo:
 
 
 class Host(pluggy.PluginManager):
-    """pluggy's manager for the hooks of stylize. ``problems``: one line for each plugin that was left out."""
+    """pluggy's manager for the hooks of stylize. ``problems`` has one line for each plugin that was left out."""
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
         super().__init__("stylize")
         self.arguments: tuple[str, ...] = ()  # the command line as it was given; empty where there is none
         self.problems: list[str] = []
         self._infos: dict[str, PluginInfo] = {}
+        self._owned: dict[str, _Owned] = {}  # by the name of the parameter
+        self._callers: dict[tuple[str, int], pluggy.HookCaller] = {}
         self.add_hookspecs(hookspecs)
         if trace is not None:
             self._trace(trace)
 
-    # --- who is there
+    # --- which plugins there are
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        self._callers.clear()
+        return super().register(plugin, name)
+
+    def unregister(self, plugin: object = None, name: str | None = None) -> Any:
+        self._callers.clear()
+        return super().unregister(plugin, name)
 
     def load(self, name: str, distribution: Distribution, target: str) -> None:
-        """Register one entry point; what it raises becomes a problem that names it."""
+        """Import and register one entry point; if that fails, it is left out."""
         self._infos[name] = PluginInfo(name, distribution.name or "?", distribution.version or "?")
         try:
             module, _, attribute = target.partition(":")
@@ -77,8 +89,8 @@ class Host(pluggy.PluginManager):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
             self.check_pending()
-        except FAULTS as error:
-            self._leave_out(name, _said(error))
+        except PLUGIN_ERRORS as error:
+            self._leave_out(name, _described(error))
 
     def infos(self) -> list[PluginInfo]:
         """All plugins, the built-in ones first, those left out included."""
@@ -106,29 +118,91 @@ class Host(pluggy.PluginManager):
         info = self._infos.get(name)
         return f"plugin {name}" + (f" ({info.distribution} {info.version})" if info else "")
 
-    # --- how they introduce themselves
+    # --- what plugins add to the program
 
     def extend(self, group: Group, command: Command) -> None:
         """Let every plugin add its options to ``command`` and its commands to ``group``."""
-        for name, plugin in self._members("stylize_options"):
-            before = [*command.params]
-            try:
-                self._only("stylize_options", plugin)(command=command)
-                _check_options(command, before)
-            except FAULTS as error:
-                command.params[:] = before
-                self._leave_out(name, _said(error))
-        for name, plugin in self._members("stylize_commands"):
+        self._add_options(command)
+        for name, plugin in self._implementations("stylize_commands"):
             known = dict(group.commands)
             try:
-                self._only("stylize_commands", plugin)(group=group)
+                self._call_one("stylize_commands", plugin, group=group)
                 for key, value in known.items():
                     if group.commands.get(key) is not value:
-                        raise ValueError(f"the command {key!r} is there already")
-            except FAULTS as error:
+                        raise ValueError(f"the command {key!r} exists already")
+            except PLUGIN_ERRORS as error:
                 group.commands.clear()
                 group.commands.update(known)
-                self._leave_out(name, _said(error))
+                self._leave_out(name, _described(error))
+
+    def default_options(self) -> dict[str, Any]:
+        """What hooks get as ``options`` where there is no command line: the default of every option of ``run``,
+        plugins' included, by the name of its parameter."""
+        from click import Command
+
+        from stylize import options
+
+        shared = (options.output_option, options.weights_option, options.quiet_option, options.json_option)
+        command = Command("run", params=[make() for make in shared])
+        self._add_options(command)
+        return dict(command.make_context("run", []).params)
+
+    def owners(self, option: str) -> str:
+        """What an option of plugins is for, by the name of its parameter: "clips", "folders and clips", "the plugin
+        grain"; empty for an option of the program itself."""
+        owned = self._owned.get(option)
+        return "" if owned is None else " and ".join(self._source_words(name)[1] for name in owned.plugins)
+
+    def is_recorded(self, option: str) -> bool:
+        """Whether an option, by the name of its parameter, goes into the records of pictures."""
+        from stylize.options import NOT_RECORDED
+
+        return option in self._owned and option not in NOT_RECORDED
+
+    def _add_options(self, command: Command) -> None:
+        self._owned = {}
+        for name, _ in self._implementations("stylize_sources"):
+            try:
+                self._source_words(name)
+            except PLUGIN_ERRORS as error:
+                self._leave_out(name, _described(error))
+        for name, plugin in self._implementations("stylize_options"):
+            before, owned = [*command.params], {key: value.copy() for key, value in self._owned.items()}
+            try:
+                self._call_one("stylize_options", plugin, command=command)
+                command.params[:] = [*before, *self._new_options(name, before, command.params)]
+            except PLUGIN_ERRORS as error:
+                command.params[:], self._owned = before, owned
+                self._leave_out(name, _described(error))
+
+    def _new_options(self, name: str, before: Sequence[Parameter], after: Sequence[Parameter]) -> Iterator[Parameter]:
+        """The options that plugin ``name`` has added. It becomes another owner of those that exist already;
+        an option that shares only a flag or the name with another is an error, as click would let the last one win."""
+        if [*after[: len(before)]] != [*before]:
+            raise ValueError("it changed the options of others")
+        taken = {word: parameter for parameter in before for word in _words(parameter)}
+        for parameter in after[len(before) :]:
+            clashes = {word: taken[word] for word in _words(parameter) if word in taken}
+            owned = self._owned.get(str(parameter.name))
+            if clashes and (owned is None or name in owned.plugins or not _same(owned.option, parameter)):
+                raise ValueError(f"the option {', '.join(sorted(clashes))} exists already")
+            if owned is not None:
+                owned.plugins.append(name)
+                continue
+            self._owned[str(parameter.name)] = _Owned(parameter, [name])
+            taken |= dict.fromkeys(_words(parameter), parameter)
+            yield parameter
+
+    def _source_words(self, name: str) -> tuple[str, str]:
+        """What a plugin calls one of its sources, and several."""
+        for owner, plugin in self._implementations("stylize_sources"):
+            if owner == name:
+                match self._call_one("stylize_sources", plugin):
+                    case [(str(one), str(many))]:
+                        return one, many
+                    case other:
+                        raise TypeError(f"{other!r} is not the words for one source and for several")
+        return f"opened by the plugin {name}", f"the plugin {name}"
 
     def encoders(self) -> list[EncoderSpec]:
         """The encoders of all plugins, the built-in ones first."""
@@ -144,19 +218,65 @@ class Host(pluggy.PluginManager):
 
     def _gather(self, hook: str, kind: type[T]) -> list[T]:
         found: list[T] = []
-        for name, plugin in self._members(hook):
+        for name, plugin in self._implementations(hook):
             try:
-                made = _all_of(kind, self._only(hook, plugin)())
-            except FAULTS as error:
-                self._leave_out(name, _said(error))
+                made = _all_of(kind, self._call_one(hook, plugin))
+            except PLUGIN_ERRORS as error:
+                self._leave_out(name, _described(error))
             else:
                 found += made
         return found
 
-    # --- how they are called
+    # --- calling hooks
+
+    def open(
+        self,
+        source: Path,
+        styles: Sequence[Path],
+        target: Path | None,
+        settings: Settings,
+        options: Mapping[str, Any],
+        given: Collection[str] = (),
+    ) -> Job:
+        """The job for a source, from the first plugin that opens it.
+
+        Args:
+            source: a picture, a folder, a clip, or whatever plugins open.
+            styles: the pictures to paint like.
+            target: where the result goes; None: the job decides.
+            settings: what the result becomes.
+            options: of the command line, for the plugins.
+            given: the names of those that the user gave, not those that have their defaults.
+
+        Raises:
+            SettingsError: an option that was given belongs to other sources.
+            StylizeError: no plugin opens the source, or the one that does refuses it.
+            PluginError: a plugin failed, or gave something that is not a job.
+        """
+        arguments = {"source": source, "styles": styles, "target": target, "settings": settings, "options": options}
+        for name, plugin in reversed(self._implementations("stylize_open")):
+            with self._attribute_errors(name, "stylize_open", passing=StylizeError):
+                job = self._call_one("stylize_open", plugin, host=self, **arguments)
+            if job is not None:
+                break
+        else:
+            raise StylizeError(f"{source} is a folder, which no installed plugin opens; give the path of a picture")
+        if not all(callable(getattr(job, method, None)) for method in JOB_METHODS):
+            raise PluginError(f"{self.label(name)} opened {source} as {job!r}, which is not a job")
+        self._check_given(given, name, source)
+        return cast("Job", job)
+
+    def _check_given(self, given: Collection[str], opener: str, source: Path) -> None:
+        """Refuse an option of plugins that open sources, but not this one."""
+        openers = {name for name, _ in self._implementations("stylize_open")}
+        for name, owned in self._owned.items():
+            if name in given and opener not in owned.plugins and openers.issuperset(owned.plugins):
+                flag = max(owned.option.opts, key=len)
+                one, _ = self._source_words(opener)
+                raise SettingsError(f"{flag} belongs to {self.owners(name)}; {source} is {one}")
 
     def call(self, hook: str, **arguments: object) -> Any:
-        """Call a hook of which the first result counts.
+        """Call a hook whose first result counts.
 
         Raises:
             PluginError: what a plugin raised, unless that is an error for the user already; names the plugin.
@@ -165,21 +285,21 @@ class Host(pluggy.PluginManager):
             return getattr(self.hook, hook)(**arguments)
         except StylizeError:
             raise
-        except FAULTS as error:
-            culprit = self._culprit(hook, error)
-            named = self.label(culprit) if culprit else "a plugin"
-            raise PluginError(f"{named} failed in {hook}: {_said(error)}") from error
+        except PLUGIN_ERRORS as error:
+            name = self._plugin_in_traceback(hook, error)
+            named = self.label(name) if name else "a plugin"
+            raise PluginError(f"{named} failed in {hook}: {_described(error)}") from error
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
-        for name, plugin in reversed(self._members(hook)):
+        for name, plugin in reversed(self._implementations(hook)):
             try:
-                self._only(hook, plugin)(**arguments)
-            except FAULTS as error:
-                log.warning("%s", self._leave_out(name, f"it failed in {hook}: {_said(error)}"))
+                self._call_one(hook, plugin, **arguments)
+            except PLUGIN_ERRORS as error:
+                log.warning("%s", self._leave_out(name, f"it failed in {hook}: {_described(error)}"))
 
     def terms(self, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> list[Term]:
-        """The terms that plugins add for a frame; what their functions raise later names the plugin, too.
+        """The terms that plugins add for a frame; an error in their functions names the plugin, too.
 
         Raises:
             PluginError: names the plugin that failed.
@@ -187,63 +307,69 @@ class Host(pluggy.PluginManager):
         from stylize.losses import Term
 
         found: list[Term] = []
-        for name, plugin in reversed(self._members("stylize_terms")):
-            with self._blaming(name, "stylize_terms"):
-                made = self._only("stylize_terms", plugin)(frame=frame, settings=settings, options=options)
+        for name, plugin in reversed(self._implementations("stylize_terms")):
+            with self._attribute_errors(name, "stylize_terms"):
+                made = self._call_one("stylize_terms", plugin, frame=frame, settings=settings, options=options)
                 found += [self._guarded(name, term) for term in _all_of(Term, made)]
         return found
 
     def finish(self, image: Picture, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Picture:
-        """A stylized picture after every plugin has had it.
+        """A stylized picture after every plugin has changed it.
 
         Raises:
             PluginError: names the plugin that failed.
         """
         from stylize.images import Picture
 
-        for name, plugin in reversed(self._members("stylize_finish")):
-            with self._blaming(name, "stylize_finish"):
-                caller = self._only("stylize_finish", plugin)
-                for changed in caller(image=image, frame=frame, settings=settings, options=options):
+        for name, plugin in reversed(self._implementations("stylize_finish")):
+            arguments = {"image": image, "frame": frame, "settings": settings, "options": options}
+            with self._attribute_errors(name, "stylize_finish"):
+                for changed in self._call_one("stylize_finish", plugin, **arguments):
                     if not isinstance(changed, Picture):
                         raise TypeError(f"{changed!r} is not a Picture")
                     image = changed
         return image
 
-    def hands(self) -> dict[str, str]:
-        """Name and version of the plugins that have a hand in the pictures."""
+    def contributors(self) -> dict[str, str]:
+        """Name and version of the plugins that change pictures: those that add terms or finish them."""
         hooks = ("stylize_terms", "stylize_finish")
-        names = {name for hook in hooks for name, _ in self._members(hook)}
+        names = {name for hook in hooks for name, _ in self._implementations(hook)}
         return {name: self._infos[name].version for name in sorted(names) if name in self._infos}
 
     @contextmanager
-    def _blaming(self, name: str, hook: str) -> Iterator[None]:
+    def _attribute_errors(self, name: str, place: str, passing: type[Exception] = MemoryError) -> Iterator[None]:
+        """Turn what is raised into a PluginError with the plugin's name, ``passing`` aside."""
         try:
             yield
-        except MemoryError:
+        except passing:
             raise
-        except FAULTS as error:
-            raise PluginError(f"{self.label(name)} failed in {hook}: {_said(error)}") from error
+        except PLUGIN_ERRORS as error:
+            raise PluginError(f"{self.label(name)} failed in {place}: {_described(error)}") from error
 
     def _guarded(self, name: str, term: Term) -> Term:
         def function(image: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-            with self._blaming(name, f"its term {term.name!r}"):
+            with self._attribute_errors(name, f"its term {term.name!r}"):
                 value = term.function(image, features)
                 if getattr(value, "shape", None) != ():
-                    raise TypeError(f"it gave {_short(value)}, not a tensor without dimensions")
+                    raise TypeError(f"it returned {_abbreviated(value)}, not a tensor without dimensions")
                 return value
 
         return dataclasses.replace(term, function=function)
 
-    def _members(self, hook: str) -> list[tuple[str, object]]:
-        """Who implements a hook, in the order of registration but for those that want to be first or last."""
+    def _implementations(self, hook: str) -> list[tuple[str, object]]:
+        """The plugins that implement a hook, last called first."""
         return [(each.plugin_name, each.plugin) for each in getattr(self.hook, hook).get_hookimpls()]
 
-    def _only(self, hook: str, plugin: object) -> pluggy.HookCaller:
-        return self.subset_hook_caller(hook, [other for other in self.get_plugins() if other is not plugin])
+    def _call_one(self, hook: str, plugin: object, **arguments: object) -> Any:
+        """Call the hook of one plugin alone."""
+        key = hook, id(plugin)  # of a registered plugin, which lives as long as its entry here
+        if key not in self._callers:
+            others = [other for other in self.get_plugins() if other is not plugin]
+            self._callers[key] = self.subset_hook_caller(hook, others)
+        return self._callers[key](**arguments)
 
-    def _culprit(self, hook: str, error: BaseException) -> str:
-        """The name of the plugin an error came from: the one whose function is in its traceback."""
+    def _plugin_in_traceback(self, hook: str, error: BaseException) -> str:
+        """The name of the plugin whose implementation of the hook is in the traceback of an error; empty if none is."""
         frames = set()
         trace = error.__traceback__
         while trace is not None:
@@ -257,13 +383,17 @@ class Host(pluggy.PluginManager):
     def _trace(self, say: Callable[[str], object]) -> None:
         def before(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, Any]) -> None:
             names = ", ".join(each.plugin_name for each in reversed(implementations))
-            given = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+            given = ", ".join(f"{key}={_abbreviated(value)}" for key, value in arguments.items())
             say(f"{hook}({given}) -> {names or 'nobody'}")
 
         def after(
             outcome: pluggy.Result[Any], hook: str, implementations: Sequence[pluggy.HookImpl], arguments: object
         ) -> None:
-            gave = f"raised {_said(outcome.exception)}" if outcome.exception else f"gave {_short(outcome.get_result())}"
+            gave = (
+                f"raised {_described(outcome.exception)}"
+                if outcome.exception
+                else f"gave {_abbreviated(outcome.get_result())}"
+            )
             say(f"{hook} {gave}")
 
         self.add_hookcall_monitoring(before, after)
@@ -278,24 +408,34 @@ def _all_of(kind: type[T], results: Iterable[Iterable[object]]) -> list[T]:
     return found
 
 
-def _check_options(command: Command, before: Sequence[object]) -> None:
-    """Refuse options whose flag or name another one has; click would let the last one win in silence."""
-    taken: set[str] = set()
-    for parameter in command.params:
-        names = {*parameter.opts, *parameter.secondary_opts, str(parameter.name)}
-        if names & taken:
-            raise ValueError(f"the option {', '.join(sorted(names & taken))} is there already")
-        taken |= names
-    if [*command.params[: len(before)]] != [*before]:
-        raise ValueError("it changed the options of others")
+@dataclass
+class _Owned:
+    """An option of plugins, and the names of those that have it."""
+
+    option: Parameter
+    plugins: list[str]
+
+    def copy(self) -> _Owned:
+        return _Owned(self.option, [*self.plugins])
 
 
-def _said(error: BaseException) -> str:
-    said = " ".join(str(error).split())
-    return said if isinstance(error, StylizeError) else f"{type(error).__name__}: {said}"
+def _words(parameter: Parameter) -> set[str]:
+    """The flags and the name of a parameter, none of which another may have."""
+    return {*parameter.opts, *parameter.secondary_opts, str(parameter.name)}
 
 
-def _short(value: object) -> str:
+def _same(one: Parameter, other: Parameter) -> bool:
+    """Whether two options differ in nothing but their help."""
+    first, second = ({**each.to_info_dict(), "help": None} for each in (one, other))
+    return first == second and one.callback == other.callback
+
+
+def _described(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, StylizeError) else f"{type(error).__name__}: {text}"
+
+
+def _abbreviated(value: object) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -324,7 +464,7 @@ def plugin_manager(
     names = [entry.name for entry, _ in entries]
     for name in (*without, *(only or ())):
         if name not in names:
-            raise SettingsError(f"there is no plugin {name!r}; there are: {', '.join(sorted(set(names))) or 'none'}")
+            raise SettingsError(f"unknown plugin {name!r}; installed: {', '.join(sorted(set(names))) or 'none'}")
     entries = [(entry, home) for entry, home in entries if entry.name not in without]
     entries = [(entry, home) for entry, home in entries if only is None or entry.name in only]
     claimed: dict[str, Distribution] = {}
@@ -340,13 +480,47 @@ def plugin_manager(
     return host
 
 
-def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
-    first = {distribution.name: distribution for distribution in reversed([*distributions()])}  # a path may stand twice
-    for distribution in first.values():
+def unreadable_distributions() -> Iterator[str]:
+    """One line for each installed distribution whose metadata cannot be read; its plugins, if it has any, are not
+    loaded."""
+    for each in distributions():
         try:
-            found = [entry for entry in distribution.entry_points if entry.group == GROUP]
-        except FAULTS as error:  # its metadata are broken, whatever it is
-            host.problems.append(f"the plugins of {distribution.name}, if it has any, left out: {_said(error)}")
+            if not each.name:
+                raise ValueError("it has no name")
+            _ = each.version, [*each.entry_points]
+        except PLUGIN_ERRORS as error:
+            yield f"{_place(each)}: unreadable metadata: {_described(error)}"
+
+
+def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
+    """The entry points of plugins, last on the path first. Of two distributions of one name, the first on the path
+    counts."""
+    seen: set[str] = set()
+    for found in reversed([*distributions()]):
+        if not _plugins_of(found):
             continue
-        for entry in found:
-            yield entry, distribution
+        try:
+            if not found.name:
+                raise ValueError("it has no name")
+            home = distribution(found.name)
+            entries = [] if found.name in seen else [*_plugins_of(home)]
+            seen.add(found.name)
+        except PLUGIN_ERRORS as error:
+            host.problems.append(f"the plugins in {_place(found)} left out: unreadable metadata: {_described(error)}")
+            continue
+        for entry in entries:
+            yield entry, home
+
+
+def _plugins_of(home: Distribution) -> list[EntryPoint]:
+    """The entry points of a distribution that are plugins; none if they cannot be read, so that a broken distribution
+    that has nothing to do with stylize is ignored. ``stylize plugins`` and ``stylize doctor`` name it."""
+    try:
+        return [entry for entry in home.entry_points if entry.group == GROUP]
+    except PLUGIN_ERRORS:
+        return []
+
+
+def _place(home: Distribution) -> str:
+    """The folder of a distribution's metadata, or of its modules where that is not known."""
+    return str(getattr(home, "_path", None) or home.locate_file(""))

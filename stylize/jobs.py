@@ -229,7 +229,7 @@ def _paint(
     record["options"] = dict(options.get("given", {}))
     record["saving"] = {"bits": options.get("bits", 8), "quality": options.get("quality")}
     if host is not None:
-        record["plugins"] = host.hands()
+        record["plugins"] = host.contributors()
     result = dataclasses.replace(result, record=record)
     if host is not None:
         host.observe("stylize_painted", frame=frame, image=result)

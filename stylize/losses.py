@@ -79,11 +79,11 @@ class Sums:
     term's value of their sums over all tiles.
     """
 
-    part: Callable[[Tensor, Features, Region], Sequence[Tensor]]
+    part: Callable[[Tensor, Features, TileWindow], Sequence[Tensor]]
     total: Callable[[Sequence[Tensor]], Tensor]
 
 
-class Region(Protocol):
+class TileWindow(Protocol):
     """Where a tile lies: its slices of rows and columns in the whole picture, and in the map of a layer."""
 
     @property

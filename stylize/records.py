@@ -68,7 +68,7 @@ def differences(record: Mapping[str, Any], now: Mapping[str, Any], host: Host) -
             if other
             else f"the weights of {encoder['name']} are others"
         )
-    hands = host.hands()
+    contributors = host.contributors()
     for name, version in (record.get("plugins") or {}).items():
-        if hands.get(name) != version:
-            yield f"it was made with plugin {name} {version}, here is {hands.get(name) or 'none'}"
+        if contributors.get(name) != version:
+            yield f"it was made with plugin {name} {version}, here is {contributors.get(name) or 'none'}"

@@ -33,6 +33,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     unit: str = ""
     source: str = ""
+    metavar: str = ""  # what stands for the value in --help
 
     @property
     def range(self) -> str:
@@ -42,7 +43,8 @@ class Knob:
             return ""
         if self.high is None:
             return f"> {self.low:g}" if self.above else f">= {self.low:g}"
-        return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+        high = "2^63 - 1" if self.high == 2**63 - 1 else f"{self.high:g}"
+        return f"{'above ' if self.above else ''}{self.low:g} to {high}"
 
     def check(self, name: str, value: object) -> None:
         if self.choices and value not in self.choices:
@@ -76,63 +78,97 @@ class Settings:
         SettingsError: names the field, its value and its range.
     """
 
-    size: int = _knob(512, "longest side of the result", low=16, high=32768, unit="px")
+    size: int = _knob(512, "longest side of the result", low=16, high=32768, unit="px", metavar="PX")
     upscale: bool = _knob(False, "allow a result larger than the content")
-    min_size: int = _knob(64, "longest side below which no coarser scale is added", low=16, high=32768, unit="px")
-    scales: int | None = _knob(None, "how many scales, each half the next; default: down to min-size", low=1, high=16)
+    min_size: int = _knob(
+        64, "longest side of the coarsest scale, at least", low=16, high=32768, unit="px", metavar="PX"
+    )
+    scales: int | None = _knob(
+        None,
+        "number of scales, each half the size of the next; default: as many as min-size allows",
+        low=1,
+        high=16,
+        metavar="N",
+    )
     steps: tuple[int, ...] = _knob(
-        (40, 16, 33), "gradient steps per scale, coarse to fine; the last repeats", low=1, high=100000
+        (40, 16, 33), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
     )
     content_weight: float = _knob(
-        0.074, "pull towards the content, relative to a style term of 1", low=0, high=1e6, source=f"{GATYS}, eq. 7"
+        0.074, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
     )
-    style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7")
-    tv_weight: float = _knob(0.0, "smoothness (total variation)", low=0, high=1e6, source="Rudin, Osher, Fatemi 1992")
+    style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X")
+    tv_weight: float = _knob(
+        0.0,
+        "weight of the total variation: makes the result smoother",
+        low=0,
+        high=1e6,
+        source="Rudin, Osher, Fatemi 1992",
+        metavar="X",
+    )
     content_layer: str = _knob(
         "auto",
-        "encoder layer that holds the content; auto is relu4_2, or what the encoder says",
+        "encoder layer of the content term; auto: relu4_2, or what the encoder recommends",
         source=f"{GATYS}, eq. 1",
+        metavar="LAYER",
     )
     style_layers: Mapping[str, float] = _knob(
-        STYLE_LAYERS, "encoder layers that hold the style, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
+        STYLE_LAYERS, "encoder layers of the style term, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
     )
     style_loss: str = _knob(
         "wasserstein",
-        "how styles are compared: distance of feature Gaussians, or Gram matrices",
+        "how the style is compared: Wasserstein distance between Gaussians of the features, or Gram matrices",
         choices=("wasserstein", "gram"),
     )
     normalize: str = _knob(
         "target",
-        "units of the losses: relative to their targets, or the sums of the paper (eq. 1 and 4)",
+        "scale of the losses: relative to their targets, or as in the paper (eq. 1 and 4)",
         choices=("target", "paper"),
     )
-    optimizer: str = _knob("lbfgs", "optimizer", choices=("lbfgs", "adam"), source="Nocedal 1980; Kingma, Ba 2015")
-    history: int = _knob(10, "curvature pairs L-BFGS keeps", low=1, high=200)
-    learning_rate: float = _knob(0.02, "step of Adam", low=0, above=True, high=1)
+    optimizer: str = _knob(
+        "lbfgs", "optimisation method", choices=("lbfgs", "adam"), source="Nocedal 1980; Kingma, Ba 2015"
+    )
+    history: int = _knob(10, "number of curvature pairs that L-BFGS keeps", low=1, high=200, metavar="N")
+    learning_rate: float = _knob(0.02, "learning rate of Adam", low=0, above=True, high=1, metavar="X")
     tolerance: float = _knob(
-        1e-3, "stop a scale when ten steps improve the loss by less than this fraction; 0: never", low=0, high=1
+        1e-3,
+        "stop a scale when ten steps improve the loss by less than this fraction; 0: never",
+        low=0,
+        high=1,
+        metavar="X",
     )
     pooling: str = _knob("max", "pooling of the encoder", choices=("max", "average"), source=f"{GATYS}, sect. 2")
-    init: str = _knob("content", "where the optimisation starts: content, noise, style, or the path of a picture")
-    style_scale: float = _knob(1.0, "size of the style picture relative to the result", low=0, above=True, high=10)
+    init: str = _knob(
+        "content", "where the optimisation starts: content, noise, style, or the path of a picture", metavar="START"
+    )
+    style_scale: float = _knob(
+        1.0, "size of the style picture relative to the result", low=0, above=True, high=10, metavar="X"
+    )
     style_weights: tuple[float, ...] = _knob(
-        (), "blend of several styles, one weight each; default: equal", low=0, high=1e6
+        (), "weights of several styles in a blend, one each; default: equal", low=0, high=1e6
     )
     preserve_color: str = _knob(
         "none",
-        "keep the content's colours: none; luminance paints the brightness only; match recolours the style first",
+        "keep the colours of the content; luminance: only the brightness is painted; match: the style is given the "
+        "colours of the content first",
         source="Gatys, Bethge, Hertzmann, Shechtman 2016",
+        metavar="MODE",
     )
-    seed: int = _knob(0, "seed of the noise", low=0, high=2**63 - 1)
-    device: str = _knob("auto", "auto, cpu, cuda, cuda:N or mps")
+    seed: int = _knob(0, "seed of random numbers", low=0, high=2**63 - 1, metavar="N")
+    device: str = _knob("auto", "device to compute on: auto, cpu, cuda, cuda:N or mps", metavar="DEVICE")
     precision: str = _knob(
         "auto",
-        "precision of the encoder (auto: bfloat16 on CPUs that are fast at it; float32: TF32 where a GPU has it); "
-        "losses are float32",
+        "precision of the encoder; auto: bfloat16 on CPUs that are fast at it; float32: TF32 on GPUs that have it; "
+        "losses are always float32",
         choices=("auto", "float32", "bfloat16"),
     )
-    memory: str = _knob("auto", "memory to use at most, such as 8GiB or 500MB; auto: what is free, less a margin")
-    encoder: str = _knob("auto", "encoder, by name; auto is vgg19, or mini where its weights cannot be had")
+    memory: str = _knob(
+        "auto",
+        "most memory to use, such as 8GiB or 500MB; auto: what is free, less a margin",
+        metavar="SIZE",
+    )
+    encoder: str = _knob(
+        "auto", "encoder, by name; auto: vgg19, or mini if its weights cannot be found or downloaded", metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -263,6 +299,10 @@ def _scalar(name: str, value: object, kind: type) -> object:
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
     raise SettingsError(f"{name} is {value!r}; it must be {wanted}")
 
+
+# What texture() and reconstruct() start from. Below 128 px a texture would take over the layout of the style.
+TEXTURE = Settings(min_size=128, steps=(100, 60))
+RECONSTRUCTION = Settings(size=256, steps=(300,))
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("balanced; coarse to fine", {}),

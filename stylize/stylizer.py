@@ -24,14 +24,10 @@ from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, fit, resize
 from stylize.losses import Term
 from stylize.pyramid import Scale, pyramid
-from stylize.settings import Settings
+from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
-
-RECONSTRUCTION = Settings(size=256, steps=(300,))  # where reconstruct() starts from
-# and texture(): started below 128 px, the layout of the style would come along
-TEXTURE = Settings(min_size=128, steps=(100, 60))
 
 
 class Stylizer:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stylize import losses
 from stylize.images import fit, resize
-from stylize.losses import Features, Region, Sums, Term
+from stylize.losses import Features, Sums, Term, TileWindow
 
 if TYPE_CHECKING:
     from stylize.engine import Engine
@@ -61,7 +61,7 @@ class StyleTarget:
             ]
             return torch.stack(parts).sum()
 
-        def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+        def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
             return [sums for layer in layers for sums in _moments(features, layer, region, places)]
 
         def of_sums(sums: Sequence[Tensor]) -> Tensor:
@@ -176,7 +176,7 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
         ]
         return torch.stack(parts).sum()
 
-    def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+    def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
         return [
             losses.partial_content(
                 features[layer], target[(..., *region.at(layer))], _factor(features, layer, region, places)
@@ -194,7 +194,7 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
 def variation_term(weight: float, height: int, width: int) -> Term:
     """The total variation of a picture (1, 3, height, width)."""
 
-    def part(image: Tensor, features: Features, region: Region) -> list[Tensor]:
+    def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
         rows, columns = (range(side)[own] for side, own in zip((height, width), region.pixels, strict=True))
         return [losses.partial_variation(image, len(rows), len(columns))]
 
@@ -217,13 +217,13 @@ def _add_up(
     return found
 
 
-def _moments(features: Features, layer: str, region: Region, places: Positions) -> tuple[Tensor, Tensor]:
+def _moments(features: Features, layer: str, region: TileWindow, places: Positions) -> tuple[Tensor, Tensor]:
     """What a region adds to the mean and the Gram matrix of a layer."""
     size = region.map_size(layer, features)
     return losses.partial_moments(features[layer], places.of(region.at(layer), *size), 1 / math.prod(size))
 
 
-def _factor(features: Features, layer: str, region: Region, places: Positions) -> Tensor | None:
+def _factor(features: Features, layer: str, region: TileWindow, places: Positions) -> Tensor | None:
     """How much each position of a region counts in a layer, 1 on average over the whole."""
     size = region.map_size(layer, features)
     weight = places.of(region.at(layer), *size)

@@ -1,5 +1,6 @@
 """For tests of stylize and of its plugins: an encoder that is there at once, small, and the same everywhere; what
-every job must keep to; and, with ``pytest_plugins = ["stylize.testing"]`` in a conftest.py, the fixture ``stylizer``.
+every job and every display must keep to; and, with ``pytest_plugins = ["stylize.testing"]`` in a conftest.py, the
+fixture ``stylizer``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress, layer_names
+from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, layer_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stylize.display import Display
+    from stylize.engine import Step
     from stylize.jobs import Job
     from stylize.stylizer import Stylizer
 
@@ -24,12 +27,12 @@ TINY_WIDTHS = (8, 8, None, 12, 12, None, 16, 16, 16, 16, None, 20, 20, 20, 20, N
 def tiny_encoder(name: str = "tiny", seed: int = 0) -> EncoderSpec:
     """A VGG-19 of at most 20 channels with seeded random weights: its layer names, none of its taste."""
 
-    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], EncoderConfig], Encoder]:
         from stylize.encoders.vgg import VGG
 
         tensors = random_weights(TINY_WIDTHS, seed)
 
-        def build(layers: Iterable[str], place: Place) -> Encoder:
+        def build(layers: Iterable[str], place: EncoderConfig) -> Encoder:
             return VGG(tensors, TINY_WIDTHS, layers, place)
 
         return build
@@ -126,6 +129,59 @@ class JobContract:
 
         run(job, stylizer, stop=stop)
         assert set(_contents(tmp_path)) > set(before)
+
+
+class DisplayContract:
+    """What every display keeps to. Derive a test class from it, with a fixture ``display`` that is new for each
+    test."""
+
+    def test_it_shows_a_run_of_one_picture(self, display: Display, stylizer: Stylizer) -> None:
+        self._run(display, stylizer, numbers=[1], total=1)
+
+    def test_it_shows_a_run_of_several_pictures(self, display: Display, stylizer: Stylizer) -> None:
+        self._run(display, stylizer, numbers=[1, 2], total=2)
+
+    def test_it_shows_a_run_whose_number_of_pictures_is_not_known(self, display: Display, stylizer: Stylizer) -> None:
+        self._run(display, stylizer, numbers=[1, 2], total=None)
+
+    def _run(self, display: Display, stylizer: Stylizer, numbers: Iterable[int], total: int | None) -> None:
+        from stylize.host import plugin_manager
+        from stylize.jobs import Frame
+
+        host, picture = plugin_manager(only=[]), stylizer.styles[0]
+        host.register(display, "the display")
+        with display as entered:
+            assert entered is display
+            display.notes([["a remark"], []])
+            display.download(1, None)
+            display.download(2, 2)
+            for number in numbers:
+                frame = Frame(f"picture {number}", picture, number=number, total=total)
+
+                def observe(step: Step, frame: Frame = frame) -> None:
+                    host.observe("stylize_step", frame=frame, step=step)
+
+                result = stylizer(picture, on_step=observe)
+                host.observe("stylize_painted", frame=frame, image=result)
+            display.warning("something is wrong")
+            display.written(Path("result.png"))
+        assert host.problems == [], "a hook of the display has failed"
+
+    def test_it_shows_steps_without_a_job(self, display: Display, stylizer: Stylizer) -> None:
+        with display:
+            for cell in ("1/2 ", "2/2 "):
+                stylizer(stylizer.styles[0], on_step=lambda step, cell=cell: display.step(step, cell))  # type: ignore[misc]
+            display.written(None)
+
+    def test_it_can_be_interrupted_before_anything_is_shown(self, display: Display) -> None:
+        with display:
+            display.stopping()
+            display.stopped()
+            display.written(None)
+
+    def test_an_error_goes_through_it(self, display: Display) -> None:
+        with pytest.raises(ZeroDivisionError), display:
+            raise ZeroDivisionError
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stylize.cli import main
+from stylize.cli.main import main
 from stylize.encoders import EncoderSpec
 from stylize.testing import stylizer, tiny_encoder
 
@@ -108,7 +108,7 @@ def cli(cli_environment: Mapping[str, str], tmp_path: Path) -> Cli:
 
     def run(*arguments: object, check: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "stylize.cli", *map(str, arguments)],
+            [sys.executable, "-m", "stylize", *map(str, arguments)],
             env={**cli_environment, **environment},
             cwd=tmp_path,
             capture_output=True,

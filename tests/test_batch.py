@@ -469,13 +469,17 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
         (("photos", "style.png", "--name", "../{stem}.{ext}"), "leads out of", 2),
         (("photos", "style.png", "--name", "/x/{stem}.{ext}"), "leads out of", 2),
         (("photos", "style.png", "--name", "{stem}.gif"), "must end in", 2),
-        (("photos/a.png", "style.png", "--report", "r.html"), "--report is for folders", 2),
+        (
+            ("photos/a.png", "style.png", "--report", "r.html"),
+            "--report belongs to folders and clips; ",
+            2,
+        ),
         (("photos", "style.png", "-o", "out", "--report", "no/r.html"), "cannot write no/r.html", 1),
         (("photos", "style.png", "-o", "out", "--report", "photos/a.png"), "must end in .html", 2),
         (("photos", "style.png", "--name", "{stem!x}.png"), "--name '{stem!x}.png'", 2),
         (("photos", "style.png", "--name", "{stem:d}.png"), "--name '{stem:d}.png'", 2),
         (("photos/[z-a].png", "style.png"), "is no pattern", 2),
-        (("photos/a.png", "style.png", "--watch"), "--watch is for folders", 2),
+        (("photos/a.png", "style.png", "--watch"), "--watch belongs to folders; photos/a.png is a picture", 2),
     ],
 )
 def test_a_folder_job_that_makes_no_sense_is_one_clear_line(
@@ -677,7 +681,7 @@ def test_a_template_is_checked() -> None:
 
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stylize.cli", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
+    command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
     return subprocess.Popen(
         command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

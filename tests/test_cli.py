@@ -25,7 +25,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import stylize
-from stylize import cli as command_line
+from stylize.cli.main import main
+from stylize.cli.options import SECTION, SECTIONS
+from stylize.cli.reference import FILE, reference
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
 from tests.conftest import Call, Done
@@ -224,7 +226,7 @@ def test_a_target_whose_name_is_not_utf8_is_written_and_reported(
         (tmp_path / name).write_bytes(b"")
     except OSError:
         pytest.skip("this file system has no such names")
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", name, *FAST]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", name, *FAST]
     done = subprocess.run(list(map(str, command)), env=cli_environment, cwd=tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"out-\xff.png\n"
@@ -390,39 +392,6 @@ def test_verify_refuses_what_is_missing_damaged_or_another_network(call: Call, f
         assert words in done.err
 
 
-def test_doctor_lists_versions_devices_memory_weights_and_plugins(call: Call) -> None:
-    done = call("doctor")
-    assert done.code == 0
-    assert done.err == ""
-    found = {line[5:].split()[0]: line for line in done.out.splitlines()}
-    assert stylize.__version__ in found["stylize"]
-    assert torch.__version__.split("+")[0] in found["torch"]
-    assert {"torchvision", "opencv", "pillow", "pluggy", "ffmpeg-python"} <= set(found)
-    assert {"cpu", "memory", "ffmpeg", "vgg16", "vgg19"} <= set(found)
-    assert found["vgg19"].startswith("note ")
-    assert "stylize weights fetch vgg19" in found["vgg19"]
-    assert re.search(r"^ok +plugin +tiny$", done.out, re.MULTILINE)
-    assert "stylize.builtin" in done.out
-
-
-def test_doctor_as_json_holds_the_same_checks(call: Call) -> None:
-    checks = json.loads(call("doctor", "--json").out)
-    assert all(set(check) == {"state", "name", "found", "advice"} for check in checks)
-    assert {check["state"] for check in checks} <= {"ok", "note"}
-    text = call("doctor").out.splitlines()
-    assert [check["name"] for check in checks] == [line[5:].split()[0] for line in text]
-    assert {"name": "plugin", "state": "ok", "found": "tiny", "advice": ""} in checks
-
-
-def test_doctor_fails_for_weights_that_are_named_but_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STYLIZE_WEIGHTS", "nowhere.safetensors")
-    done = call("doctor", "--json")
-    assert done.code == 1
-    (check,) = [check for check in json.loads(done.out) if check["name"] == "vgg19"]
-    assert check["state"] == "fail"
-    assert "nowhere.safetensors" in check["found"]
-
-
 def test_a_broken_plugin_is_named_and_the_rest_goes_on(
     call: Call, pictures: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,7 +418,7 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(
 def test_help_of_every_command_works_and_imports_nothing_heavy() -> None:
     code = """
 import sys, click
-from stylize.cli import cli, main
+from stylize.cli.main import cli, main
 def visit(command, path):
     sys.stdout.write(f'<{" ".join(path)}>\\n')
     try:
@@ -471,11 +440,76 @@ print("modules", *sys.modules)
     assert all(f"--{field.name.replace('_', '-')}" in text for field in dataclasses.fields(Settings))
 
 
+def test_every_setting_is_listed_in_a_section_of_its_own_subject(call: Call) -> None:
+    text = call("run", "--help").out
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles == [*SECTIONS, "Folders and clips", "Folders", "Clips"]
+    sections = dict(zip(titles, re.split(r"^\S.*:$", text, flags=re.MULTILINE)[1:], strict=True))
+    for title, flags in {
+        "General": ("--output", "--help"),
+        "Picture": ("--size", "--bits"),
+        "Optimisation": ("--steps",),
+        "Folders": ("--pair",),
+        "Clips": ("--crf",),
+    }.items():
+        assert all(re.search(rf"^  (-\w, )?{flag}\b", sections[title], re.MULTILINE) for flag in flags), title
+    assert {field.name for field in dataclasses.fields(Settings)} <= set(SECTION)
+
+
+def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
+    text = " ".join(call("run", "--help").out.split())
+    for shown in ("[default: 512; 16<=x<=32768]", "[default: 40,16,33; 1<=x<=100000]", "[default: 0; x>=0]"):
+        assert shown in text
+    assert "[default: 15.0; x>=0]" in text  # of a plugin
+    assert "(default" not in text
+    text = " ".join(call("texture", "--help").out.split())
+    assert "[default: 100,60; 1<=x<=100000]" in text  # what texture starts from
+
+
+def test_the_reference_is_what_the_program_says(call: Call) -> None:
+    assert FILE.read_text(encoding="utf-8") == reference(), "stale; run `make reference`"
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, stylize; dir(stylize); stylize.Settings; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "stylize.settings" in done.stdout.split()
     assert not HEAVY & set(done.stdout.split())
+
+
+WATCHED = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("torch", *(os.environ.get(key) for key in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")))
+            sys.meta_path.remove(self)
+
+sys.meta_path.insert(0, Watch())
+sys.argv = ["stylize", "doctor"]
+from stylize.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        ({}, "passive None None"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None None"),
+        ({"GOMP_SPINCOUNT": "100"}, "None 100 None"),
+        ({"KMP_BLOCKTIME": "0"}, "None None 0"),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_has_chosen(
+    cli_environment: Mapping[str, str], tmp_path: Path, chosen: Mapping[str, str], seen: str
+) -> None:
+    keys = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {key: value for key, value in cli_environment.items() if key not in keys} | chosen
+    command = [sys.executable, "-c", WATCHED]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[0] == f"torch {seen}", done.stderr
 
 
 def test_the_version_is_printed(call: Call) -> None:
@@ -494,7 +528,7 @@ def test_a_reader_that_goes_away_early_is_no_traceback(cli_environment: Mapping[
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "stylize.cli", "presets"],
+            [sys.executable, "-m", "stylize", "presets"],
             env=dict(cli_environment),
             cwd=tmp_path,
             stdout=writing,
@@ -601,7 +635,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--device", "nonsense"), "device is 'nonsense'"),
         (2, ("--device", "meta"), "device is 'meta'"),
         (2, ("--seed", "-1"), "seed is -1"),
-        (2, ("--json", "--quiet"), "exclude each other"),
+        (2, ("--json", "--quiet"), "--quiet and --json cannot be combined"),
         (1, ("-o", "nowhere/out.png"), "there is no folder nowhere"),
         (1, ("-o", "out.bmp"), "unknown extension '.bmp'"),
         (1, ("-o", "out"), "unknown extension ''"),
@@ -795,7 +829,7 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_can_be_had(
     assert "unexpected ZeroDivisionError: oh no; STYLIZE_TRACEBACK=1 shows where" in done.err
     monkeypatch.setenv("STYLIZE_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
-        command_line.main(["photo.png", "starry.png", *FAST])
+        main(["photo.png", "starry.png", *FAST])
 
 
 # Streams that break
@@ -807,7 +841,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST, *options]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", "out.png", *FAST, *options]
     try:
         done = subprocess.run(
             command, env=dict(cli_environment), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=60
@@ -823,7 +857,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
 def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "stylize.cli", "photo.png", "starry.png", "-o", "out.png", *FAST]
+    command = [sys.executable, "-m", "stylize", "photo.png", "starry.png", "-o", "out.png", *FAST]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, env=dict(cli_environment), cwd=tmp_path, stdout=full, stderr=full, timeout=60)
     assert done.returncode == 0
@@ -835,7 +869,7 @@ def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
 
 @contextlib.contextmanager
 def started(environment: Mapping[str, str], folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "stylize.cli", *arguments]
+    command = [sys.executable, "-m", "stylize", *arguments]
     with subprocess.Popen(
         command, env=dict(environment), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

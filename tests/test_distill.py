@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stylize.encoders import Place, distill, mini, weights
+from stylize.encoders import EncoderConfig, distill, mini, weights
 from stylize.encoders.distill import ERRORS, Training, augment, gather
 from stylize.encoders.vgg import VGG
 from stylize.testing import TINY_WIDTHS, random_weights
 from tests.conftest import waves
 
 NARROW = (8, None, 8, 6, None, 12, 10, None, 14, 14, None, 10)  # against the tiny teacher's TINY_WIDTHS
-CPU = Place(torch.device("cpu"), torch.float32)
+CPU = EncoderConfig(torch.device("cpu"), torch.float32)
 
 
 def pictures(count: int) -> list[Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stylize.encoders import (
     Encoder,
+    EncoderConfig,
     EncoderSpec,
-    Place,
     builtin,
     choose,
     layer_names,
@@ -40,8 +40,8 @@ def photo(size: tuple[int, int], seed: int = 0, dtype: torch.dtype = torch.float
 
 
 @pytest.fixture(params=["max", "average"])
-def place(request: pytest.FixtureRequest, device: str) -> Place:
-    return Place(torch.device(device), torch.float32, request.param)
+def place(request: pytest.FixtureRequest, device: str) -> EncoderConfig:
+    return EncoderConfig(torch.device(device), torch.float32, request.param)
 
 
 @pytest.fixture(params=[tiny_encoder(), choose("mini", builtin())], ids=lambda spec: spec.name)
@@ -50,12 +50,14 @@ def spec(request: pytest.FixtureRequest) -> EncoderSpec:
     return found
 
 
-def build(spec: EncoderSpec, layers: tuple[str, ...], place: Place) -> Encoder:
+def build(spec: EncoderSpec, layers: tuple[str, ...], place: EncoderConfig) -> Encoder:
     return spec.load(None, None)(layers, place)
 
 
 @sizes
-def test_every_layer_asked_for_is_there_at_every_size(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+def test_every_layer_asked_for_is_there_at_every_size(
+    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
+) -> None:
     encoder = build(spec, spec.layers, place)
     features = encoder(photo(size).to(place.device))
     assert encoder.layers == set(features) == set(spec.layers)
@@ -68,7 +70,7 @@ def test_every_layer_asked_for_is_there_at_every_size(spec: EncoderSpec, place: 
 
 @sizes
 def test_features_do_not_depend_on_which_others_are_asked_for(
-    spec: EncoderSpec, place: Place, size: tuple[int, int]
+    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
 ) -> None:
     image = photo(size).to(place.device)
     together = build(spec, spec.layers, place)(image)
@@ -79,7 +81,9 @@ def test_features_do_not_depend_on_which_others_are_asked_for(
 
 
 @sizes
-def test_the_same_picture_gives_the_same_features(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+def test_the_same_picture_gives_the_same_features(
+    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
+) -> None:
     image = photo(size).to(place.device)
     encoder, another = build(spec, spec.layers, place), build(spec, spec.layers, place)
     first = {layer: feature.clone() for layer, feature in encoder(image).items()}
@@ -89,7 +93,9 @@ def test_the_same_picture_gives_the_same_features(spec: EncoderSpec, place: Plac
 
 
 @sizes
-def test_every_layer_has_a_gradient_to_the_picture(spec: EncoderSpec, place: Place, size: tuple[int, int]) -> None:
+def test_every_layer_has_a_gradient_to_the_picture(
+    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
+) -> None:
     encoder = build(spec, spec.layers, place)
     for layer in spec.layers:
         image = photo(size).to(place.device).requires_grad_()
@@ -99,24 +105,24 @@ def test_every_layer_has_a_gradient_to_the_picture(spec: EncoderSpec, place: Pla
         assert gradient.abs().max() > 0
 
 
-def test_the_picture_is_not_written_to(spec: EncoderSpec, place: Place) -> None:
+def test_the_picture_is_not_written_to(spec: EncoderSpec, place: EncoderConfig) -> None:
     image = photo((15, 16)).to(place.device)
     before = image.clone()
     build(spec, spec.layers, place)(image)
     assert torch.equal(image, before)
 
 
-def test_a_grey_picture_may_be_expanded(spec: EncoderSpec, place: Place) -> None:
+def test_a_grey_picture_may_be_expanded(spec: EncoderSpec, place: EncoderConfig) -> None:
     grey = photo((15, 16))[:, :1].to(place.device)
     encoder = build(spec, spec.layers, place)
     expanded, copied = encoder(grey.expand(-1, 3, -1, -1)), encoder(grey.repeat(1, 3, 1, 1))
     assert all(torch.equal(expanded[layer], copied[layer]) for layer in spec.layers)
 
 
-def test_bfloat16_features_are_near_the_float32_ones(spec: EncoderSpec, place: Place) -> None:
+def test_bfloat16_features_are_near_the_float32_ones(spec: EncoderSpec, place: EncoderConfig) -> None:
     image = photo((33, 47)).to(place.device)
     exact = build(spec, spec.layers, place)(image)
-    rounded = build(spec, spec.layers, Place(place.device, torch.bfloat16, place.pooling))(image)
+    rounded = build(spec, spec.layers, EncoderConfig(place.device, torch.bfloat16, place.pooling))(image)
     for layer in spec.layers:
         assert rounded[layer].dtype == torch.bfloat16
         assert (rounded[layer].float() - exact[layer]).norm() <= 0.05 * exact[layer].norm()
@@ -132,7 +138,7 @@ def tiny_vgg(
     dtype: torch.dtype = torch.float32,
     rescale: bool = True,
 ) -> VGG:
-    place = Place(torch.device("cpu"), dtype, pooling, rescale=rescale)
+    place = EncoderConfig(torch.device("cpu"), dtype, pooling, rescale=rescale)
     return VGG(random_weights(TINY_WIDTHS) if weights is None else weights, TINY_WIDTHS, layers, place)
 
 
@@ -191,7 +197,7 @@ def test_vgg_gradient_equals_finite_differences(size: tuple[int, int], pooling: 
 def wide_vgg(layers: Iterable[str], dtype: torch.dtype = torch.float32) -> VGG:
     """One with convolutions that are computed the fast way in float32."""
     widths = (8, 96, None, 96, 112, None, 100)
-    return VGG(random_weights(widths), widths, layers, Place(torch.device("cpu"), dtype))
+    return VGG(random_weights(widths), widths, layers, EncoderConfig(torch.device("cpu"), dtype))
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 96), (97, 30)])
@@ -225,7 +231,7 @@ def test_gradients_in_closed_form_are_those_of_autograd(
 ) -> None:
     """Losses leave their gradients with a VGG, but not with what was made of its features, as a product with one."""
     specs = {"tiny": tiny_encoder(), "mini": choose("mini", builtin())}
-    network = build(specs[encoder], STYLE_LAYERS, Place(torch.device(device), dtype))
+    network = build(specs[encoder], STYLE_LAYERS, EncoderConfig(torch.device(device), dtype))
     size = (5, 6) if kind == "few positions" else (33, 47)
     with torch.no_grad():
         aims = {layer: feature.float() for layer, feature in network(photo(size, seed=1).to(device)).items()}

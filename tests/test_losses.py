@@ -656,11 +656,11 @@ def test_a_batch_of_layers_has_the_distances_of_its_layers(masked: bool) -> None
     together = [picture.clone().requires_grad_() for picture in pictures]
     found = losses.wasserstein_of_batches([(losses.WassersteinBatch(targets, shares), together, weights)])
     found.backward()
-    assert found.item() == pytest.approx(expected.item(), rel=0.01)
+    assert found.item() == pytest.approx(expected.item(), rel=0.02)
     for one, other in zip(single, together, strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        assert (one.grad - other.grad).norm() <= 0.03 * one.grad.norm()
+        assert (one.grad - other.grad).norm() <= 0.06 * one.grad.norm()
 
 
 def test_a_gaussian_by_cholesky_is_the_one_by_eigenvalues() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from stylize.encoders import Build, EncoderSpec, Place, Progress, builtin, load, mini, weights
+from stylize.encoders import Build, EncoderConfig, EncoderSpec, Progress, builtin, load, mini, weights
 from stylize.encoders.vgg import VGG
 from stylize.errors import SettingsError, WeightsError
 from stylize.images import fit, resize
@@ -19,7 +19,7 @@ from stylize.settings import Settings
 from stylize.stylizer import Stylizer
 from tests.conftest import SHARED, Cli, waves
 
-CPU = Place(torch.device("cpu"), torch.float32)
+CPU = EncoderConfig(torch.device("cpu"), torch.float32)
 WEIGHTS = SHARED / "weights" / "vgg19-features.safetensors"
 
 

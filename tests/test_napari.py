@@ -278,7 +278,7 @@ def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
     press(widget, "run")
     wait(widget)
     viewer.layers[-1].save(str(tmp_path / "painted.png"), plugin=PLUGIN)
-    command = [sys.executable, "-m", "stylize.cli", "replay", "painted.png", "-o", "again.png"]
+    command = [sys.executable, "-m", "stylize", "replay", "painted.png", "-o", "again.png"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     again = np.asarray(PillowImage.open(tmp_path / "again.png"))
     np.testing.assert_array_equal(again, viewer.layers[-1].data)

@@ -74,26 +74,26 @@ def test_the_gif_sample_repaints_every_frame(environment: Callable[[Path], Run],
     frames = [Image.new("RGB", (32, 24), color) for color in ("red", "green", "blue")]
     frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:], duration=[50, 100, 150])
     style = SAMPLES / "mosaic.jpg"
-    done = run("stylize.cli", "in.gif", style, "-o", "out.gif", *QUICK)
+    done = run("stylize", "in.gif", style, "-o", "out.gif", *QUICK)
     assert done.stdout == "out.gif\n"
     assert "3/3  frame 3" in done.stderr
     with Image.open(tmp_path / "out.gif") as painted:
         assert painted.n_frames == 3  # type: ignore[attr-defined]
     run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")
-    assert re.search(r"^gif +stylize-gif 1.0.0  stylize_open$", run("stylize.cli", "plugins").stdout, re.MULTILINE)
+    assert re.search(r"^gif +stylize-gif 1.0.0  stylize_open$", run("stylize", "plugins").stdout, re.MULTILINE)
 
 
 def test_the_grain_sample_adds_a_term_and_a_filter(environment: Callable[[Path], Run], tmp_path: Path) -> None:
     plugin = copied(SAMPLES / "plugins" / "stylize_grain", tmp_path)
     run = environment(plugin)
     photo, style = SAMPLES / "bridge.jpg", SAMPLES / "mosaic.jpg"
-    done = run("stylize.cli", photo, style, "-o", "out.png", *QUICK, "--detail", "0.1", "--grain", "0.5", "--json")
+    done = run("stylize", photo, style, "-o", "out.png", *QUICK, "--detail", "0.1", "--grain", "0.5", "--json")
     assert '"detail": ' in done.stdout
     assert (read_record(tmp_path / "out.png") or {})["options"] == {"detail": 0.1, "grain": 0.5}
-    again = run("stylize.cli", "replay", "out.png", "-q", "-o", "again.png")
+    again = run("stylize", "replay", "out.png", "-q", "-o", "again.png")
     assert again.stderr == ""
     assert (tmp_path / "out.png").read_bytes() == (tmp_path / "again.png").read_bytes()
-    without = run("stylize.cli", "replay", "out.png", "-o", "less.png", "--no-plugin", "grain").stderr
+    without = run("stylize", "replay", "out.png", "-o", "less.png", "--no-plugin", "grain").stderr
     assert "it was made with plugin grain 1.0.0, here is none" in without
     assert "not the same picture" in without
     run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")
@@ -116,7 +116,7 @@ def test_the_readme_leads_from_an_empty_folder_to_a_picture(environment: Callabl
     run = environment(plugin)
     for name, sample in (("photo.jpg", "bridge.jpg"), ("starry.jpg", "starry-night.jpg")):
         (tmp_path / name).write_bytes((SAMPLES / sample).read_bytes())
-    said = [run("stylize.cli", *command.split()[1:]) for command in commands]
+    said = [run("stylize", *command.split()[1:]) for command in commands]
     assert re.search(r"^shadow +stylize-shadow 1.0 ", said[0].stdout, re.MULTILINE)
     assert "shadow 0." in said[1].stderr
     with Image.open(tmp_path / "out.png") as painted:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import stylize
 from stylize import Picture, Settings, SettingsError, Step, StylizeError, Stylizer, Term, images, reconstruct, texture
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress
+from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress
 from stylize.jobs import ImageJob
 from stylize.pyramid import Scale
 from tests.conftest import waves
@@ -357,10 +357,10 @@ def test_stop_midway_returns_a_full_size_picture(tiny: EncoderSpec, pressed_at: 
 def counting(spec: EncoderSpec, calls: list[tuple[int, int]]) -> EncoderSpec:
     """The same encoder, which notes the size of every picture it sees outside of the optimisation."""
 
-    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+    def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], EncoderConfig], Encoder]:
         inner = spec.load(file, progress)
 
-        def build(layers: Iterable[str], place: Place) -> Encoder:
+        def build(layers: Iterable[str], place: EncoderConfig) -> Encoder:
             encoder = inner(layers, place)
 
             class Counting:

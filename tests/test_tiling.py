@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylize import OptimizationError, Settings, SettingsError, Stylizer, Term, tiling
-from stylize.encoders import EncoderSpec, Place
+from stylize.encoders import EncoderConfig, EncoderSpec
 from stylize.encoders.vgg import VGG
 from stylize.images import load, resize
 from stylize.losses import Sums
@@ -26,7 +26,7 @@ from tests.conftest import SHARED, Call, waves
 WEIGHTS = SHARED / "weights" / "vgg19-features.safetensors"
 WIDTHS = (4, 4, None, 6, 6, None, 8, 8, None, 8, 8, None, 8)
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
-PLACE = Place(torch.device("cpu"), torch.float32)
+PLACE = EncoderConfig(torch.device("cpu"), torch.float32)
 
 
 def narrow(layers: tuple[str, ...] = LAYERS) -> VGG:
@@ -325,7 +325,7 @@ def test_running_out_of_memory_halves_the_tiles_and_goes_on(
 ) -> None:
     largest = 0
 
-    def build(layers: Any, place: Place) -> Any:
+    def build(layers: Any, place: EncoderConfig) -> Any:
         class Poor(VGG):
             def __call__(self, image: Tensor) -> dict[str, Tensor]:
                 nonlocal largest

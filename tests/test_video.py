@@ -236,7 +236,7 @@ def test_pictures_and_unknown_files_are_left_to_others(tmp_path: Path) -> None:
 
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stylize.cli", "in.mkv", "style.png", "-o", "out.mkv", *FAST, *options]
+    command = [sys.executable, "-m", "stylize", "in.mkv", "style.png", "-o", "out.mkv", *FAST, *options]
     return subprocess.Popen(
         command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

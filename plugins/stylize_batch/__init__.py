@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, hookimpl
+from stylize import bits_option, hookimpl, quality_option, report_option
 
 if TYPE_CHECKING:
     from stylize import Job, Settings
@@ -16,17 +16,25 @@ if TYPE_CHECKING:
 PAIRS = ("cross", "cycle", "random", "name")
 EXTENSIONS = ("png", "jpg", "webp", "tiff", "avif")
 OPTIONS = (
+    bits_option(),
+    quality_option(),
+    report_option(),
     click.Option(
         ["--pair"],
         type=click.Choice(PAIRS),
-        help="Folders, several styles: every photo in each of them, in turn, in one drawn by the seed, or in that of "
-        "its own name. Default: cross for a folder of styles, else a blend of all.",
+        help="Which styles each picture is painted in, where there are several; cross: in each of them; cycle: in the "
+        "next one in turn; random: in one drawn by --seed; name: in the one with the picture's name. Default: cross "
+        "for a folder of styles, otherwise a blend of all.",
     ),
-    click.Option(["--name"], metavar="TEMPLATE", help="Folders: names of results, of {stem}, {style}, {ext}, {name}."),
-    click.Option(["--format"], type=click.Choice(EXTENSIONS), help="Folders: format of results; default: the photo's."),
-    click.Option(["--force"], is_flag=True, help="Folders: paint again what is there and up to date."),
-    click.Option(["--sidecar"], is_flag=True, help="Folders: write each record into a file beside the picture, too."),
-    click.Option(["--watch"], is_flag=True, help="Folders: go on with what arrives, until Ctrl-C."),
+    click.Option(
+        ["--name"], metavar="TEMPLATE", help="Names of the results, made of {stem}, {style}, {ext} and {name}."
+    ),
+    click.Option(
+        ["--format"], type=click.Choice(EXTENSIONS), help="Format of the results; default: that of the picture."
+    ),
+    click.Option(["--force"], is_flag=True, help="Paint results again even if they are up to date."),
+    click.Option(["--sidecar"], is_flag=True, help="Also write each record into a JSON file beside its picture."),
+    click.Option(["--watch"], is_flag=True, help="Keep running and paint pictures as they arrive, until Ctrl-C."),
 )
 NAMES = frozenset(str(option.name) for option in OPTIONS)
 
@@ -34,6 +42,11 @@ NAMES = frozenset(str(option.name) for option in OPTIONS)
 @hookimpl
 def stylize_options(command: click.Command) -> None:
     command.params.extend(OPTIONS)
+
+
+@hookimpl
+def stylize_sources() -> tuple[str, str]:
+    return "painted as a folder", "folders"  # a folder or a pattern; or one picture, in several styles
 
 
 @hookimpl
@@ -49,9 +62,8 @@ def stylize_open(
 ) -> Job | None:
     from stylize_batch.scan import is_many
 
-    if not (any(map(is_many, (source, *styles))) or options.get("pair")):
-        for name in sorted(NAMES & set(options.get("given", ()))):
-            raise SettingsError(f"--{name} is for folders, and {source} is a picture")
+    paired = options.get("pair") and len(styles) > 1
+    if not (paired or any(map(is_many, (source, *styles)))):
         return None
     from stylize_batch.job import FolderJob
 

@@ -12,7 +12,7 @@ import click
 @click.command()
 @click.argument("pictures", type=Path, nargs=-1, required=True, metavar="PICTURE...")
 def record(pictures: Sequence[Path]) -> None:
-    """Print how stylized pictures were made: one JSON object each, as embedded in them."""
+    """Print the records of stylized pictures: how each was made, as one JSON object."""
     from stylize import ImageError, read_record
 
     silent = []

@@ -440,8 +440,9 @@ class FolderJob(Job):
 def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     folder = target if target is not None else Path(f"{source.resolve().name or 'pictures'}-stylized")
     if not os.path.isdir(folder) and (os.path.lexists(folder) or folder.suffix.lower() in FORMATS):  # noqa: PTH112
-        reason = next((path for path in (source, *styles) if is_many(path)), source)
-        raise ImageError(f"{reason} holds many pictures: give -o the name of a folder for the results, not {folder}")
+        many = next((path for path in (source, *styles) if is_many(path)), None)
+        reason = "--pair can make several results" if many is None else f"{many} holds many pictures"
+        raise ImageError(f"{reason}: give -o the name of a folder for the results, not {folder}")
     if os.path.realpath(folder) == os.path.realpath(source):
         raise ImageError(f"the output folder {folder} is the folder of the photos; choose another one with -o")
     return folder

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from torch import Tensor
 
 from stylize import (
     Frame,
-    Host,
     Job,
     Picture,
     Settings,
@@ -134,7 +132,7 @@ def paint(job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], b
         look(*_place(frame, step))
         due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
 
-    run(job, stylizer, host=host, options={**_defaults(host), "bits": job.bits}, on_step=on_step, stop=stop)
+    run(job, stylizer, host=host, options={**host.default_options(), "bits": job.bits}, on_step=on_step, stop=stop)
     fallback = settings.encoder == "auto" and job.record["encoder"]["name"] == "mini"
     return host.problems + [MINI] * fallback
 
@@ -147,10 +145,3 @@ def _place(frame: Frame, step: Step) -> tuple[str, float]:
     painted = (before + 4 ** (step.scale - 1) * step.number / step.steps) / whole
     text = f"{slices}{step.width}x{step.height}, step {step.number} of {step.steps}"
     return text, (frame.number - 1 + painted) / total
-
-
-def _defaults(host: Host) -> dict[str, Any]:
-    """The options of other plugins, none of them given."""
-    command = click.Command("run")
-    host.extend(click.Group(), command)
-    return dict(command.make_context("run", []).params)

@@ -45,7 +45,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class EncoderConfig:
     """Where and how an encoder computes; ``rescale`` asks it to make up for what average pooling takes away."""
 
     device: torch.device
@@ -54,7 +54,7 @@ class Place:
     rescale: bool = True
 
 
-Build = Callable[[Iterable[str], Place], Encoder]
+Build = Callable[[Iterable[str], EncoderConfig], Encoder]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _vgg(name: str) -> EncoderSpec:
         tensors, found = weights.load(name, file, progress=progress)
         log.info("%s weights: %s (%s)", name, found.path, found.origin)
 
-        def build(layers: Iterable[str], place: Place) -> Encoder:
+        def build(layers: Iterable[str], place: EncoderConfig) -> Encoder:
             return VGG(tensors, widths, layers, place)
 
         return build
@@ -241,8 +241,8 @@ def cpu_capabilities() -> Mapping[str, object]:
 __all__ = [
     "Build",
     "Encoder",
+    "EncoderConfig",
     "EncoderSpec",
-    "Place",
     "Progress",
     "builtin",
     "choose",

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import images
-from stylize.encoders import Encoder, EncoderSpec, Place, Progress, mini, resolve_dtype, weights
+from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, mini, resolve_dtype, weights
 from stylize.encoders.vgg import MEAN, STD, VGG, modules
 from stylize.images import resize
 from stylize.settings import Settings
@@ -260,7 +260,7 @@ class Training:
         generator = self._generator(-1 - number)
         tensors = self.folded()
 
-        def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], Place], Encoder]:
+        def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], EncoderConfig], Encoder]:
             return lambda layers, place: mini.encoder(tensors, layers, place, self.widths)
 
         spec = EncoderSpec("student", tuple(ERRORS), load, mini.CONTENT)
@@ -348,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     tensors = weights.read(options.teacher, "vgg19")
     dtype = resolve_dtype("auto", device)
-    teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], ERRORS, Place(device, dtype))
+    teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], ERRORS, EncoderConfig(device, dtype))
     without = options.without.split(",")
     photos, paintings = (gather(folders, without) for folders in (options.pictures, options.paintings))
     training = Training(teacher, photos, paintings, options.steps, options.seed, device, dtype=dtype)

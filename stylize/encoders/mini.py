@@ -18,7 +18,7 @@ from stylize.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stylize.encoders import Encoder, Place
+    from stylize.encoders import Encoder, EncoderConfig
 
 WIDTHS = (24, None, 48, None, 112, None, 192, 192, None, 64)
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
@@ -32,7 +32,7 @@ CONTENT = {"relu2_1": 0.21, "relu3_1": 0.05, "relu4_2": 0.62}
 def encoder(
     tensors: Mapping[str, Tensor],
     layers: Iterable[str],
-    place: Place,
+    place: EncoderConfig,
     widths: Iterable[int | None] = WIDTHS,
 ) -> Encoder:
     """The encoder of these tensors: ``features.N.weight``/``.bias`` and, for a map, ``LAYER.weight``/``.bias``."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stylize.encoders import Place, layer_names
+from stylize.encoders import EncoderConfig, layer_names
 from stylize.encoders.weights import fingerprint
 from stylize.encoders.winograd import OUT, Winograd
 from stylize.errors import SettingsError
@@ -61,7 +61,7 @@ class VGG:
         weights: Mapping[str, Tensor],
         widths: Iterable[int | None],
         layers: Iterable[str],
-        place: Place,
+        place: EncoderConfig,
         maps: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         widths = tuple(widths)

@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
 
         def start(target: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "stylize.cli", str(options.clip), str(STYLE), "-q", "--codec", "ffv1"]
+            command = [sys.executable, "-m", "stylize", str(options.clip), str(STYLE), "-q", "--codec", "ffv1"]
             stretch = ["--to", str(float((options.frames - 0.5) / rate)), "--encoder", "mini", "--size", "128"]
             return subprocess.Popen([*command, *stretch, "--frame-steps", "30", "-o", str(Path(work, target))])
 

@@ -24,7 +24,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 def stylize(*arguments: object) -> tuple[float, float]:
     """(processor, wall) seconds of one run."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "stylize.cli", *map(str, arguments), "-q"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "stylize", *map(str, arguments), "-q"], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return used, time.perf_counter() - begun

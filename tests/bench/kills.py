@@ -37,7 +37,7 @@ def main() -> None:
                 image.crop((number, number, image.width, image.height)).save(photos / f"{number:02}.png")
 
         def start(target: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "stylize.cli", str(photos), str(SAMPLES / "mosaic.jpg"), "-q", "-o"]
+            command = [sys.executable, "-m", "stylize", str(photos), str(SAMPLES / "mosaic.jpg"), "-q", "-o"]
             return subprocess.Popen([*command, str(Path(work, target)), "--encoder", "mini", "--size", "96"])
 
         kills, runs, marks = 0, 0, dict[str, int]()

@@ -95,7 +95,7 @@ def commands(options: argparse.Namespace, size: int | str, work: Path) -> dict[s
     cuda = options.device == "cuda"
     gpu = ["-gpu", "0", "-backend", "cudnn"] if cuda else ["-gpu", "c"]
     ours = ["-o", "out.png", "--size", str(size), "--upscale", "--weights", weights, "--device", options.device, "-q"]
-    made = {OURS: ([sys.executable, "-m", "stylize.cli", content, style, *ours], dict[str, str]())}
+    made = {OURS: ([sys.executable, "-m", "stylize", content, style, *ours], dict[str, str]())}
     if place := options.style_transfer_pytorch:
         begin, home = _start(place, "-m", "style_transfer.cli")
         every = ["--save-every", "50"]  # its default in some versions, for the curve

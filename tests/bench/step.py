@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from stylize.encoders import EncoderSpec, Place, builtin, choose, layer_names, weights
+from stylize.encoders import EncoderConfig, EncoderSpec, builtin, choose, layer_names, weights
 from stylize.encoders.vgg import VGG
 from stylize.pyramid import Scale
 from stylize.settings import Settings
@@ -57,7 +57,7 @@ def bare(
 def vgg19(tensors: dict[str, torch.Tensor]) -> EncoderSpec:
     widths = weights.ARCHITECTURES["vgg19"]
 
-    def build(layers: object, place: Place) -> VGG:
+    def build(layers: object, place: EncoderConfig) -> VGG:
         return VGG(tensors, widths, layers, place)  # type: ignore[arg-type]
 
     return EncoderSpec("vgg19", layer_names(widths), lambda file, progress: build)

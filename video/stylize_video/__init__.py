@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, hookimpl
+from stylize import SettingsError, hookimpl, jobs_option, report_option
 
 if TYPE_CHECKING:
     from stylize import Flow, Frame, Host, Job, Settings, Step
@@ -17,37 +17,49 @@ _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
 CODECS = ("h264", "h265", "av1", "vp9", "prores", "ffv1")
 OPTIONS = (
-    click.Option(["--from", "begin"], metavar="TIME", help="Clips: begin there, 00:01:20.5 or seconds."),
-    click.Option(["--to", "end"], metavar="TIME", help="Clips: end there."),
+    report_option(),
+    jobs_option(),
+    click.Option(["--from", "begin"], metavar="TIME", help="Start of the part to paint: 00:01:20.5, or seconds."),
+    click.Option(["--to", "end"], metavar="TIME", help="End of the part to paint."),
     click.Option(
         ["--temporal-weight"],
         type=click.FloatRange(0),
         default=15.0,
-        help="Clips: how firmly a frame is held to the last one. (default 15)",
+        show_default=True,
+        metavar="X",
+        help="Weight of the temporal term, which holds a frame to the one before it.",
     ),
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
         default=20,
-        help="Clips: at most so many steps for a frame that follows another. (default 20)",
+        show_default=True,
+        metavar="N",
+        help="Most gradient steps for a frame that follows another.",
     ),
     click.Option(
-        ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."
+        ["--flow"],
+        default="dis",
+        show_default=True,
+        metavar="NAME",
+        help="Optical flow: dis, farneback, raft, or one of a plugin.",
     ),
-    click.Option(["--codec"], type=click.Choice(CODECS), help="Clips: default h264, vp9 for .webm."),
+    click.Option(["--codec"], type=click.Choice(CODECS), help="Video codec; default: h264, or vp9 in .webm."),
     click.Option(
-        ["--crf"], type=click.IntRange(0, 63), help="Clips: quality of h264, h265, av1 and vp9; less is better."
+        ["--crf"],
+        type=click.IntRange(0, 63),
+        metavar="N",
+        help="Constant rate factor of h264, h265, av1 and vp9; lower is better and larger.",
     ),
     click.Option(
         ["--every"],
         type=click.IntRange(1),
         metavar="N",
-        help="Clips: paint every Nth frame, for a draft; those between are the last one carried along.",
+        help="Paint every Nth frame only, for a draft; the frames between are warped from the last painted one.",
     ),
-    click.Option(["--hold"], is_flag=True, help="Clips, with --every: those between are the last one as it is."),
-    click.Option(["--preview"], is_flag=True, help="Clips: only the first frame of each shot, on a contact sheet."),
-    click.Option(["--jobs"], type=click.IntRange(1), metavar="N", help="Clips: so many shots at once, one per GPU."),
-    click.Option(["--partial"], is_flag=True, help="Clips: after Ctrl-C, make a clip of what is there."),
+    click.Option(["--hold"], is_flag=True, help="With --every: repeat the last painted frame instead of warping it."),
+    click.Option(["--preview"], is_flag=True, help="Paint only the first frame of each shot, on a contact sheet."),
+    click.Option(["--partial"], is_flag=True, help="After Ctrl-C, make a clip of the frames painted so far."),
 )
 NAMES = frozenset(str(option.name) for option in OPTIONS)
 
@@ -55,6 +67,11 @@ NAMES = frozenset(str(option.name) for option in OPTIONS)
 @hookimpl
 def stylize_options(command: click.Command) -> None:
     command.params.extend(OPTIONS)
+
+
+@hookimpl
+def stylize_sources() -> tuple[str, str]:
+    return "a clip", "clips"
 
 
 @hookimpl

@@ -20,20 +20,32 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("painted", type=Path)
-@click.option("--source", type=Path, metavar="CLIP", help="What it was painted from: its flow, and its own flicker.")
-@click.option("--from", "begin", metavar="TIME", help="Where in the source PAINTED begins, 00:01:20.5 or seconds.")
-@click.option("--flow", "flow_name", default="farneback", metavar="NAME", help="farneback, dis, raft, or a plugin's.")
-@click.option("--size", type=click.IntRange(16), metavar="PX", help="Measure at this longest side; default: its own.")
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object, with the values of every frame.")
+@click.option(
+    "--source", type=Path, metavar="CLIP", help="The clip it was painted from: gives the flow, and a value to compare."
+)
+@click.option("--from", "begin", metavar="TIME", help="Where in the source PAINTED begins: 00:01:20.5, or seconds.")
+@click.option(
+    "--flow",
+    "flow_name",
+    default="farneback",
+    show_default=True,
+    metavar="NAME",
+    help="Optical flow: farneback, dis, raft, or one of a plugin.",
+)
+@click.option(
+    "--size", type=click.IntRange(16), metavar="PX", help="Longest side to measure at; default: that of PAINTED."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the values of every frame.")
 @click.pass_obj
 def flicker(
     host: Host, painted: Path, source: Path | None, begin: str | None, flow_name: str, size: int | None, as_json: bool
 ) -> None:
     """Measure how steady the clip PAINTED is.
 
-    E_warp is the mean squared difference, of pixels between 0 and 1, of each frame from the one before it carried along
-    by the optical flow, of the source where one is given. What could not be seen before does not count, nor does the
-    first frame of a shot. Drift is by how much a frame became lighter since its shot began, beyond what the source did.
+    E_warp is the mean squared difference (pixel values from 0 to 1) between each frame and the one before it, warped by
+    the optical flow: that of the source, if one is given. Pixels that were hidden in the frame before do not count, nor
+    does the first frame of a shot. Drift is by how much brighter a frame is than the first of its shot, beyond what the
+    source changes.
     """
     from stylize import SettingsError, StylizeError
     from stylize_video import media

@@ -291,7 +291,7 @@ class VideoJob(Job):
         for number in range(1, wanted + 1):
             device = [f"--device=cuda:{number % devices}"] if devices else []
             mine = [*options, *device, "--jobs=1", "--quiet", *self._command[end:]]
-            command = [sys.executable, "-m", "stylize.cli", *mine]
+            command = [sys.executable, "-m", "stylize", *mine]
             self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603
 
     # --- frames

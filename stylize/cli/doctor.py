@@ -1,4 +1,4 @@
-"""What ``stylize doctor`` checks."""
+"""What ``stylize doctor`` checks: versions, devices, memory, ffmpeg, weights and plugins."""
 
 from __future__ import annotations
 
@@ -7,22 +7,36 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from stylize import __version__
 from stylize.encoders import mini, resolve_dtype, weights
 from stylize.errors import StylizeError
+from stylize.host import unreadable_distributions
 
 if TYPE_CHECKING:
     from stylize.host import Host
 
-PACKAGES = ("torch", "torchvision", "opencv-python-headless", "pillow", "pluggy", "ffmpeg-python")
+# distributions, and others that bring the same modules
+PACKAGES: tuple[tuple[str, ...], ...] = (
+    ("torch",),
+    ("torchvision",),
+    ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    ("pillow",),
+    ("pluggy",),
+    ("ffmpeg-python",),
+    ("av",),
+    ("scenedetect-headless", "scenedetect"),
+)
+MODULES = ("av", "scenedetect")  # used for clips alone: that they can be imported is not seen otherwise
+GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: ``state`` is ok, note (something optional is missing) or fail; ``advice`` the one thing to do."""
+    """One line: ``state`` is ok, note (something optional is missing) or fail; ``advice`` is what to do."""
 
     state: str
     name: str
@@ -33,30 +47,51 @@ class Check:
 def checks(host: Host) -> Iterator[Check]:
     """Every check, in reading order."""
     yield Check("ok", "stylize", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
-    for package in PACKAGES:
-        yield _package(package)
+    for names in PACKAGES:
+        yield _package(*names)
+    for module in MODULES:
+        yield from _broken_module(module)
     devices = list(_devices())
     yield from devices
-    yield _memory()
+    torch_works = devices[0].state == "ok"
+    if torch_works:
+        yield _memory()
     yield _ffmpeg()
-    if devices[0].state == "ok":
+    if torch_works:
         for name in weights.ARCHITECTURES:
             yield _weights(name)
         yield _mini()
-    host.encoders()  # adds to the problems
+    host.encoders(), host.color_modes()  # finds out whether these hooks work
     for name, _ in sorted(host.list_name_plugin()):
         yield Check("ok", "plugin", name)
     for problem in host.problems:
         yield Check("fail", "plugin", problem, "update or uninstall it")
+    for problem in unreadable_distributions():
+        yield Check("note", "package", problem, "reinstall or remove it")
 
 
-def _package(name: str) -> Check:
+def _package(*names: str) -> Check:
+    for name in names:
+        try:
+            return Check("ok", _short_name(name), version(name))
+        except PackageNotFoundError:
+            continue
+        except Exception as error:  # its metadata cannot be read
+            return Check("fail", _short_name(name), f"unreadable metadata: {error}", f"pip install --force {names[0]}")
+    return Check("fail", _short_name(names[0]), "not installed", f"pip install {names[0]}")
+
+
+def _short_name(package: str) -> str:
+    return package.removesuffix("-headless").removesuffix("-python" if package.startswith("opencv") else "")
+
+
+def _broken_module(name: str) -> Iterator[Check]:
     try:
-        return Check("ok", name.removesuffix("-python-headless"), version(name))
-    except PackageNotFoundError:
-        if name == "opencv-python-headless":
-            return _package("opencv-python")
-        return Check("fail", name, "not installed", f"pip install {name}")
+        import_module(name)
+    except ModuleNotFoundError:
+        pass  # the missing package is reported
+    except (ImportError, OSError) as error:  # OSError: a broken shared library
+        yield Check("fail", name, f"cannot be imported: {error}", f"reinstall {name}; clips need it")
 
 
 def _ffmpeg() -> Check:
@@ -65,9 +100,14 @@ def _ffmpeg() -> Check:
     try:
         import imageio_ffmpeg
 
-        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (of imageio-ffmpeg)")
+        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (from imageio-ffmpeg)")
     except (ImportError, RuntimeError) as error:
-        return Check("note", "ffmpeg", f"not on PATH, and not from imageio-ffmpeg ({error})", "clips need it")
+        return Check(
+            "note",
+            "ffmpeg",
+            f"neither on PATH nor in imageio-ffmpeg ({error})",
+            "clips need it: pip install imageio-ffmpeg",
+        )
 
 
 def _devices() -> Iterator[Check]:
@@ -89,14 +129,15 @@ def _devices() -> Iterator[Check]:
 
 
 def _memory() -> Check:
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
-    except (AttributeError, ValueError, OSError):  # not on this system
-        return Check("note", "memory", "unknown on this system")
-    if total < 4 * 2**30:
-        return Check("note", "memory", f"{total / 2**30:.1f} GiB", "keep --size at 512 or below")
-    return Check("ok", "memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    """What a plan may use on the CPU: less than what is free, by a margin."""
+    import torch
+
+    from stylize.tiling import free_memory
+
+    usable = free_memory(torch.device("cpu"))
+    if usable is None:
+        return Check("note", "memory", "free memory is unknown on this system", "set --memory for large pictures")
+    return Check("ok", "memory", f"{usable / GIB:.1f} GiB can be used")
 
 
 def _mini() -> Check:
@@ -104,7 +145,7 @@ def _mini() -> Check:
         mini.read()
     except StylizeError as error:
         return Check("fail", "mini", str(error))
-    return Check("ok", "mini", "comes with stylize; used where VGG-19's weights cannot be had")
+    return Check("ok", "mini", "comes with stylize; used if the weights of vgg19 cannot be found or downloaded")
 
 
 def _weights(name: str) -> Check:

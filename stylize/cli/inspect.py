@@ -1,0 +1,128 @@
+"""The commands that inform: presets, weights, plugins, doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stylize.cli.session import current_host
+from stylize.errors import StylizeError
+from stylize.host import unreadable_distributions
+from stylize.settings import PRESETS, preset
+
+
+@click.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """List the presets, or print one as TOML for --config."""
+    if name:
+        click.echo(preset(name).to_toml(), nl=False)
+        return
+    for title, (summary, values) in PRESETS.items():
+        click.echo(f"{title:12}{summary}")
+        if values:
+            shown = {key: preset(title).to_dict()[key] for key in values}
+            click.echo("".join(f"{'':12}  {key} = {_plain(value)}\n" for key, value in shown.items()), nl=False)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{layer}={weight:g}" for layer, weight in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def weights(context: click.Context) -> None:
+    """Show where the encoders' weights are, and what would be downloaded."""
+    from stylize.encoders import mini
+    from stylize.encoders import weights as found
+
+    if context.invoked_subcommand is None:
+        for name in found.ARCHITECTURES:
+            click.echo(f"{name}  {_where(name)}")
+        click.echo(f"mini   comes with stylize ({mini.FILE})")
+        click.echo(f"search order: --weights, STYLIZE_WEIGHTS, {found.cache_file('vgg19').parent}, download")
+
+
+def _where(name: str) -> str:
+    from stylize.encoders import weights as found
+
+    try:
+        place = found.find(name)
+        if place.path is None:
+            size = found.DOWNLOAD_SIZES[name]
+            return f"not here; `stylize weights fetch {name}` downloads {size} and keeps the features"
+        found.read(place.path, name)
+    except StylizeError as error:
+        return f"not usable: {error}"
+    return f"{place.path} ({place.origin}, {place.path.stat().st_size / 1e6:.0f} MB)"
+
+
+_NAME = click.argument("name", default="vgg19")
+
+
+@weights.command()
+@_NAME
+@click.option(
+    "--weights", "file", type=Path, metavar="FILE", help="Check this file instead of the one that would be used."
+)
+def verify(name: str, file: Path | None) -> None:
+    """Read the weights of an encoder and check every tensor."""
+    from stylize.encoders import weights as found
+
+    place = found.find(name, file)
+    if place.path is None:
+        raise StylizeError(f"{name} weights are not here; run `stylize weights fetch {name}`")
+    tensors = found.read(place.path, name)
+    click.echo(f"{place.path}: {name}, {len(tensors) // 2} convolutions, sha256 {found.fingerprint(tensors)[:16]}: ok")
+
+
+@weights.command()
+@_NAME
+@click.option("--force", is_flag=True, help="Download even if the weights are there.")
+def fetch(name: str, force: bool) -> None:
+    """Download the weights of an encoder into the cache."""
+    from stylize.cli.display import Live
+    from stylize.encoders import weights as found
+
+    with Live() as display:
+        click.echo(found.fetch(name, force=force, progress=display.download))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def plugins(as_json: bool) -> int:
+    """List the plugins with their origin, hooks and problems."""
+    host = current_host()
+    host.encoders(), host.color_modes()  # finds out whether these hooks work
+    infos = host.infos()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(info) for info in infos]))
+    else:
+        for info in infos:
+            said = f"left out: {info.problem}" if info.problem else ", ".join(info.hooks) or "no hooks"
+            click.echo(f"{info.name:16}  {info.distribution} {info.version}  {said}")
+        for problem in unreadable_distributions():
+            click.echo(f"note: {problem}")
+    return 1 if host.problems else 0
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def doctor(as_json: bool) -> int:
+    """Check what works on this machine, and say what to do about the rest."""
+    from stylize.cli.doctor import checks as all_checks
+
+    checks = list(all_checks(current_host()))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(check) for check in checks]))
+    else:
+        for check in checks:
+            advice = f"; {check.advice}" if check.advice else ""
+            click.echo(f"{check.state:5}{check.name:14}{check.found}{advice}")
+    return 1 if any(check.state == "fail" for check in checks) else 0

@@ -1,0 +1,115 @@
+"""The entry point: plugins are loaded, they extend the command line, it runs, and errors become exit codes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from stylize.cli.commands import cli, run
+from stylize.cli.inspect import doctor, plugins, presets, weights
+from stylize.cli.session import INTERRUPTED
+from stylize.errors import SettingsError, StylizeError
+from stylize.host import Host, plugin_manager
+
+NO_PLUGIN = "--no-plugin"
+
+for command in (presets, weights, plugins, doctor):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted.
+
+    Args:
+        arguments: the words after ``stylize``; default: those of this process.
+    """
+    problems: list[str] = []
+    if arguments is None:
+        let_waiting_threads_sleep()
+    try:
+        words = [*(sys.argv[1:] if arguments is None else arguments)]
+        words_without, names = without_plugins(words)
+        trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
+        host = plugin_manager(without=names, only=_plugins_of_environment(), trace=trace)
+        host.arguments = tuple(words)
+        group, problems = extended(host), host.problems
+        code = group.main(args=words_without, prog_name="stylize", standalone_mode=False, obj=host)
+    except StylizeError as error:
+        code = _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = error.exit_code
+    except click.ClickException as error:
+        # an option or command may be unknown because the plugin that adds it was left out
+        reasons = problems if isinstance(error, click.UsageError) else []
+        code = _fail("; ".join([error.format_message(), *reasons]), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", INTERRUPTED)
+    except Exception as error:  # a bug of stylize or of a plugin
+        if os.environ.get("STYLIZE_TRACEBACK"):
+            raise
+        code = _fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
+    if arguments is None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all work is done: Ctrl-C must not change the exit code now
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def let_waiting_threads_sleep() -> None:
+    """Make the threads of OpenMP sleep while they wait, unless the user has chosen: on a busy machine, threads that
+    spin take the CPU from those they wait for. OpenMP reads this when torch is loaded."""
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def extended(host: Host) -> click.Group:
+    """A copy of the command line with the options and commands that the host's plugins add."""
+    group, command = copy.copy(cli), copy.copy(run)
+    command.params = [*run.params]
+    group.commands = {**cli.commands, "run": command}
+    host.extend(group, command)
+    return group
+
+
+def without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without ``--no-plugin NAME``, wherever it stood, and the names. Plugins add options, so this one
+    must be read before click parses the rest.
+
+    Raises:
+        SettingsError: no name follows.
+    """
+    rest: list[str] = []
+    names: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*rest, word, *words], names
+        flag, equals, name = word.partition("=")
+        if flag != NO_PLUGIN:
+            rest.append(word)
+            continue
+        name = name if equals else next(words, "")
+        if not name:
+            raise SettingsError(f"{NO_PLUGIN} needs the name of a plugin; `stylize plugins` lists them")
+        names.append(name)
+    return rest, names
+
+
+def _plugins_of_environment() -> list[str] | None:
+    """The plugins that STYLIZE_PLUGINS names; None, for all of them, if it is not set."""
+    named = os.environ.get("STYLIZE_PLUGINS")
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"stylize: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _trace(line: str) -> None:
+    print(f"stylize: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,87 @@
+"""Command-line options that several plugins can have. A plugin appends them to ``command.params`` like its own; the
+host shows such an option once, and takes it for the sources of all plugins that have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from stylize.errors import SettingsError, StylizeError
+
+# Recorded as "saving", or without influence on the picture.
+NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
+
+
+def bits_option() -> click.Option:
+    """``--bits``: 8 or 16 bits per channel."""
+    return click.Option(
+        ["--bits"],
+        type=click.Choice((8, 16)),
+        default=8,
+        show_default=True,
+        help="Bits per channel; 16 needs PNG or TIFF.",
+    )
+
+
+def quality_option() -> click.Option:
+    """``--quality``: of lossy formats, 1 to 100."""
+    return click.Option(["--quality"], type=click.IntRange(1, 100), metavar="N", help="Quality of JPEG, WebP and AVIF.")
+
+
+def report_option() -> click.Option:
+    """``--report``: the path of an HTML page, in a folder that exists."""
+    return click.Option(
+        ["--report"],
+        type=Path,
+        metavar="FILE",
+        callback=_check_report,
+        help="Write an HTML page that shows the results, times and problems.",
+    )
+
+
+def jobs_option() -> click.Option:
+    """``--jobs``: how many processes to share the work between."""
+    return click.Option(
+        ["--jobs"],
+        type=click.IntRange(1),
+        metavar="N",
+        help="Paint with N processes at once, each on a GPU of its own where there are several.",
+    )
+
+
+def output_option(result: str = "what plugins write") -> click.Option:
+    """``-o``: where the result goes; ``result`` is what it can be, in words."""
+    return click.Option(
+        ["-o", "--output"],
+        type=Path,
+        metavar="PATH",
+        help=f"Where to write the result: {result}. Default: a name made of the source's, in the current folder.",
+    )
+
+
+def weights_option() -> click.Option:
+    """``--weights``: the file of the encoder's weights."""
+    return click.Option(
+        ["--weights"], type=Path, metavar="FILE", help="Read the encoder's weights from a safetensors or torch file."
+    )
+
+
+def quiet_option() -> click.Option:
+    """``--quiet``: nothing but warnings and errors."""
+    return click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but warnings and errors.")
+
+
+def json_option() -> click.Option:
+    """``--json``: events for other programs."""
+    return click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object per event.")
+
+
+def _check_report(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--report {path} must end in .html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise StylizeError(f"cannot write {path}: give the path of a file in an existing folder")
+    return path
