@@ -29,8 +29,10 @@ FLOORS = (
     ("cli",),
     ("host", "hookspecs", "display", "builtin", "options", "jobs", "figure", "stylizer", "records", "testing"),
     ("terms",),
-    ("engine", "optimizer", "pyramid", "tiling"),
+    ("engine", "graphs", "optimizer", "pyramid", "tiling"),
     ("encoders", "losses", "colors", "images"),
+    ("gradients",),
+    ("linalg",),
     ("settings", "errors"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
