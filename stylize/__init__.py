@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stylize.colors import ColorMode
+    from stylize.colors import ColorMode, luminance
     from stylize.encoders import Encoder, EncoderSpec
     from stylize.engine import Step
     from stylize.errors import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         digest,
         fit,
         load,
-        luminance,
         read_record,
         resize,
         save,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "stylize.colors": ("ColorMode",),
+    "stylize.colors": ("ColorMode", "luminance"),
     "stylize.encoders": ("Encoder", "EncoderSpec"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
@@ -75,7 +74,6 @@ _HOMES = {
         "digest",
         "fit",
         "load",
-        "luminance",
         "read_record",
         "resize",
         "save",

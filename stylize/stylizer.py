@@ -206,7 +206,7 @@ class Stylizer:
         else:
             begin = target.styles[0] if self._begin is None else self._begin
             init = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
-        return images.luminance(init) if photo.shape[1] == 1 else init
+        return colors.luminance(init) if photo.shape[1] == 1 else init
 
 
 def texture(

@@ -27,7 +27,7 @@ FLOORS = (
     ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
     ("encoders", "losses", "colors", "images"),
-    ("settings", "errors"),
+    ("settings", "errors", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PRINTING = {("stylize", "cli.py"), ("stylize", "display.py")}
