@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stylize import Frame, Job, Picture, SettingsError, Stylizer
 from stylize.testing import JobContract
-from stylize_video import sheet, stylize_open
+from stylize_video import contact_sheet, stylize_open
 from stylize_video.estimate import Samples, clock
 from stylize_video.flow import engine
 from stylize_video.job import VideoJob, seconds
@@ -429,10 +429,10 @@ def test_to_ask_for_what_is_so_anyway_begins_nothing_anew(paint: Paint, folder: 
 
 def test_a_preview_of_many_shots_shows_some_of_them_first_and_last_among_them() -> None:
     shots = [range(10 * number, 10 * number + 10) for number in range(100)]
-    some = sheet.chosen(shots)
-    assert len(some) == len(set(some)) == sheet.MOST
+    some = contact_sheet.chosen(shots)
+    assert len(some) == len(set(some)) == contact_sheet.MOST
     assert (some[0], some[-1]) == (shots[0], shots[-1])
-    assert sheet.chosen(shots[:5]) == shots[:5]
+    assert contact_sheet.chosen(shots[:5]) == shots[:5]
 
 
 @pytest.mark.parametrize(("target", "first"), [("frames/%03d.png", "frames/001.png"), ("frames", "frames/000001.png")])

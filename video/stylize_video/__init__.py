@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize import SettingsError, hookimpl
+from stylize_video.codecs import VIDEO_CODECS
 
 if TYPE_CHECKING:
     from stylize import Flow, Frame, Host, Job, Settings, Step
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
-CODECS = ("h264", "h265", "av1", "vp9", "prores", "ffv1")
 OPTIONS = (
     click.Option(["--from", "begin"], metavar="TIME", help="Clips: begin there, 00:01:20.5 or seconds."),
     click.Option(["--to", "end"], metavar="TIME", help="Clips: end there."),
@@ -34,7 +34,11 @@ OPTIONS = (
     click.Option(
         ["--flow"], default="dis", metavar="NAME", help="Clips: optical flow: dis, farneback, raft, or a plugin's."
     ),
-    click.Option(["--codec"], type=click.Choice(CODECS), help="Clips: default h264, vp9 for .webm."),
+    click.Option(
+        ["--codec"],
+        type=click.Choice(VIDEO_CODECS),
+        help="Clips: default h264, vp9 for .webm.",
+    ),
     click.Option(
         ["--crf"], type=click.IntRange(0, 63), help="Clips: quality of h264, h265, av1 and vp9; less is better."
     ),

@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from stylize import Flow, Host
     from stylize_video.measure import Measured, Summary
-    from stylize_video.media import Clip
+    from stylize_video.probe import Clip
 
 
 @click.command()
@@ -36,24 +36,24 @@ def flicker(
     first frame of a shot. Drift is by how much a frame became lighter since its shot began, beyond what the source did.
     """
     from stylize import SettingsError, StylizeError
-    from stylize_video import media
     from stylize_video.job import seconds
     from stylize_video.measure import summary
+    from stylize_video.probe import probe
 
     if source is None and begin is not None:
         raise SettingsError("--from says where in the source the clip begins: give --source, too")
     flow = host.call("stylize_flow", name=flow_name, device="cpu")
     if flow is None:
         raise SettingsError(f"unknown flow {flow_name!r}; there are farneback, dis and raft")
-    clip = media.probe(painted)
-    origin = None if source is None else media.probe(source)
+    clip = probe(painted)
+    origin = None if source is None else probe(source)
     start = seconds(begin, "--from")
     count = _shared(clip, origin, start)
     height, width = _within(clip, size)
     measured = list(_measured(clip, origin, start, count, (height, width), flow))
     if len(measured) < 2:
         raise StylizeError(f"{painted}: only one frame can be read; how steady a clip is shows from two on")
-    total, times = summary(measured), [float(media.moment(clip, each.number)) for each in measured]
+    total, times = summary(measured), [float(clip.frame_time(each.number)) for each in measured]
     if as_json:
         about: dict[str, Any] = {"painted": str(painted), "source": None if source is None else str(source)}
         about |= {"flow": flow_name, "width": width, "height": height}
@@ -86,9 +86,7 @@ def _shared(clip: Clip, origin: Clip | None, start: Fraction | None) -> int:
 
 
 def _count(clip: Clip, start: Fraction | None) -> int:
-    from stylize_video import media
-
-    first, stop = media.span(clip, start)
+    first, stop = clip.frame_range(start)
     assert stop is not None  # a probed clip knows its frames
     return stop - first
 
@@ -97,16 +95,16 @@ def _measured(
     clip: Clip, origin: Clip | None, start: Fraction | None, count: int, size: tuple[int, int], flow: Flow
 ) -> Iterator[Measured]:
     """What the frames measure at a size (height, width); cuts are looked for in the source, where there is one."""
-    from stylize_video import media
+    from stylize_video.decode import decode
     from stylize_video.job import LOOK
     from stylize_video.measure import measure
     from stylize_video.shots import cuts
 
     seen = clip if origin is None else origin
-    small = media.read(seen, *_within(seen, LOOK), start=start)
+    small = decode(seen, *_within(seen, LOOK), start=start)
     _, begins = cuts(itertools.islice(small, count), seen.rate)
-    frames = itertools.islice(media.read(clip, *size), count)
-    return measure(frames, None if origin is None else media.read(origin, *size, start=start), flow, set(begins))
+    frames = itertools.islice(decode(clip, *size), count)
+    return measure(frames, None if origin is None else decode(origin, *size, start=start), flow, set(begins))
 
 
 def _within(clip: Clip, longest: int | None) -> tuple[int, int]:

@@ -24,7 +24,7 @@ def engine(name: str, device: str = "cpu") -> Flow | None:
         WeightsError: those of RAFT can neither be found nor downloaded.
     """
     if name == "raft":
-        from stylize_video import raft
+        from stylize_video.flow import raft
 
         return raft.engine(device)
     return {"dis": _dis, "farneback": _farneback}.get(name)

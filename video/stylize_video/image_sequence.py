@@ -24,7 +24,7 @@ def named(target: Path) -> Path:
     return target
 
 
-def is_one(target: Path) -> bool:
+def is_sequence(target: Path) -> bool:
     """Whether a target names a sequence: a pattern, or a folder that is there or has a name without ending."""
     return bool(_PATTERN.fullmatch(target.name)) or target.is_dir() or (not target.suffix and not target.exists())
 
@@ -36,7 +36,7 @@ def file(target: Path, number: int) -> Path:
     return target / f"{number + 1:06}.png"
 
 
-def still(target: Path) -> str:
+def base_name(target: Path) -> str:
     """The name of a sequence without its numbers."""
     found = _PATTERN.fullmatch(target.name)
     return (found[1] + found[2]).strip("-_. ") if found else target.stem

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from stylize import FORMATS, Picture
-from stylize_video import sequence
+from stylize_video import image_sequence
 
 MOST = 24  # shots on a sheet
 LONGEST = 480  # px, of a frame on it
@@ -18,9 +18,9 @@ MARGIN, TEXT, PAPER = 10, 16, (235, 235, 235)
 
 def target(clip: Path) -> Path:
     """Where the sheet goes: the target itself if it is a picture's name, else one like it."""
-    if clip.suffix.lower() in FORMATS and not sequence.is_one(clip):
+    if clip.suffix.lower() in FORMATS and not image_sequence.is_sequence(clip):
         return clip
-    return clip.with_name(f"{sequence.still(clip)}-preview.png".lstrip("-"))
+    return clip.with_name(f"{image_sequence.base_name(clip)}-preview.png".lstrip("-"))
 
 
 def chosen(shots: Sequence[range]) -> list[range]:
