@@ -27,10 +27,10 @@ FLOORS = (
     ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
     ("encoders", "losses", "colors", "images"),
-    ("settings", "errors", "text"),
+    ("settings", "errors", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-PUBLIC_MODULES = {"text"}  # of which plugins may import everything without an underscore
+PUBLIC_MODULES = {"page", "text"}  # of which plugins may import everything without an underscore
 PRINTING = {("stylize", "cli.py"), ("stylize", "display.py")}
 PRINTING |= {(plugin, "commands.py") for plugin in ("stylize_batch", "stylize_video")}
 PLUGINS = {

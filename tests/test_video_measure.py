@@ -274,9 +274,9 @@ def test_a_source_of_another_size_is_brought_to_that_of_the_clip(values: Values,
 @pytest.mark.parametrize(
     ("count", "options", "said"),
     [
-        (8, (), "out.mkv has 5 frames, in.mkv 8: the first 5 are compared"),
-        (3, (), "out.mkv has 5 frames, in.mkv 3: the first 3 are compared"),
-        (8, ("--from", "0.4"), "out.mkv has 5 frames, in.mkv 4 from there on: the first 4 are compared"),
+        (8, (), "out.mkv has 5 frames, in.mkv 8; comparing the first 5"),
+        (3, (), "out.mkv has 5 frames, in.mkv 3; comparing the first 3"),
+        (8, ("--from", "0.4"), "out.mkv has 5 frames, in.mkv 4 from there on; comparing the first 4"),
     ],
 )
 def test_clips_of_different_length_are_compared_as_far_as_they_go(
@@ -299,7 +299,7 @@ def test_clips_of_different_length_are_compared_as_far_as_they_go(
         (("a.mkv", "--source", "one.mkv"), 1, "one.mkv: only one frame to measure"),
         (("a.mkv", "--source", "tall.mkv"), 1, "a.mkv is 64x48, tall.mkv 48x64: a clip and its source must have"),
         (("a.mkv", "--flow", "nonsense"), 2, "unknown flow 'nonsense'"),
-        (("a.mkv", "--from", "1"), 2, "give --source, too"),
+        (("a.mkv", "--from", "1"), 2, "--from needs --source"),
         (("a.mkv", "--source", "a.mkv", "--from", "soon"), 2, "--from is 'soon'"),
         (("a.mkv", "--source", "a.mkv", "--from", "7"), 1, "a.mkv: no frame between start and end"),
         (("a.mkv", "--size", "3"), 2, "--size"),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylize.text import counted
+
 if TYPE_CHECKING:
     from stylize import Flow, Host
     from stylize_video.measure import Measured, Summary
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("painted", type=Path)
-@click.option("--source", type=Path, metavar="CLIP", help="What it was painted from: its flow, and its own flicker.")
-@click.option("--from", "begin", metavar="TIME", help="Where in the source PAINTED begins, 00:01:20.5 or seconds.")
+@click.option("--source", type=Path, metavar="CLIP", help="The clip it was painted from: its flow, its own flicker.")
+@click.option("--from", "begin", metavar="TIME", help="Where in the source PAINTED begins: 00:01:20.5, or seconds.")
 @click.option("--flow", "flow_name", default="farneback", metavar="NAME", help="farneback, dis, raft, or a plugin's.")
 @click.option("--size", type=click.IntRange(16), metavar="PX", help="Measure at this longest side; default: its own.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object, with the values of every frame.")
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 def flicker(
     host: Host, painted: Path, source: Path | None, begin: str | None, flow_name: str, size: int | None, as_json: bool
 ) -> None:
-    """Measure how steady the clip PAINTED is.
+    """Measure how much the clip PAINTED flickers.
 
-    E_warp is the mean squared difference, of pixels between 0 and 1, of each frame from the one before it carried along
-    by the optical flow, of the source where one is given. What could not be seen before does not count, nor does the
-    first frame of a shot. Drift is by how much a frame became lighter since its shot began, beyond what the source did.
+    E_warp is the mean squared difference between each frame and the previous one warped by optical flow (the source's,
+    where one is given), with pixels in [0, 1]. Pixels that were occluded in the previous frame do not count, nor does
+    the first frame of a shot. Drift is how much brighter a frame is than the first of its shot, relative to the source.
     """
     from stylize import SettingsError, StylizeError
     from stylize_video.job import seconds
@@ -41,7 +43,7 @@ def flicker(
     from stylize_video.probe import probe
 
     if source is None and begin is not None:
-        raise SettingsError("--from says where in the source the clip begins: give --source, too")
+        raise SettingsError("--from needs --source: it says where in the source the clip begins")
     flow = host.call("stylize_flow", name=flow_name, device="cpu")
     if flow is None:
         raise SettingsError(f"unknown flow {flow_name!r}; there are farneback, dis and raft")
@@ -52,15 +54,15 @@ def flicker(
     height, width = _within(clip, size)
     measured = list(_measured(clip, origin, start, count, (height, width), flow))
     if len(measured) < 2:
-        raise StylizeError(f"{painted}: only one frame can be read; how steady a clip is shows from two on")
+        raise StylizeError(f"{painted}: only one frame can be read; flicker needs at least two")
     total, times = summary(measured), [float(clip.frame_time(each.number)) for each in measured]
     if as_json:
         about: dict[str, Any] = {"painted": str(painted), "source": None if source is None else str(source)}
         about |= {"flow": flow_name, "width": width, "height": height}
         click.echo(json.dumps(about | _as_json(total, measured, times)))
     else:
-        shots = f"{total.shots} {'shot' if total.shots == 1 else 'shots'}"
-        click.echo(f"{_frames(total.frames)}, {shots}, at {width}x{height} px, flow {flow_name}")
+        counts = f"{counted(total.frames, 'frame')}, {counted(total.shots, 'shot')}"
+        click.echo(f"{counts}, at {width}x{height} px, flow {flow_name}")
         click.echo("\n".join(_lines(total, times)))
 
 
@@ -76,12 +78,14 @@ def _shared(clip: Clip, origin: Clip | None, start: Fraction | None) -> int:
             raise StylizeError(f"{sizes}: a clip and its source must have the same proportions")
         there = _count(origin, start)
         if there != count:
-            lengths = f"{clip.path} has {_frames(count)}, {origin.path} {there}{' from there on' if start else ''}"
-            click.echo(f"stylize: {lengths}: the first {min(count, there)} are compared", err=True)
+            lengths = (
+                f"{clip.path} has {counted(count, 'frame')}, {origin.path} {there}{' from there on' if start else ''}"
+            )
+            click.echo(f"stylize: {lengths}; comparing the first {min(count, there)}", err=True)
         if there < count:
             count, short = there, origin
     if count < 2:
-        raise StylizeError(f"{short.path}: only one frame to measure; how steady a clip is shows from two on")
+        raise StylizeError(f"{short.path}: only one frame to measure; flicker needs at least two")
     return count
 
 
@@ -118,7 +122,7 @@ def _within(clip: Clip, longest: int | None) -> tuple[int, int]:
 
 def _lines(total: Summary, times: Sequence[float]) -> Iterator[str]:
     if total.warp is None or total.median is None or total.worst is None:
-        yield "E_warp     not known: no pixel could be followed from one frame to the next"
+        yield "E_warp     unknown: no pixel could be followed from one frame to the next"
     else:
         theirs = "" if total.source_warp is None else f", the source's {total.source_warp:.6f}"
         ratio = "" if total.ratio is None else f", {total.ratio:.2f} times as much"
@@ -135,7 +139,3 @@ def _as_json(total: Summary, measured: Sequence[Measured], times: Sequence[float
         found["worst"] = {"number": total.worst.number, "time": times[total.worst.number], "warp": total.worst.warp}
     frames = [{"time": time} | dataclasses.asdict(each) for time, each in zip(times, measured, strict=True)]
     return found | {"per_frame": frames}
-
-
-def _frames(count: int) -> str:
-    return f"{count} {'frame' if count == 1 else 'frames'}"

@@ -39,12 +39,13 @@ from stylize import (
     digest,
     load,
 )
+from stylize.text import counted, duration
 from stylize_video import NAMES, clip_report, contact_sheet, image_sequence
 from stylize_video import flow as flows
 from stylize_video.codecs import check_codec, default_codec
 from stylize_video.decode import decode
 from stylize_video.encode import Encoding, encode
-from stylize_video.estimate import Samples, clock, room, seconds_per_step, size, steps_of_a_still
+from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
 from stylize_video.probe import Clip, probe
 from stylize_video.shots import cuts
 from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
@@ -219,8 +220,10 @@ class VideoJob(Job):
         if done < count and not (self._options.get("partial") and some):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
             return None
-        said = f"{self._painted} frames painted, {self._copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._following))
+        said = f"{counted(self._painted, 'frame')} painted, {self._copied} unchanged"
+        log.info(
+            "%s; %.1f steps on average for frames that follow another", said, self._steps / max(1, self._following)
+        )
         with self._gathered(done) as frames:
             if image_sequence.is_sequence(self._target):
                 image_sequence.write(self._target, frames)
@@ -264,8 +267,8 @@ class VideoJob(Job):
         count, shots = self._plan.frames, len(self._plan.begins)
         done = self._work.done(range(count))
         log.info(
-            "%d frames of %dx%d in %d %s%s",
-            *(count, self._width, self._height, shots, "shots" if shots > 1 else "shot"),
+            "%s of %dx%d in %s%s",
+            *(counted(count, "frame"), self._width, self._height, counted(shots, "shot")),
             f", {done} done before" if done else "",
         )
         if done == count:
@@ -277,8 +280,16 @@ class VideoJob(Job):
             steps = still * len(self._shots())
         else:
             steps = (still * shots + self._plan.news * (count - shots) / self._every) * (1 - done / count)
-        needed, free = room(self._work.path, self._height, self._width, count - done, 16 if self._clip.bits > 8 else 8)
-        log.info("about %s, at %.2g s a step; up to %s in %s", clock(step * steps), step, size(needed), self._work.path)
+        needed, free = disk_space(
+            self._work.path, self._height, self._width, count - done, 16 if self._clip.bits > 8 else 8
+        )
+        log.info(
+            "about %s, at %.2g s per step; up to %s in %s",
+            duration(step * steps, rough=True),
+            step,
+            size(needed),
+            self._work.path,
+        )
         if free < needed:
             log.warning("only %s are free there; when they are used up, make room and start again", size(free))
 
