@@ -167,16 +167,6 @@ def room_of(module: str) -> str:
     return module.split(".")[1]
 
 
-PROGRAMS = {ROOT / "stylize" / "encoders" / "distill.py"}  # run by hand with python -m; nothing imports them
-
-
-def test_nothing_imports_a_program() -> None:
-    for path in modules(ROOT / "stylize"):
-        names = {name for name, _ in imported(path, "stylize", ROOT / "stylize")}
-        for program in PROGRAMS:
-            assert not any(f".{program.stem}" in name for name in names), path
-
-
 def imported(path: Path, package: str, folder: Path) -> Iterator[tuple[str, int]]:
     """Full names of all that a file imports, also in functions and for types, with their lines."""
     inside = [package, *path.relative_to(folder).parts[:-1]]
@@ -210,7 +200,7 @@ def test_imports_go_down() -> None:
     arrows = 0
     for path in modules(folder):
         # the shop window, what uses it, and what names the types of all
-        if path in {folder / "__init__.py", folder / "hookspecs.py", *PROGRAMS}:
+        if path in {folder / "__init__.py", folder / "hookspecs.py"}:
             continue
         room = path.relative_to(folder).with_suffix("").parts[0]
         for name, line in imported(path, "stylize", folder):
@@ -263,7 +253,7 @@ def imports_in(node: ast.AST) -> Iterator[ast.AST]:
 def test_only_the_command_line_prints_or_exits() -> None:
     speech = re.compile(r"print|input|breakpoint|exit|quit|sys\.(exit|stdout|stderr)|os\._exit|click\.(echo|secho)")
     for path in [path for folder in (ROOT / "stylize", *PLUGINS.values()) for path in modules(folder)]:
-        if (path.parent.name, path.name) in PRINTING or path in PROGRAMS:
+        if (path.parent.name, path.name) in PRINTING:
             continue
         for node in ast.walk(parsed(path)):
             if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
