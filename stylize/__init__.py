@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         StylizeError,
         WeightsError,
     )
-    from stylize.figure import grid
     from stylize.host import Host, hookimpl, plugin_manager
     from stylize.images import (
         FORMATS,
@@ -43,9 +42,10 @@ if TYPE_CHECKING:
     )
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
     from stylize.losses import Sums, Term
+    from stylize.paper import grid, reconstruct, texture
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
-    from stylize.stylizer import Stylizer, reconstruct, texture
+    from stylize.stylizer import Stylizer
 
 __version__ = "0.1.0"
 
@@ -62,7 +62,6 @@ _HOMES = {
         "StylizeError",
         "WeightsError",
     ),
-    "stylize.figure": ("grid",),
     "stylize.host": ("Host", "hookimpl", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
@@ -80,9 +79,10 @@ _HOMES = {
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
     "stylize.losses": ("Sums", "Term"),
+    "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
-    "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
+    "stylize.stylizer": ("Stylizer",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -310,10 +310,10 @@ def texture(styles: tuple[Path, ...], **options: Any) -> int:
 
     Choose the depth with --style-layers, for instance relu1_1,relu2_1.
     """
-    from stylize import stylizer
+    from stylize import paper
 
-    settings = _settings(options, stylizer.TEXTURE)
-    return _reconstruct(stylizer.texture, styles, styles, "texture", settings, options)
+    settings = _settings(options, paper.TEXTURE)
+    return _reconstruct(paper.texture, styles, styles, "texture", settings, options)
 
 
 @cli.command()
@@ -325,12 +325,12 @@ def texture(styles: tuple[Path, ...], **options: Any) -> int:
 )
 def reconstruct(content: Path, layer: str, **options: Any) -> int:
     """Repaint CONTENT from noise by what one encoder layer knows of it (the paper's content reconstruction)."""
-    from stylize import stylizer
+    from stylize import paper
 
-    settings = _settings(options, stylizer.RECONSTRUCTION)
+    settings = _settings(options, paper.RECONSTRUCTION)
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
-        return stylizer.reconstruct(picture, layer, settings, **rest)
+        return paper.reconstruct(picture, layer, settings, **rest)
 
     return _reconstruct(paint, content, (content,), layer, settings, options)
 
@@ -343,13 +343,13 @@ def reconstruct(content: Path, layer: str, **options: Any) -> int:
 @_settings_options("content_weight")
 def grid(content: Path, style: Path, content_weights: tuple[float, ...], **options: Any) -> int:
     """Draw the paper's comparison figure: style depth (rows) by content weight (columns)."""
-    from stylize import figure
+    from stylize import paper
 
     settings = _settings(options, Settings(size=256))
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
         count, observe = len(content_weights) * sum(map(bool, settings.style_layers.values())), rest.pop("on_step")
-        return figure.grid(
+        return paper.grid(
             picture,
             style,
             settings,

@@ -29,10 +29,6 @@ from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
 
-RECONSTRUCTION = Settings(size=256, steps=(300,))  # where reconstruct() starts from
-# and texture(): started below 128 px, the layout of the style would come along
-TEXTURE = Settings(min_size=128, steps=(100, 60))
-
 
 class Stylizer:
     """Repaints pictures in the style of one picture, or of a blend of several.
@@ -207,50 +203,6 @@ class Stylizer:
             begin = target.styles[0] if self._begin is None else self._begin
             init = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
         return colors.luminance(init) if photo.shape[1] == 1 else init
-
-
-def texture(
-    style: Source | Sequence[Source],
-    settings: Settings | None = None,
-    *,
-    encoders: Iterable[EncoderSpec] | None = None,
-    weights: str | Path | None = None,
-    progress: Progress | None = None,
-    on_step: Observer | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Picture:
-    """The paper's style reconstruction (Gatys et al. 2016, fig. 1): noise, painted with the style term alone.
-
-    The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
-    """
-    settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
-    stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
-    height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
-    with enough_memory(height, width):
-        blank = torch.zeros(1, 3, height, width)
-    return stylizer(blank, on_step=on_step, stop=stop)
-
-
-def reconstruct(
-    content: Source,
-    layer: str = "relu4_2",
-    settings: Settings | None = None,
-    *,
-    encoders: Iterable[EncoderSpec] | None = None,
-    weights: str | Path | None = None,
-    progress: Progress | None = None,
-    on_step: Observer | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Picture:
-    """The paper's content reconstruction (Gatys et al. 2016, fig. 1): noise, optimised until one layer's features are
-    the content's. What comes back is what that layer knows of the picture. One scale, as coarser ones would leak
-    what the layer has lost; for the arguments see :class:`Stylizer`."""
-    settings = settings or RECONSTRUCTION
-    settings = settings.replace(style_weight=0.0, content_weight=1.0, content_layer=layer, init="noise")
-    settings = settings.replace(scales=1, preserve_color="none")
-    return Stylizer(content, settings, encoders=encoders, weights=weights, progress=progress)(
-        content, on_step=on_step, stop=stop
-    )
 
 
 def as_picture(source: Source, size: int | None = None) -> Picture:

@@ -23,7 +23,7 @@ from tests.conftest import ROOT, SAMPLES
 # The rooms of the design, from the top down: a module imports from its own line and from those below.
 FLOORS = (
     ("cli", "display", "diagnosis"),
-    ("host", "hookspecs", "builtin", "jobs", "figure", "stylizer", "records", "testing"),
+    ("host", "hookspecs", "builtin", "jobs", "paper", "stylizer", "records", "testing"),
     ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
     ("encoders", "losses", "colors", "images"),

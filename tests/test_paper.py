@@ -1,4 +1,4 @@
-"""The comparison figure: what stands in which cell."""
+"""The comparison figure of the paper: which picture is in which cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stylize import Picture, Settings, SettingsError, Step, Stylizer, grid
 from stylize.encoders import EncoderSpec
-from stylize.figure import GRAY, MARGIN
+from stylize.paper import GRAY, MARGIN
 from tests.conftest import waves
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 2.0, "relu3_1": 0.5}
