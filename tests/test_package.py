@@ -26,11 +26,11 @@ FLOORS = (
     ("host", "hookspecs", "builtin", "jobs", "paper", "stylizer", "records", "testing"),
     ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
-    ("encoders", "losses", "colors", "images"),
+    ("encoders", "losses", "colors", "images", "arrays"),
     ("settings", "errors", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-PUBLIC_MODULES = {"page", "text"}  # of which plugins may import everything without an underscore
+PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore
 PRINTING = {("stylize", "cli.py"), ("stylize", "display.py")}
 PRINTING |= {(plugin, "commands.py") for plugin in ("stylize_batch", "stylize_video")}
 PLUGINS = {
