@@ -1,11 +1,8 @@
-"""The method on real weights and pictures, measured with the yardstick that lies beside them."""
+"""The method on real weights and pictures, measured by :mod:`tests.bench.score`."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,12 +13,12 @@ from stylize.encoders.vgg import VGG
 from stylize.engine import Step
 from stylize.images import load
 from stylize.pyramid import equivalent_steps, pyramid
+from tests.bench.score import encoder, scores
 from tests.conftest import SHARED
 
 WEIGHTS = SHARED / "weights" / "vgg19-features.safetensors"
 CONTENT = SHARED / "images" / "content" / "tubingen.jpg"
 STYLE = SHARED / "images" / "style" / "starry_night.jpg"
-SCORE = SHARED / "bench" / "score.py"
 
 pytestmark = [
     pytest.mark.real,
@@ -29,21 +26,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def yardstick() -> Any:
-    spec = importlib.util.spec_from_file_location("score", SCORE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_default_reaches_its_scores_within_its_steps(yardstick: Any, tmp_path: Path) -> None:
+def test_the_default_reaches_its_scores_within_its_steps() -> None:
     settings = Settings(size=256)
     picture = Stylizer(STYLE, settings, weights=WEIGHTS)(CONTENT)
-    picture.save(tmp_path / "out.png")
-    found = yardstick.score_files(tmp_path / "out.png", CONTENT, STYLE, yardstick.load_weights())
+    found = scores(picture.rgb, load(CONTENT).rgb, load(STYLE).rgb, encoder(weights=WEIGHTS))
     assert found["style"] <= 0.285
     assert found["held"] <= 0.230
     assert found["content"] <= 0.60
