@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stylize_video.flow import engine
-from stylize_video.measure import Measured, e_warp, followed, light_of, measure, summary
+from stylize_video.measure import Measured, e_warp, flow_to_previous, mean_luminance, measure, summary
 from tests.conftest import Call
 from tests.test_video import clip, moving, picture
 from tests.test_video_steady import texture
@@ -122,7 +122,7 @@ def test_the_engine_gets_eight_bits_in_a_row() -> None:
         return still(one, other)
 
     frame = np.zeros((20, 24, 4), np.uint16)
-    followed(frame, frame, flow)
+    flow_to_previous(frame, frame, flow)
     assert seen == [(np.uint8, (20, 24, 3), True)] * 2
 
 
@@ -140,7 +140,7 @@ def test_the_luminance_is_that_of_the_eye() -> None:
     for channel, weight in enumerate((0.299, 0.587, 0.114)):
         frame = np.zeros((4, 4, 3), np.uint8)
         frame[:2, :, channel] = 255
-        assert light_of(frame) == pytest.approx(weight / 2, abs=1e-3)
+        assert mean_luminance(frame) == pytest.approx(weight / 2, abs=1e-3)
 
 
 def test_drift_is_what_the_source_does_not_do_and_begins_anew_with_a_shot() -> None:

@@ -1,6 +1,6 @@
 """The report of a folder job: one HTML file that holds everything it shows and loads nothing.
 
-It is complete without its script, which only filters; its policy lets no other one run and nothing be fetched.
+It is complete without its script, which only filters; its content security policy allows no other script.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ QUALITY = 80  # of the thumbnails
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one picture of the folder.
+    """The result of one picture of the folder.
 
     ``name`` is its path relative to the folder, ``target`` that of the result relative to the report; ``before`` and
-    ``after`` are small JPEGs, as :func:`thumbnail` makes them. What is not known stays empty.
+    ``after`` are small JPEGs, as :func:`thumbnail` makes them. Unknown values stay empty.
     """
 
     name: str
