@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stylize.colors import ColorMode
+    from stylize.colors import ColorMode, luminance
     from stylize.display import Display
     from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.engine import Step
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         StylizeError,
         WeightsError,
     )
-    from stylize.figure import grid
     from stylize.host import Host, hookimpl, plugin_manager
     from stylize.images import (
         FORMATS,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
         digest,
         fit,
         load,
-        luminance,
         read_record,
         resize,
         save,
@@ -46,16 +44,17 @@ if TYPE_CHECKING:
     from stylize.jobs import Flow, Frame, Job, check_distinct, run
     from stylize.losses import Sums, Term, TileWindow
     from stylize.options import bits_option, jobs_option, quality_option, report_option
+    from stylize.paper import grid, reconstruct, texture
     from stylize.pyramid import Scale
     from stylize.settings import PRESETS, Settings, preset
-    from stylize.stylizer import Stylizer, reconstruct, texture
+    from stylize.stylizer import Stylizer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "stylize.colors": ("ColorMode",),
+    "stylize.colors": ("ColorMode", "luminance"),
     "stylize.display": ("Display",),
-    "stylize.encoders": ("Build", "Encoder", "EncoderSpec", "EncoderConfig", "Progress"),
+    "stylize.encoders": ("Build", "Encoder", "EncoderConfig", "EncoderSpec", "Progress"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
         "DeviceError",
@@ -66,7 +65,6 @@ _HOMES = {
         "StylizeError",
         "WeightsError",
     ),
-    "stylize.figure": ("grid",),
     "stylize.host": ("Host", "hookimpl", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
@@ -78,17 +76,17 @@ _HOMES = {
         "digest",
         "fit",
         "load",
-        "luminance",
         "read_record",
         "resize",
         "save",
     ),
     "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
-    "stylize.losses": ("TileWindow", "Sums", "Term"),
+    "stylize.losses": ("Sums", "Term", "TileWindow"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
+    "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.pyramid": ("Scale",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
-    "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
+    "stylize.stylizer": ("Stylizer",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

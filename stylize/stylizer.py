@@ -24,7 +24,7 @@ from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, fit, resize
 from stylize.losses import Term
 from stylize.pyramid import Scale, pyramid
-from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
+from stylize.settings import Settings
 from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
 Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
@@ -203,51 +203,7 @@ class Stylizer:
         else:
             begin = target.styles[0] if self._begin is None else self._begin
             init = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
-        return images.luminance(init) if photo.shape[1] == 1 else init
-
-
-def texture(
-    style: Source | Sequence[Source],
-    settings: Settings | None = None,
-    *,
-    encoders: Iterable[EncoderSpec] | None = None,
-    weights: str | Path | None = None,
-    progress: Progress | None = None,
-    on_step: Observer | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Picture:
-    """The paper's style reconstruction (Gatys et al. 2016, fig. 1): noise, painted with the style term alone.
-
-    The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
-    """
-    settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
-    stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
-    height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
-    with enough_memory(height, width):
-        blank = torch.zeros(1, 3, height, width)
-    return stylizer(blank, on_step=on_step, stop=stop)
-
-
-def reconstruct(
-    content: Source,
-    layer: str = "relu4_2",
-    settings: Settings | None = None,
-    *,
-    encoders: Iterable[EncoderSpec] | None = None,
-    weights: str | Path | None = None,
-    progress: Progress | None = None,
-    on_step: Observer | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Picture:
-    """The paper's content reconstruction (Gatys et al. 2016, fig. 1): noise, optimised until one layer's features are
-    the content's. What comes back is what that layer knows of the picture. One scale, as coarser ones would leak
-    what the layer has lost; for the arguments see :class:`Stylizer`."""
-    settings = settings or RECONSTRUCTION
-    settings = settings.replace(style_weight=0.0, content_weight=1.0, content_layer=layer, init="noise")
-    settings = settings.replace(scales=1, preserve_color="none")
-    return Stylizer(content, settings, encoders=encoders, weights=weights, progress=progress)(
-        content, on_step=on_step, stop=stop
-    )
+        return colors.luminance(init) if photo.shape[1] == 1 else init
 
 
 def as_picture(source: Source, size: int | None = None) -> Picture:

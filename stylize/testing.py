@@ -1,5 +1,7 @@
-"""For tests of stylize and of its plugins: an encoder that is there at once, small, and the same everywhere; what
-every job and every display must keep to; and, with ``pytest_plugins = ["stylize.testing"]`` in a conftest.py, the
+"""For tests of stylize and of its plugins.
+
+A small encoder that needs no file and is the same everywhere; contracts, classes of tests that every job, encoder,
+display and engine of optical flow must pass; and, with ``pytest_plugins = ["stylize.testing"]`` in a conftest.py, the
 fixture ``stylizer``.
 """
 
@@ -7,25 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, layer_names
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from stylize.display import Display
     from stylize.engine import Step
-    from stylize.jobs import Job
+    from stylize.jobs import Flow, Job
     from stylize.stylizer import Stylizer
 
 TINY_WIDTHS = (8, 8, None, 12, 12, None, 16, 16, 16, 16, None, 20, 20, 20, 20, None, 20, 20, 20, 20)
 
 
 def tiny_encoder(name: str = "tiny", seed: int = 0) -> EncoderSpec:
-    """A VGG-19 of at most 20 channels with seeded random weights: its layer names, none of its taste."""
+    """A VGG-19 of at most 20 channels with seeded random weights: it has the layer names of VGG-19."""
 
     def load(file: Path | None, progress: Progress | None) -> Callable[[Iterable[str], EncoderConfig], Encoder]:
         from stylize.encoders.vgg import VGG
@@ -60,7 +63,7 @@ def random_weights(widths: Iterable[int | None], seed: int = 0) -> dict[str, Ten
 
 @pytest.fixture
 def stylizer() -> Stylizer:
-    """A stylizer that paints a 16 px picture in two quick steps, of no taste."""
+    """A stylizer that paints a 16 px picture in two quick steps."""
     import torch
 
     from stylize.settings import Settings
@@ -129,6 +132,152 @@ class JobContract:
 
         run(job, stylizer, stop=stop)
         assert set(_contents(tmp_path)) > set(before)
+
+
+class EncoderContract:
+    """What every encoder keeps to. Derive a test class from it, with a fixture ``spec``: its :class:`EncoderSpec`.
+
+    The encoder is built on the CPU in float32, with either pooling; override the fixture ``place`` for another.
+    """
+
+    SIZES = ((1, 1), (1, 37), (15, 16), (33, 47))  # (height, width) in pixels
+
+    @pytest.fixture(params=["max", "average"])
+    def place(self, request: pytest.FixtureRequest) -> EncoderConfig:
+        import torch
+
+        return EncoderConfig(torch.device("cpu"), torch.float32, request.param)
+
+    @pytest.fixture(params=SIZES, ids=lambda size: "{}x{}".format(*size))
+    def image(self, request: pytest.FixtureRequest, place: EncoderConfig) -> Tensor:
+        """Noise (1, 3, H, W) in [0, 1]."""
+        import torch
+
+        return torch.rand(1, 3, *request.param, generator=torch.Generator().manual_seed(0)).to(place.device)
+
+    def test_every_layer_asked_for_is_there_at_every_size(
+        self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
+    ) -> None:
+        encoder = _built(spec, spec.layers, place)
+        features = encoder(image)
+        assert encoder.layers == set(features) == set(spec.layers)
+        for layer in spec.layers:
+            assert features[layer].dim() == 4
+            assert features[layer].shape[0] == 1
+            assert min(features[layer].shape) >= 1
+            assert features[layer].isfinite().all()
+
+    def test_features_do_not_depend_on_which_others_are_asked_for(
+        self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
+    ) -> None:
+        together = _built(spec, spec.layers, place)(image)
+        for layer in spec.layers:
+            alone = _built(spec, (layer,), place)(image)
+            assert set(alone) == {layer}
+            assert alone[layer].equal(together[layer])
+
+    def test_the_same_picture_gives_the_same_features(
+        self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
+    ) -> None:
+        encoder, another = _built(spec, spec.layers, place), _built(spec, spec.layers, place)
+        first = {layer: feature.clone() for layer, feature in encoder(image).items()}
+        encoder(1 - image)
+        for later in (encoder(image), another(image)):
+            assert all(first[layer].equal(later[layer]) for layer in spec.layers)
+
+    def test_every_layer_has_a_gradient_to_the_picture(
+        self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
+    ) -> None:
+        import torch
+
+        encoder = _built(spec, spec.layers, place)
+        for layer in spec.layers:
+            leaf = image.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(encoder(leaf)[layer].square().sum(), leaf)
+            assert gradient.shape == image.shape
+            assert gradient.isfinite().all()
+            assert gradient.abs().max() > 0
+
+    def test_the_picture_is_not_written_to(self, spec: EncoderSpec, place: EncoderConfig, image: Tensor) -> None:
+        before = image.clone()
+        _built(spec, spec.layers, place)(image)
+        assert image.equal(before)
+
+    def test_a_grey_picture_may_be_expanded(self, spec: EncoderSpec, place: EncoderConfig, image: Tensor) -> None:
+        grey, encoder = image[:, :1], _built(spec, spec.layers, place)
+        expanded, copied = encoder(grey.expand(-1, 3, -1, -1)), encoder(grey.repeat(1, 3, 1, 1))
+        assert all(expanded[layer].equal(copied[layer]) for layer in spec.layers)
+
+    def test_bfloat16_features_are_near_the_float32_ones(
+        self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
+    ) -> None:
+        import torch
+
+        exact = _built(spec, spec.layers, place)(image)
+        rounded = _built(spec, spec.layers, EncoderConfig(place.device, torch.bfloat16, place.pooling))(image)
+        for layer in spec.layers:
+            assert rounded[layer].dtype == torch.bfloat16
+            assert (rounded[layer].float() - exact[layer]).norm() <= 0.05 * exact[layer].norm()
+
+
+def _built(spec: EncoderSpec, layers: Iterable[str], place: EncoderConfig) -> Encoder:
+    return spec.load(None, None)(layers, place)
+
+
+class FlowContract:
+    """What every engine of optical flow keeps to. Derive a test class from it, with a fixture ``flow``: the engine."""
+
+    def test_the_flow_has_the_size_of_the_frames(self, flow: Flow) -> None:
+        import numpy as np
+
+        for size in ((16, 16), (37, 64), (120, 33)):
+            one, other = _blobs(*size), _blobs(*size, shift=(0, 1))
+            found = flow(one, other)
+            assert found.shape == (*size, 2)
+            assert found.dtype == np.float32
+            assert np.isfinite(found).all()
+
+    def test_the_same_frames_give_the_same_flow_and_are_not_written_to(self, flow: Flow) -> None:
+        import numpy as np
+
+        one, other = _blobs(64, 80), _blobs(64, 80, shift=(2, 1))
+        before = one.copy(), other.copy()
+        first = np.array(flow(one, other))
+        np.testing.assert_array_equal(flow(one, other), first)
+        np.testing.assert_array_equal(one, before[0])
+        np.testing.assert_array_equal(other, before[1])
+
+    def test_nothing_moves_between_equal_frames(self, flow: Flow) -> None:
+        import numpy as np
+
+        frame = _blobs(64, 80)
+        assert np.abs(flow(frame, frame)).mean() < 0.05
+
+    @pytest.mark.parametrize("shift", [(0, 3), (2, 0), (-3, 2)], ids=str)
+    def test_the_flow_leads_from_a_pixel_to_where_it_is_in_the_other_frame(
+        self, flow: Flow, shift: tuple[int, int]
+    ) -> None:
+        import numpy as np
+
+        found = flow(_blobs(96, 128), _blobs(96, 128, shift=shift))[16:-16, 16:-16]
+        down, right = shift
+        assert np.abs(np.median(found[..., 0]) - right) < 0.3, "channel 0 is x, to the right"
+        assert np.abs(np.median(found[..., 1]) - down) < 0.3, "channel 1 is y, downwards"
+        far = np.abs(found - np.array([right, down])).max(-1) > 1
+        assert far.mean() < 0.1
+
+
+def _blobs(height: int, width: int, shift: tuple[int, int] = (0, 0)) -> NDArray[Any]:
+    """A frame (H, W, 3) in uint8 of smooth spots, all moved by (down, right) pixels."""
+    import numpy as np
+
+    y, x = np.mgrid[0.0:height, 0.0:width]
+    spots = np.random.default_rng(0).random((600, 6)) * [200, 200, 1, 1, 1, 1] - [40, 40, 0, 0, 0, 0]
+    frame = np.full((height, width, 3), 0.5)
+    for down, right, size, *color in spots:
+        far = (y - down - shift[0]) ** 2 + (x - right - shift[1]) ** 2
+        frame += np.exp(-far / (2 * (1.5 + 2 * size) ** 2))[..., None] * (np.array(color) - 0.5)
+    return np.asarray((frame.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 class DisplayContract:

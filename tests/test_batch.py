@@ -441,12 +441,10 @@ def test_a_plugin_that_fails_costs_one_picture(paint: Paint, folder: Path, monke
 def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from stylize import images
-
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     done = paint(check=1)
     assert "No space left on device" in done.err.splitlines()[-1]

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize.encoders import (
-    Encoder,
     EncoderConfig,
     EncoderSpec,
     builtin,
@@ -24,7 +23,7 @@ from stylize.encoders import (
 from stylize.encoders.vgg import AVERAGE_POOLING_SCALES, VGG
 from stylize.errors import DeviceError, SettingsError
 from stylize.losses import Gaussian, content, gram, gram_matrix, moments, position_weights, wasserstein
-from stylize.testing import TINY_WIDTHS, random_weights, tiny_encoder
+from stylize.testing import TINY_WIDTHS, EncoderContract, random_weights, tiny_encoder
 
 SIZES = [(1, 1), (1, 37), (15, 16), (33, 47)]
 LAYERS = layer_names(TINY_WIDTHS)
@@ -39,93 +38,15 @@ def photo(size: tuple[int, int], seed: int = 0, dtype: torch.dtype = torch.float
 # --- the contract, for every encoder ---------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["max", "average"])
-def place(request: pytest.FixtureRequest, device: str) -> EncoderConfig:
-    return EncoderConfig(torch.device(device), torch.float32, request.param)
+class TestContract(EncoderContract):
+    @pytest.fixture(params=["max", "average"])
+    def place(self, request: pytest.FixtureRequest, device: str) -> EncoderConfig:
+        return EncoderConfig(torch.device(device), torch.float32, request.param)
 
-
-@pytest.fixture(params=[tiny_encoder(), choose("mini", builtin())], ids=lambda spec: spec.name)
-def spec(request: pytest.FixtureRequest) -> EncoderSpec:
-    found: EncoderSpec = request.param
-    return found
-
-
-def build(spec: EncoderSpec, layers: tuple[str, ...], place: EncoderConfig) -> Encoder:
-    return spec.load(None, None)(layers, place)
-
-
-@sizes
-def test_every_layer_asked_for_is_there_at_every_size(
-    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
-) -> None:
-    encoder = build(spec, spec.layers, place)
-    features = encoder(photo(size).to(place.device))
-    assert encoder.layers == set(features) == set(spec.layers)
-    for layer in spec.layers:
-        assert features[layer].dim() == 4
-        assert features[layer].shape[0] == 1
-        assert min(features[layer].shape) >= 1
-        assert torch.isfinite(features[layer]).all()
-
-
-@sizes
-def test_features_do_not_depend_on_which_others_are_asked_for(
-    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
-) -> None:
-    image = photo(size).to(place.device)
-    together = build(spec, spec.layers, place)(image)
-    for layer in spec.layers:
-        alone = build(spec, (layer,), place)(image)
-        assert set(alone) == {layer}
-        assert torch.equal(alone[layer], together[layer])
-
-
-@sizes
-def test_the_same_picture_gives_the_same_features(
-    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
-) -> None:
-    image = photo(size).to(place.device)
-    encoder, another = build(spec, spec.layers, place), build(spec, spec.layers, place)
-    first = {layer: feature.clone() for layer, feature in encoder(image).items()}
-    encoder(photo(size, seed=1).to(place.device))
-    for later in (encoder(image), another(image)):
-        assert all(torch.equal(first[layer], later[layer]) for layer in spec.layers)
-
-
-@sizes
-def test_every_layer_has_a_gradient_to_the_picture(
-    spec: EncoderSpec, place: EncoderConfig, size: tuple[int, int]
-) -> None:
-    encoder = build(spec, spec.layers, place)
-    for layer in spec.layers:
-        image = photo(size).to(place.device).requires_grad_()
-        (gradient,) = torch.autograd.grad(encoder(image)[layer].square().sum(), image)
-        assert gradient.shape == image.shape
-        assert torch.isfinite(gradient).all()
-        assert gradient.abs().max() > 0
-
-
-def test_the_picture_is_not_written_to(spec: EncoderSpec, place: EncoderConfig) -> None:
-    image = photo((15, 16)).to(place.device)
-    before = image.clone()
-    build(spec, spec.layers, place)(image)
-    assert torch.equal(image, before)
-
-
-def test_a_grey_picture_may_be_expanded(spec: EncoderSpec, place: EncoderConfig) -> None:
-    grey = photo((15, 16))[:, :1].to(place.device)
-    encoder = build(spec, spec.layers, place)
-    expanded, copied = encoder(grey.expand(-1, 3, -1, -1)), encoder(grey.repeat(1, 3, 1, 1))
-    assert all(torch.equal(expanded[layer], copied[layer]) for layer in spec.layers)
-
-
-def test_bfloat16_features_are_near_the_float32_ones(spec: EncoderSpec, place: EncoderConfig) -> None:
-    image = photo((33, 47)).to(place.device)
-    exact = build(spec, spec.layers, place)(image)
-    rounded = build(spec, spec.layers, EncoderConfig(place.device, torch.bfloat16, place.pooling))(image)
-    for layer in spec.layers:
-        assert rounded[layer].dtype == torch.bfloat16
-        assert (rounded[layer].float() - exact[layer]).norm() <= 0.05 * exact[layer].norm()
+    @pytest.fixture(params=[tiny_encoder(), choose("mini", builtin())], ids=lambda spec: spec.name)
+    def spec(self, request: pytest.FixtureRequest) -> EncoderSpec:
+        found: EncoderSpec = request.param
+        return found
 
 
 # --- VGG ---------------------------------------------------------------------------------------------------------
@@ -231,7 +152,7 @@ def test_gradients_in_closed_form_are_those_of_autograd(
 ) -> None:
     """Losses leave their gradients with a VGG, but not with what was made of its features, as a product with one."""
     specs = {"tiny": tiny_encoder(), "mini": choose("mini", builtin())}
-    network = build(specs[encoder], STYLE_LAYERS, EncoderConfig(torch.device(device), dtype))
+    network = specs[encoder].load(None, None)(STYLE_LAYERS, EncoderConfig(torch.device(device), dtype))
     size = (5, 6) if kind == "few positions" else (33, 47)
     with torch.no_grad():
         aims = {layer: feature.float() for layer, feature in network(photo(size, seed=1).to(device)).items()}

@@ -1,4 +1,4 @@
-"""Reading, writing, resizing and recolouring pictures, on generated files only."""
+"""Reading, writing and resizing pictures, on generated files only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import warnings
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,7 +30,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin, features
 from torch import Tensor
 
-from stylize import images
 from stylize.errors import ImageError
 from stylize.images import (
     FORMATS,
@@ -40,14 +42,12 @@ from stylize.images import (
     fill_transparent,
     fit,
     load,
-    luminance,
-    match_color,
-    match_luminance,
     read_record,
     resize,
     save,
-    with_chroma,
+    srgb_profile,
 )
+from stylize.images.record import embed
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)
@@ -763,7 +763,7 @@ def test_round_trip(tmp_path: Path, extension: str, with_alpha: bool) -> None:
     path = tmp_path / f"r{extension.upper()}"
     Picture(rgb, alpha).save(path)
     with Image.open(path) as image:
-        assert image.info["icc_profile"] == images.srgb_profile()
+        assert image.info["icc_profile"] == srgb_profile()
         assert image.format == FORMATS[extension]
     picture = load(path)
     if extension in (".jpg", ".jpeg") and alpha is not None:
@@ -803,7 +803,7 @@ def test_sixteen_bit_round_trip(
     with Image.open(path) as image:
         image.load()
         assert image.mode == ("RGBA" if channels == 4 else "RGB")
-        assert image.info["icc_profile"] == images.srgb_profile()
+        assert image.info["icc_profile"] == srgb_profile()
         assert np.abs(np.asarray(image).astype(int) - SIXTEEN[..., :channels] / 257).max() <= 1
     first = path.read_bytes()
     save(Picture(samples[:, :3], alpha), path, bits=16)
@@ -1128,7 +1128,7 @@ def test_no_record_is_no_change(tmp_path: Path, extension: str, bits: int, monke
     def never(*_: Any) -> bytes:
         raise AssertionError
 
-    monkeypatch.setattr(images, "_embedded", never)
+    monkeypatch.setattr("stylize.images.write.embed", never)
     picture = Picture(tensor(photo()), name="x", origin=Origin(Path("x"), "0"))
     save(picture, tmp_path / f"a{extension}", bits=bits)
     save(picture.rgb, tmp_path / f"b{extension}", bits=bits)
@@ -1218,7 +1218,7 @@ def test_the_pixels_are_not_decoded_for_a_record(tmp_path: Path, monkeypatch: py
 
 
 def test_the_record_of_a_large_file_is_in_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_HEAD", 8_000)
+    monkeypatch.setattr("stylize.images.record._HEAD", 8_000)
     noise = torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
     for extension, bits in RECORDED:
         path = tmp_path / f"{bits}{extension}"
@@ -1228,7 +1228,7 @@ def test_the_record_of_a_large_file_is_in_its_head(tmp_path: Path, monkeypatch: 
 
 
 def test_a_record_too_long_for_the_format(tmp_path: Path, kept: Path) -> None:
-    overhead = len(images._embedded({"x": ""}, "JPEG"))
+    overhead = len(embed({"x": ""}, "JPEG"))
     path = tmp_path / "a.jpg"
     longest = Picture(tensor(photo()), record={"x": "x" * (65502 - overhead)})
     save(longest, path)
@@ -1268,7 +1268,7 @@ def xmp(record: str, namespace: str = NAMESPACES["stylize"]) -> bytes:
 <stylize:record>{record}</stylize:record></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
 
 
-OWN = images._embedded({"ours": 1}, "TIFF")
+OWN = embed({"ours": 1}, "TIFF")
 FOREIGN = {
     "plain": xmp("theirs", "http://example.org/"),
     "rewritten": xmp("{&quot;ours&quot;: 1}"),
@@ -1540,110 +1540,46 @@ def test_opaque(tmp_path: Path) -> None:
     assert bool((shown.rgb == 0.5).all())
 
 
-# --- colour ---
+# --- threads ---
 
 
-def colours(seed: int, *, spread: float = 0.1, size: tuple[int, int] = (40, 50)) -> Tensor:
-    """Correlated noise around a colour, well inside the gamut."""
-    rng = np.random.default_rng(seed)
-    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    mixed = rng.uniform(-1, 1, (size[0] * size[1], 3)) * [1, 0.4, 0.2] @ rotation * spread
-    pixels = mixed + rng.uniform(0.4, 0.6, 3)
-    return torch.from_numpy(pixels.T.reshape(1, 3, *size).astype(np.float32))
+def test_reading_in_threads_leaves_the_warning_filters_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second to begin ends last: what it found must not be what it leaves."""
+    path = write(tmp_path / "a.png", Image.fromarray(photo()))
+    begun = {name: threading.Event() for name in "ab"}
+    ended, opened, seen = threading.Event(), Image.open, []
+
+    def slow(*arguments: Any, **options: Any) -> Image.Image:
+        name = threading.current_thread().name
+        begun[name].set()
+        assert (begun["b"] if name == "a" else ended).wait(30)
+        warnings.warn("as Pillow does", UserWarning, stacklevel=1)  # an error, were it not ignored
+        seen.append(name)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow)
+    before = list(warnings.filters)
+
+    def first() -> None:
+        load(path)
+        ended.set()
+
+    threads = [threading.Thread(target=first, name="a"), threading.Thread(target=load, args=(path,), name="b")]
+    threads[0].start()
+    assert begun["a"].wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert seen == ["a", "b"]
+    assert list(warnings.filters) == before
 
 
-def statistics(image: Tensor) -> tuple[Array, Array]:
-    pixels = image[0].flatten(1).double().numpy()
-    return pixels.mean(1), np.cov(pixels, bias=True)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_match_color_gives_mean_and_covariance(seed: int) -> None:
-    style, content = colours(seed), colours(seed + 10, spread=0.04, size=(30, 20))
-    matched = match_color(style, content)
-    for actual, expected in zip(statistics(matched), statistics(content), strict=True):
-        np.testing.assert_allclose(actual, expected, atol=2e-4)
-    (style_mean, style_covariance), (content_mean, content_covariance) = statistics(style), statistics(content)
-
-    def power(matrix: Array, exponent: float) -> Array:
-        left, values, _ = np.linalg.svd(matrix)
-        return np.asarray(left * values**exponent @ left.T)
-
-    matrix = power(content_covariance, 0.5) @ power(style_covariance, -0.5)
-    pixels = style[0].flatten(1).double().numpy()
-    expected = (matrix @ (pixels - style_mean[:, None]) + content_mean[:, None]).clip(0, 1)
-    np.testing.assert_allclose(matched[0].flatten(1).numpy(), expected, atol=1e-5)
-
-
-def test_match_color_of_a_picture_with_itself() -> None:
-    image = colours(3)
-    torch.testing.assert_close(match_color(image, image), image, atol=1e-5, rtol=0)
-
-
-def test_match_color_of_degenerate_pictures() -> None:
-    grey = luminance(colours(1)).expand(1, 3, -1, -1).contiguous()
-    flat = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    dot = torch.tensor([0.9, 0.1, 0.3]).view(1, 3, 1, 1)
-    varied = colours(2)
-    for style in (grey, flat, dot, varied):
-        for content in (grey, flat, dot, varied):
-            matched = match_color(style, content)
-            assert matched.shape == style.shape
-            assert bool(torch.isfinite(matched).all())
-            torch.testing.assert_close(matched.mean((2, 3)), content.mean((2, 3)), atol=2e-3, rtol=0)
-    assert float(match_color(varied, grey).std(1).max()) < 0.01  # a grey content makes a grey style
-    noisy = grey + torch.randn(grey.shape, generator=torch.Generator().manual_seed(0)) / 2000
-    assert float(match_color(noisy, varied).std((2, 3)).max()) < 0.3  # the noise is not amplified
-
-
-def test_match_color_ignores_transparent_pixels() -> None:
-    style, content = colours(1), colours(2)
-    alpha = torch.ones(1, 1, 40, 50)
-    alpha[..., 25:] = 0
-    disturbed = torch.where(alpha > 0, content, 1.0)
-    expected = match_color(style, content[..., :25])
-    torch.testing.assert_close(match_color(style, disturbed, content_alpha=alpha), expected)
-    half = match_color(torch.where(alpha > 0, style, 0.0), content, style_alpha=alpha)[..., :25]
-    torch.testing.assert_close(half, match_color(style[..., :25], content))
-    nothing = match_color(style, content, content_alpha=torch.zeros_like(alpha))
-    assert bool(torch.isfinite(nothing).all())
-
-
-def test_match_luminance() -> None:
-    style, content = luminance(colours(1)), luminance(colours(2, spread=0.05))
-    matched = match_luminance(style, content)
-    assert float(matched.mean()) == pytest.approx(float(content.mean()), abs=1e-4)
-    assert float(matched.std(correction=0)) == pytest.approx(float(content.std(correction=0)), abs=1e-4)
-    flat = torch.full((1, 1, 4, 4), 0.3)
-    torch.testing.assert_close(match_luminance(flat, content), content.mean().expand(1, 1, 4, 4))
-    torch.testing.assert_close(match_luminance(style, flat), torch.full_like(style, 0.3))
-
-
-def test_luminance_of_known_colours() -> None:
-    primaries = torch.eye(3).view(1, 3, 1, 3)
-    torch.testing.assert_close(luminance(primaries).flatten(), torch.tensor([0.299, 0.587, 0.114]))
-
-
-@HASTY
-@given(st.integers(0, 1000))
-def test_luminance_and_chroma(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    rgb, painted = torch.rand(2, 1, 3, 6, 7, generator=generator)
-    torch.testing.assert_close(with_chroma(luminance(rgb), rgb), rgb, atol=1e-5, rtol=0)
-    y = luminance(painted)
-    result = with_chroma(y, rgb)
-    assert float(result.min()) >= 0
-    assert float(result.max()) <= 1
-    torch.testing.assert_close(luminance(result), y, atol=1e-5, rtol=0)
-    chroma, wanted = result - luminance(result), rgb - luminance(rgb)  # the same hue, perhaps paler
-    gain = (chroma * wanted).sum(1) / (wanted * wanted).sum(1)
-    torch.testing.assert_close(chroma, gain[:, None] * wanted, atol=1e-4, rtol=0)
-    assert float(gain.max()) <= 1 + 1e-4
-
-
-def test_chroma_of_black_white_and_grey() -> None:
-    rgb = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    for y in (0.0, 1.0):
-        assert bool((with_chroma(torch.full((1, 1, 1, 1), y), rgb) == y).all())
-    grey = torch.full((1, 3, 1, 1), 0.7)
-    torch.testing.assert_close(with_chroma(torch.full((1, 1, 1, 1), 0.4), grey), torch.full((1, 3, 1, 1), 0.4))
+def test_noise_is_written_in_threads(tmp_path: Path) -> None:
+    limit = ImageFile.MAXBLOCK
+    noise = [torch.rand(1, 3, 200 + size, 300, generator=torch.Generator().manual_seed(size)) for size in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda each: save(each[1], tmp_path / f"{each[0]}.jpg", quality=100), enumerate(noise)))
+    assert [load(tmp_path / f"{number}.jpg").size[0] for number in range(8)] == [200 + size for size in range(8)]
+    assert limit == ImageFile.MAXBLOCK

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import stylize
 from stylize import ImageError, Picture, StylizeError, Stylizer
+from stylize.arrays import as_array
 from stylize_napari import samples
-from stylize_napari.layers import Slices, as_array, as_picture, mask_of, painted_dtype, placed, soft, span
+from stylize_napari.layers import Slices, mask_of, placed
 from stylize_napari.painting import LayerJob, paint
 from stylize_napari.writer import KEY, write
 from tests.conftest import SAMPLES, waves
@@ -49,28 +50,6 @@ def test_grey_is_taken_as_it_is_seen() -> None:
     assert rgb.shape == (1, 3, 1, 5)
     for channel in rgb[0, :, 0].tolist():
         assert channel == pytest.approx([0, 0, 0.5, 1, 1])
-
-
-def test_what_is_no_number_is_black_and_flat_layers_are_no_error() -> None:
-    data = np.array([[np.nan, np.inf, -np.inf, 0.5]])
-    assert as_picture(data, (0.0, 1.0)).rgb[0, 0, 0].tolist() == [0, 1, 0, 0.5]
-    assert as_picture(np.full((2, 2), 7), (7.0, 7.0)).rgb.sum() == 0
-
-
-@pytest.mark.parametrize(
-    ("dtype", "painted", "white"),
-    [
-        (np.uint8, np.uint8, 255),
-        (np.int8, np.uint8, 127),
-        (bool, np.uint8, 1),
-        (np.uint16, np.uint16, 65535),
-        (np.int64, np.uint16, 2**63),
-        (np.float64, np.float32, 1),
-    ],
-)
-def test_the_depth_of_a_layer_is_kept(dtype: Any, painted: Any, white: float) -> None:
-    assert painted_dtype(np.dtype(dtype)) == painted
-    assert span(np.dtype(dtype)) == (0, white)
 
 
 def test_the_slices_of_a_stack_are_pictures() -> None:
@@ -136,15 +115,6 @@ def test_a_mask_is_for_all_slices_or_for_each() -> None:
 def test_a_mask_of_another_size_is_refused_in_one_line() -> None:
     with pytest.raises(ImageError, match=r"^the mask is 24x31, and the content 24x32; use labels of the same size$"):
         mask_of(np.ones((24, 31)), colours())
-
-
-def test_the_edge_of_a_mask_is_soft_for_two_pixels() -> None:
-    mask = np.zeros((9, 20), bool)
-    mask[:, 10:] = True
-    row = soft(mask)[0, 0, 4].tolist()
-    assert row[:8] == [0] * 8
-    assert row[12:] == pytest.approx([1] * 8)
-    assert 0 < row[8] < row[9] < 0.5 < row[10] < row[11] < 1
 
 
 # Painting

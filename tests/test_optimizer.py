@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, RESET_AFTER, WORSE, Adam, Evaluate, Optimizer
+from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, NEAR_MOVE, RESET_AFTER, WORSE, Adam, Evaluate, Optimizer
 
 Array = NDArray[np.float64]
 OPTIMIZERS: dict[str, Callable[[Evaluate, Tensor], Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
@@ -110,6 +110,17 @@ def test_lbfgs_leaves_a_region_of_negative_curvature_downhill(device: str) -> No
     values = run(optimizer, 120)
     assert all(now <= before * (1 + WORSE) for before, now in pairwise(values))
     np.testing.assert_allclose(optimizer.image.cpu(), np.ones((1, 1, 4, 5)), atol=1e-3)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_a_warm_start_a_level_or_two_from_the_optimum_does_not_overshoot(levels: float, device: str) -> None:
+    """On a quadratic a step of length r along the gradient makes it worse where r exceeds twice the distance."""
+    sign = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2)).sign().to(device)
+    start, bowl = 0.5 + sign * levels / 255, objective(lambda image: (image - 0.5).square().sum())
+    optimizer = LBFGS(bowl, start, first_move=NEAR_MOVE)
+    before, after = run(optimizer, 2)
+    assert optimizer.failures.item() == 0
+    assert after < before
 
 
 def test_the_first_move_is_downhill_by_a_fixed_amount(device: str) -> None:

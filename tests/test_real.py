@@ -1,23 +1,24 @@
-"""The method on real weights and pictures, measured with the yardstick that lies beside them."""
+"""The method on real weights and pictures, measured by :mod:`tests.bench.score`."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
+import itertools
 
 import pytest
 import torch
 
 from stylize import Settings, Stylizer, preset
+from stylize.encoders import EncoderConfig, builtin, choose
+from stylize.encoders.vgg import VGG
 from stylize.engine import Step
+from stylize.images import load
 from stylize.pyramid import equivalent_steps, pyramid
+from tests.bench.score import encoder, scores
 from tests.conftest import SHARED
 
 WEIGHTS = SHARED / "weights" / "vgg19-features.safetensors"
 CONTENT = SHARED / "images" / "content" / "tubingen.jpg"
 STYLE = SHARED / "images" / "style" / "starry_night.jpg"
-SCORE = SHARED / "bench" / "score.py"
 
 pytestmark = [
     pytest.mark.real,
@@ -25,21 +26,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def yardstick() -> Any:
-    spec = importlib.util.spec_from_file_location("score", SCORE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_default_reaches_its_scores_within_its_steps(yardstick: Any, tmp_path: Path) -> None:
+def test_the_default_reaches_its_scores_within_its_steps() -> None:
     settings = Settings(size=256)
     picture = Stylizer(STYLE, settings, weights=WEIGHTS)(CONTENT)
-    picture.save(tmp_path / "out.png")
-    found = yardstick.score_files(tmp_path / "out.png", CONTENT, STYLE, yardstick.load_weights())
+    found = scores(picture.rgb, load(CONTENT).rgb, load(STYLE).rgb, encoder(weights=WEIGHTS))
     assert found["style"] <= 0.285
     assert found["held"] <= 0.230
     assert found["content"] <= 0.60
@@ -50,6 +40,30 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     settings = Settings(size=96, steps=(8,), init="noise", device="cpu")
     first, second = (Stylizer(STYLE, settings, weights=WEIGHTS)(CONTENT).rgb for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_average_pooling_is_scaled_to_the_mean_of_max_pooling() -> None:
+    """The factor after each pooling, seen through a network that copies its input, against VGG-19's own activations."""
+    identity = torch.eye(3)[:, :, None, None] * torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    copies = {f"features.{index}.weight": identity for index in (0, 3, 6, 9, 12)}
+    copies |= {f"features.{index}.bias": torch.zeros(3) for index in (0, 3, 6, 9, 12)}
+    after = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    white = torch.ones(1, 3, 32, 32)  # constant: pooling changes nothing but the factor
+    place = EncoderConfig(torch.device("cpu"), torch.float32, "average")
+    seen = VGG(copies, (3, None, 3, None, 3, None, 3, None, 3), after, place)(white)
+    factors = [float(seen[deep].mean() / seen[shallow].mean()) for shallow, deep in itertools.pairwise(after)]
+
+    before = ("relu1_2", "relu2_2", "relu3_4", "relu4_4")
+    spec = choose("vgg19", builtin())
+    network = spec.load(WEIGHTS, None)(before, EncoderConfig(torch.device("cpu"), torch.float32))
+    with torch.no_grad():
+        features = [network(load(path, longest=256).rgb) for path in (CONTENT, STYLE)]
+    for layer, factor in zip(before, factors, strict=True):
+        largest, mean = (
+            sum(float(pool(each[layer], 2).mean()) for each in features)
+            for pool in (torch.nn.functional.max_pool2d, torch.nn.functional.avg_pool2d)
+        )
+        assert factor == pytest.approx(largest / mean, rel=0.1), layer
 
 
 def test_the_papers_preset_balances_content_and_style() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import stylize
 from stylize import Picture, Settings, SettingsError, Step, StylizeError, Stylizer, Term, images, reconstruct, texture
+from stylize.colors import luminance
 from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress
 from stylize.jobs import ImageJob
 from stylize.pyramid import Scale
@@ -555,7 +556,7 @@ def test_match_brings_the_colours_near_the_photo_s(tiny: EncoderSpec) -> None:
 @pytest.mark.parametrize("loss", ["wasserstein", "gram"])
 @pytest.mark.parametrize("normalize", ["target", "paper"])
 def test_grey_and_constant_pictures_give_finite_ones(tiny: EncoderSpec, mode: str, loss: str, normalize: str) -> None:
-    grey = images.luminance(waves(20, 30, 4)).expand(-1, 3, -1, -1)
+    grey = luminance(waves(20, 30, 4)).expand(-1, 3, -1, -1)
     plain = [PHOTO, grey, flat(0, 0, 0), flat(1, 1, 1), flat(0.2, 0.4, 0.9)]
     settings = QUICK.replace(
         preserve_color=mode, style_loss=loss, normalize=normalize, size=16, steps=(4,), tv_weight=0.01

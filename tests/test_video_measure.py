@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stylize_video.flow import engine
-from stylize_video.measure import Measured, e_warp, followed, light_of, measure, summary
+from stylize_video.measure import Measured, e_warp, flow_to_previous, mean_luminance, measure, summary
 from tests.conftest import Call
 from tests.test_video import clip, moving, picture
 from tests.test_video_steady import texture
@@ -122,7 +122,7 @@ def test_the_engine_gets_eight_bits_in_a_row() -> None:
         return still(one, other)
 
     frame = np.zeros((20, 24, 4), np.uint16)
-    followed(frame, frame, flow)
+    flow_to_previous(frame, frame, flow)
     assert seen == [(np.uint8, (20, 24, 3), True)] * 2
 
 
@@ -140,7 +140,7 @@ def test_the_luminance_is_that_of_the_eye() -> None:
     for channel, weight in enumerate((0.299, 0.587, 0.114)):
         frame = np.zeros((4, 4, 3), np.uint8)
         frame[:2, :, channel] = 255
-        assert light_of(frame) == pytest.approx(weight / 2, abs=1e-3)
+        assert mean_luminance(frame) == pytest.approx(weight / 2, abs=1e-3)
 
 
 def test_drift_is_what_the_source_does_not_do_and_begins_anew_with_a_shot() -> None:
@@ -274,9 +274,9 @@ def test_a_source_of_another_size_is_brought_to_that_of_the_clip(values: Values,
 @pytest.mark.parametrize(
     ("count", "options", "said"),
     [
-        (8, (), "out.mkv has 5 frames, in.mkv 8: the first 5 are compared"),
-        (3, (), "out.mkv has 5 frames, in.mkv 3: the first 3 are compared"),
-        (8, ("--from", "0.4"), "out.mkv has 5 frames, in.mkv 4 from there on: the first 4 are compared"),
+        (8, (), "out.mkv has 5 frames, in.mkv 8; comparing the first 5"),
+        (3, (), "out.mkv has 5 frames, in.mkv 3; comparing the first 3"),
+        (8, ("--from", "0.4"), "out.mkv has 5 frames, in.mkv 4 from there on; comparing the first 4"),
     ],
 )
 def test_clips_of_different_length_are_compared_as_far_as_they_go(
@@ -299,7 +299,7 @@ def test_clips_of_different_length_are_compared_as_far_as_they_go(
         (("a.mkv", "--source", "one.mkv"), 1, "one.mkv: only one frame to measure"),
         (("a.mkv", "--source", "tall.mkv"), 1, "a.mkv is 64x48, tall.mkv 48x64: a clip and its source must have"),
         (("a.mkv", "--flow", "nonsense"), 2, "unknown flow 'nonsense'"),
-        (("a.mkv", "--from", "1"), 2, "give --source, too"),
+        (("a.mkv", "--from", "1"), 2, "--from needs --source"),
         (("a.mkv", "--source", "a.mkv", "--from", "soon"), 2, "--from is 'soon'"),
         (("a.mkv", "--source", "a.mkv", "--from", "7"), 1, "a.mkv: no frame between start and end"),
         (("a.mkv", "--size", "3"), 2, "--size"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stylize_video import media
+from stylize_video.ffmpeg import executable
 from tests.conftest import Call
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
@@ -87,7 +87,7 @@ def test_a_clip_plays_whole_and_with_its_sound(
 
     Picture(waves(20, 20, 9)).save("style.png")
     source = ["-f", "lavfi", "-i", "testsrc2=size=96x72:rate=10", "-f", "lavfi", "-i", "sine", "-t", "0.8"]
-    subprocess.run([media.executable(), "-v", "error", *source, "-pix_fmt", "yuv420p", "in.mp4"], check=True)
+    subprocess.run([executable(), "-v", "error", *source, "-pix_fmt", "yuv420p", "in.mp4"], check=True)
     options = ["--codec", codec] if codec else []
     done = call("in.mp4", "style.png", "-o", target, "--encoder", "tiny", "--size", "96", "--steps", "1",
                 "--frame-steps", "1", *options)  # fmt: skip

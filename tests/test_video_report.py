@@ -130,7 +130,7 @@ def test_the_figures_sum_up() -> None:
     assert batch.figures(read(page("Clip", [], rows, []))) == {
         "frames": "3",
         "shots": "2",
-        "as the one before": "1",
+        "unchanged": "1",
         "total time": "10 s",
         "median per frame": "5.0 s",
         "of the source's E_warp": "2.00\u2009\xd7",
@@ -341,7 +341,7 @@ def test_figures_have_words_for_those_who_do_not_see_them() -> None:
     for figure in charts(root).values():
         (svg,) = figure.all("svg")
         assert svg.attributes["role"] == "img"
-        assert re.search(r"a line chart. .*[Mm]edian [\d.]+.*most [\d.]+.* at \d:\d\d", svg.attributes["aria-label"])
+        assert re.search(r"a line chart. .*[Mm]edian [\d.]+.*maximum [\d.]+.* at \d:\d\d", svg.attributes["aria-label"])
     assert all(node.attributes["alt"] for node in root.all("img"))
     assert all("scope" in node.attributes for node in root.all("th"))
 

@@ -1,23 +1,21 @@
 """The report of a folder job: one HTML file that holds everything it shows and loads nothing.
 
-It is complete without its script, which only filters; its policy lets no other one run and nothing be fetched.
+It is complete without its script, which only filters; its content security policy allows no other script.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import html
 import io
 import math
 import os
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from stylize.page import NONE, document, escape, html_duration, picture, prose, terms
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +27,10 @@ QUALITY = 80  # of the thumbnails
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one picture of the folder.
+    """The result of one picture of the folder.
 
     ``name`` is its path relative to the folder, ``target`` that of the result relative to the report; ``before`` and
-    ``after`` are small JPEGs, as :func:`thumbnail` makes them. What is not known stays empty.
+    ``after`` are small JPEGs, as :func:`thumbnail` makes them. Unknown values stay empty.
     """
 
     name: str
@@ -69,36 +67,19 @@ def thumbnail(rgb: torch.Tensor, longest: int = 320) -> bytes:
 def page(entries: Sequence[Entry], *, title: str, summary: Mapping[str, str]) -> str:
     """The complete document, to be written as UTF-8. Entries keep their order within a state."""
     groups = {state: [entry for entry in entries if entry.state == state] for state in STATES}
-    parts = (
-        *_head(title, _ratio(groups["painted"])),
-        *_figures(groups),
-        *_summary(summary),
-        "</header>\n<main>\n",
+    header = (*_figures(groups), terms("summary", summary.items()))
+    main = (
         *(_tools(bool(groups["painted"])) if entries else ("<p>There was no picture to paint.</p>\n",)),
         *_section("failed", "rows", map(_row, groups["failed"])),
         *_section("painted", "grid", map(_card, groups["painted"]), HINT),
         *_section("unchanged", "lines", map(_line, groups["unchanged"])),
         *_section("ignored", "lines", map(_line, groups["ignored"])),
-        f"</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
     )
-    return "".join(parts)
+    style = f"{STYLE}:root {{ --ratio: {_ratio(groups['painted']):.4g} }}\n"
+    return document(title, header=header, main=main, style=style, script=SCRIPT)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
-
-
-def _head(title: str, ratio: float) -> Iterator[str]:
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    policy += "; base-uri 'none'; form-action 'none'"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield '<meta name="color-scheme" content="light dark">\n'
-    yield f"<title>{_prose(title) or 'Report'}</title>\n"
-    yield '<link rel="icon" href="data:,">\n'  # else a server is asked for /favicon.ico
-    yield f"<style>{STYLE}:root {{ --ratio: {ratio:.4g} }}\n</style>\n</head>\n<body>\n<header>\n"
-    yield f"<h1>{_prose(title) or 'Report'}</h1>\n"
 
 
 def _figures(groups: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
@@ -107,21 +88,13 @@ def _figures(groups: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
         count = f'<a href="#{state}">{len(group)}</a>' if group else "0"
         yield f'<div class="{state}"><dt>{state}</dt><dd>{count}</dd></div>\n'
     spent = [_seconds(group) for group in groups.values()]
-    total = _duration(sum(map(sum, spent))) if any(spent) else "&ndash;"
-    middle = _duration(statistics.median(spent[0])) if spent[0] else "&ndash;"
+    total = html_duration(sum(map(sum, spent))) if any(spent) else NONE
+    middle = html_duration(statistics.median(spent[0])) if spent[0] else NONE
     for term, value in (("total time", total), ("median per picture", middle)):
         yield f"<div><dt>{term}</dt><dd>{value}</dd></div>\n"
     yield "</dl>\n"
     shares = (f'<i class="{state}" style="flex-grow: {len(group)}"></i>' for state, group in groups.items() if group)
     yield f'<div class="bar" aria-hidden="true">{"".join(shares)}</div>\n'
-
-
-def _summary(summary: Mapping[str, str]) -> Iterator[str]:
-    if summary:
-        yield '<dl class="summary">\n'
-        for term, value in summary.items():
-            yield f"<div><dt>{_prose(term)}</dt><dd>{_prose(value) or '&ndash;'}</dd></div>\n"
-        yield "</dl>\n"
 
 
 def _tools(painted: bool) -> Iterator[str]:
@@ -148,20 +121,20 @@ def _section(state: str, kind: str, items: Iterable[str], hint: str = "") -> Ite
 
 
 def _row(entry: Entry) -> str:
-    picture = _picture(entry.before, "before", f"{entry.name}, the photo") if entry.before else ""
+    photo = picture(entry.before, f"{entry.name}, the photo", "before") if entry.before else ""
     text = f"<h3>{_name(entry)}</h3>{_reason(entry)}{_facts(entry)}"
-    return f"<li>{picture}<div>{text}</div></li>\n"
+    return f"<li>{photo}<div>{text}</div></li>\n"
 
 
 def _card(entry: Entry) -> str:
     before, after = "", ""
     if entry.before:
-        before = _picture(entry.before, "before", f"{entry.name}, the photo")
+        before = picture(entry.before, f"{entry.name}, the photo", "before")
     if entry.after:
-        after = _picture(entry.after, "after", f"{entry.name}, painted" + (f" as {entry.style}" if entry.style else ""))
+        after = picture(entry.after, f"{entry.name}, painted" + (f" as {entry.style}" if entry.style else ""), "after")
     frame = f'<span class="frame">{before}{after}</span>'
     if before and after:
-        turn = f'<input type="checkbox" aria-label="Show the other picture of {_text(entry.name)}">'
+        turn = f'<input type="checkbox" aria-label="Show the other picture of {escape(entry.name)}">'
         frame = f"<label>{turn}{frame}</label>"
     elif not before and not after:
         frame = '<span class="frame none">no preview</span>'
@@ -169,47 +142,29 @@ def _card(entry: Entry) -> str:
 
 
 def _line(entry: Entry) -> str:
-    facts = ", ".join(filter(None, (_prose(entry.reason), _prose(entry.style))))
+    facts = ", ".join(filter(None, (prose(entry.reason), prose(entry.style))))
     return f"<li>{_name(entry)}{f' <small>{facts}</small>' if facts else ''}</li>\n"
 
 
 def _name(entry: Entry) -> str:
     folder, slash, last = entry.name.rpartition("/")
-    shown = f"<small>{_text(folder + slash)}</small>" if slash else ""
-    shown = f'<bdi class="name">{shown}{_text(last)}</bdi>'  # a name of right-to-left letters turns nothing around it
+    shown = f"<small>{escape(folder + slash)}</small>" if slash else ""
+    shown = f'<bdi class="name">{shown}{escape(last)}</bdi>'  # a name of right-to-left letters turns nothing around it
     address = _address(entry.target)
     return f'<a href="{address}">{shown}</a>' if address else shown
 
 
 def _facts(entry: Entry) -> str:
-    facts = [_prose(entry.style)] if entry.style else []
-    facts += map(_duration, _seconds([entry]))
+    facts = [prose(entry.style)] if entry.style else []
+    facts += map(html_duration, _seconds([entry]))
     return f'<p class="facts">{" &middot; ".join(facts)}</p>' if facts else ""
 
 
 def _reason(entry: Entry) -> str:
-    return f'<p class="reason">{_prose(entry.reason)}</p>' if entry.reason else ""
-
-
-def _picture(jpeg: bytes, kind: str, alt: str) -> str:
-    data = base64.b64encode(jpeg).decode()
-    return f'<img class="{kind}" alt="{_text(alt)}" decoding="async" src="data:image/jpeg;base64,{data}">'
+    return f'<p class="reason">{prose(entry.reason)}</p>' if entry.reason else ""
 
 
 # --- text and numbers ------------------------------------------------------------------------------------------------
-
-_LAST_OF_PLANES = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-# What HTML or UTF-8 cannot hold: controls, surrogates, noncharacters.
-_UNFIT = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_LAST_OF_PLANES}]")
-
-
-def _text(value: str) -> str:
-    """Fit for a document, in text and in quotes."""
-    return html.escape(_UNFIT.sub("\ufffd", value))
-
-
-def _prose(value: str) -> str:
-    return _text(" ".join(value.split()))
 
 
 def _address(target: str) -> str:
@@ -226,18 +181,6 @@ def _address(target: str) -> str:
 
 def _seconds(entries: Iterable[Entry]) -> list[float]:
     return [entry.seconds for entry in entries if entry.seconds is not None and 0 <= entry.seconds < math.inf]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 9.95:
-        return f"{seconds:.1f}&nbsp;s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}&nbsp;s"
-    if whole < 3600:
-        return f"{whole // 60}&nbsp;min {whole % 60:02}&nbsp;s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}&nbsp;h {minutes % 60:02}&nbsp;min"
 
 
 def _ratio(painted: Iterable[Entry]) -> float:
@@ -261,43 +204,17 @@ HINT = """<p class="hint"><span>Point at a picture to see its photo, click to op
 # Side by side is what a browser without :has() shows, and paper; elsewhere the photo lies on the painting, unseen
 # until it is pointed at (a click opens the result), tapped, or turned with the space bar.
 STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #f8f5ef; --raised: #fffdf9; --mat: #ece6da; --line: #e0d9cb; --ink: #26221d; --soft: #6d6558;
-  --accent: #2d5b88; --bad: #a63a2b; --rest: #c4b9a4;
-  --serif: ui-serif, "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --paper: #171512; --raised: #221f1b; --mat: #100e0c; --line: #38332c; --ink: #ece6db; --soft: #a69c8e;
-    --accent: #8fb9e3; --bad: #f0907f; --rest: #5d554a;
-  }
-}
-* { box-sizing: border-box }
-html { -webkit-text-size-adjust: 100%; scroll-padding-top: 5rem }
-body {
-  margin: 0 auto; max-width: 84rem; padding: clamp(1.25rem, 4vw, 3.5rem) clamp(1rem, 4vw, 3rem) 5rem;
-  background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-}
+html { scroll-padding-top: 5rem }
 [hidden] { display: none !important }
-h1, h2, .figures dd { font-family: var(--serif); font-weight: 400; line-height: 1.15 }
-h1 { margin: 0 0 2rem; font-size: clamp(1.9rem, 5vw, 3rem); letter-spacing: -.01em; text-wrap: balance }
-h2 { margin: 0 0 1.25rem; font-size: 1.6rem }
 h2 small { margin-left: .35em; color: var(--soft); font: .85rem system-ui, sans-serif }
-h3 { margin: 0; font: inherit; font-weight: 500; line-height: 1.35 }
-p { margin: 0 }
-ul { margin: 0; padding: 0; list-style: none }
+h3 { line-height: 1.35 }
 li { display: block } /* as list items they are numbered anew when one is hidden: seconds for thousands */
-dl, dd { margin: 0 }
 a { color: inherit; text-decoration: underline var(--rest) 1px; text-underline-offset: .2em }
 a:hover { color: var(--accent); text-decoration-color: currentcolor }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
-.facts, .reason, .hint, .lines small, dt { color: var(--soft); font-size: .875rem }
+.facts, .reason, .lines small { color: var(--soft); font-size: .875rem }
 .lines .name small, .name small { color: var(--soft); font-size: 1em; font-weight: 400 }
 
-.figures { display: flex; flex-wrap: wrap; gap: 1.25rem clamp(1.5rem, 4vw, 3.5rem) }
-.figures div { display: flex; flex-direction: column-reverse; justify-content: flex-end }
-.figures dd { font-size: 2.1rem; font-variant-numeric: lining-nums }
 .figures dd a { text-decoration: none }
 .figures .failed a { color: var(--bad) }
 .bar { display: flex; gap: 2px; height: 4px; margin: 1.5rem 0 0 }
@@ -333,7 +250,6 @@ a:hover { color: var(--accent); text-decoration-color: currentcolor }
 output { color: var(--soft); font-size: .875rem }
 output:empty { position: absolute }
 section { margin-top: 2.5rem }
-.hint { margin: -.9rem 0 1.25rem }
 .hint span:first-child { display: none }
 
 .rows { display: grid; gap: .75rem }
@@ -386,14 +302,10 @@ section { margin-top: 2.5rem }
 .lines li > small { margin-left: .5em }
 
 @media print {
-  @page { margin: 14mm }
-  :root { color-scheme: light; --paper: #fff; --mat: #fff; --raised: #fff; font-size: 9.5pt }
-  body { max-width: none; padding: 0 }
   .tools, .hint { display: none }
   .grid { grid-template-columns: 1fr 1fr; gap: 6mm }
   .grid li:nth-child(n) { content-visibility: visible }
-  li, h2 { break-inside: avoid }
-  h2 { break-after: avoid }
+  li { break-inside: avoid }
   .bar, .bar i { print-color-adjust: exact }
 }
 """

@@ -26,7 +26,8 @@ from stylize import (
     resize,
     run,
 )
-from stylize_napari.layers import Array, Index, Slices, as_array, mask_of, painted_dtype, soft
+from stylize.arrays import Array, as_array, composited, masked, painted_dtype
+from stylize_napari.layers import Index, Slices, mask_of
 
 PAUSE = 0.25  # s between two looks at the picture, at least
 SHARE = 4  # and so many times what the last one took: looking on must not be most of the work
@@ -80,9 +81,7 @@ class LayerJob(Job):
         for number, index in enumerate(self._indices, 1):
             picture = self.content.picture(index)
             if self._mask is not None:
-                only = torch.tensor(self._mask[index], dtype=torch.float32)[None, None]
-                alpha = only if picture.alpha is None else only * picture.alpha
-                picture = replace(picture, alpha=alpha, origin=None)  # a replay would paint all of the file
+                picture = masked(picture, self._mask[index])
             name = " ".join([self.content.name, *map(str, index)])
             yield Frame(name, picture, number=number, total=len(self._indices), data={"index": index})
 
@@ -95,7 +94,7 @@ class LayerJob(Job):
         """Put a picture (1, 3, H, W) of any size where it belongs."""
         painted = resize(painted, *self.size)
         if self._mask is not None:
-            painted = torch.lerp(content.rgb, painted, soft(self._mask[index]))
+            painted = composited(content.rgb, painted, self._mask[index])
         self.canvas[index][..., :3] = as_array(Picture(painted), self._dtype)
 
 

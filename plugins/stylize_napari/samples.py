@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stylize import load
-from stylize_napari.layers import Array, as_array
+from stylize.arrays import Array, as_array
 
 HERE = Path(__file__).parent
 FOLDER = next(

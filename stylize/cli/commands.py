@@ -143,10 +143,10 @@ def texture(styles: tuple[Path, ...], **options: Any) -> int:
 
     The result shows what the style term measures. Choose the depth with --style-layers, such as relu1_1,relu2_1.
     """
-    from stylize import stylizer
+    from stylize import paper
 
     settings = settings_from(options, TEXTURE)
-    return _reconstruct(stylizer.texture, styles, styles, "texture", settings, options)
+    return _reconstruct(paper.texture, styles, styles, "texture", settings, options)
 
 
 @output_options()
@@ -160,12 +160,12 @@ def reconstruct(content: Path, layer: str, **options: Any) -> int:
 
     Starts from noise; what the layer does not represent is missing from the result.
     """
-    from stylize import stylizer
+    from stylize import paper
 
     settings = settings_from(options, RECONSTRUCTION)
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
-        return stylizer.reconstruct(picture, layer, settings, **rest)
+        return paper.reconstruct(picture, layer, settings, **rest)
 
     return _reconstruct(paint, content, (content,), layer, settings, options)
 
@@ -185,13 +185,13 @@ def reconstruct(content: Path, layer: str, **options: Any) -> int:
 )
 def grid(content: Path, style: Path, content_weights: tuple[float, ...], **options: Any) -> int:
     """Draw the paper's comparison figure: style depth (rows) by content weight (columns)."""
-    from stylize import figure
+    from stylize import paper
 
     settings = settings_from(options, GRID)
 
     def paint(picture: Path, settings: Settings, **rest: Any) -> Picture:
         count, observe = len(content_weights) * sum(map(bool, settings.style_layers.values())), rest.pop("on_step")
-        return figure.grid(
+        return paper.grid(
             picture,
             style,
             settings,

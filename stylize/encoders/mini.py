@@ -1,10 +1,10 @@
-"""The embedded encoder: a narrow VGG distilled from VGG-19 by :mod:`stylize.encoders.distill`, 0.8 MB, in the package.
+"""The embedded encoder: a narrow VGG distilled from VGG-19 by ``tests/bench/distill_mini.py``, 0.8 MB, in the package.
 
-Its layers have VGG's names. What it gives of each is not the activation itself but a linear map of it, in which
+Its layers have VGG's names. The features of a layer are not the activations but a linear map of them, in which
 distances approximate those between VGG-19's features.
 
-The file was not made in one run: after 20000 steps, in which channels that had gone to sleep were not woken, they were,
-and 10000 steps followed on large crops, with a learning rate from 3e-3 and 0.8 as the weight of relu5_1.
+The file was trained in two runs: 20000 steps without initialising dead channels again, then, with that, 10000 steps on
+large crops, with a learning rate from 3e-3 and 0.8 as the weight of relu5_1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ WIDTHS = (24, None, 48, None, 112, None, 192, 192, None, 64)
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 STEP = ".step"  # KEY.step holds what the integers of KEY are multiples of
 FILE = Path(__file__).with_name("mini.safetensors")
-# The content term. mini knows relu4_2 roughly: together with shallower layers, which it knows well, it keeps more of
-# the photo at the same style, as VGG-19 sees both. The factors give the balance that a content weight gives on VGG-19.
+# The content term. mini approximates relu4_2 only roughly. With shallower layers, which it matches well, more of the
+# photo is kept at the same style, both measured by VGG-19. The factors make a content weight act as it does on VGG-19.
 CONTENT = {"relu2_1": 0.21, "relu3_1": 0.05, "relu4_2": 0.62}
 
 

@@ -1,10 +1,10 @@
 """The weights of VGG-19 and VGG-16, convolutions only: found, fetched, checked, loaded.
 
-They are looked for in this order, and the first place that is named or filled decides:
+They are looked for in this order; the first place that is given or has a file is used:
 
 1. ``--weights FILE`` (``explicit`` here),
 2. ``STYLIZE_WEIGHTS``: a file, or a folder that holds ``<name>-features.safetensors``,
-3. the user's cache folder, or ``STYLIZE_CACHE`` in its stead,
+3. the user's cache folder, or ``STYLIZE_CACHE`` instead,
 4. torchvision's download, or the mirror named by ``STYLIZE_WEIGHTS_URL``, which then fills the cache.
 
 Torch and torchvision are imported inside functions: finding weights needs neither.
@@ -34,7 +34,7 @@ from stylize.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The width of each 3x3 convolution, None where a pooling stands (Simonyan, Zisserman 2014, table 1, D and E).
+# The width of each 3x3 convolution, None for a pooling (Simonyan, Zisserman 2014, table 1, D and E).
 ARCHITECTURES: Mapping[str, tuple[int | None, ...]] = {
     "vgg16": (64, 64, None, 128, 128, None, *(256,) * 3, None, *(512,) * 3, None, *(512,) * 3, None),
     "vgg19": (64, 64, None, 128, 128, None, *(256,) * 4, None, *(512,) * 4, None, *(512,) * 4, None),
@@ -43,9 +43,9 @@ DOWNLOAD_SIZES = {"vgg16": "528 MB", "vgg19": "548 MB"}  # of torchvision's file
 ADVICE = "set STYLIZE_WEIGHTS or use --weights FILE, or run `stylize weights fetch` with network"
 TIMEOUT = 30.0  # seconds to connect, and to wait for the next bytes
 PAUSES = (0.5, 2.0)  # seconds before the second and the third try
-CHUNK = 1 << 18  # bytes between two reports of progress
+CHUNK = 1 << 18  # bytes between reports of progress
 
-Progress = Callable[[int, "int | None"], None]  # bytes that are here, bytes in all if the server says
+Progress = Callable[[int, "int | None"], None]  # (bytes done, bytes in all if the server says)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Found:
 
 
 class _TransferError(WeightsError):
-    """The transfer broke off; another try may take it up."""
+    """The transfer was interrupted; another try may resume it."""
 
 
 class _UnknownServerError(_TransferError):
-    """Most likely there is no network: not worth another try now."""
+    """The server's name cannot be resolved, probably for lack of network: not tried again."""
 
 
 def expected(name: str) -> dict[str, tuple[int, ...]]:
@@ -238,7 +238,7 @@ def _checked(content: Mapping[Any, Any], name: str) -> dict[str, Tensor]:
 
 
 def _difference(shapes: Mapping[str, tuple[int, ...]], name: str) -> str | None:
-    """What keeps tensors of these shapes from being the weights of ``name``; None if nothing does."""
+    """Why tensors of these shapes cannot be the weights of ``name``; None if they can."""
     wanted = expected(name)
     fits = [known for known in ARCHITECTURES if shapes == dict(islice(expected(known).items(), len(shapes)))]
     if not shapes:
@@ -273,8 +273,8 @@ def url(name: str, source: str | None = None) -> str:
 
 
 def _address(name: str) -> str:
-    """What torchvision's source names. Imported, it would take seconds, and bring in triton: that ends the process
-    where Mesa draws its windows, as both hold an LLVM."""
+    """The address in torchvision's source, which is read instead of imported: importing it takes seconds and loads
+    triton, whose LLVM crashes processes in which Mesa, with an LLVM of its own, draws windows."""
     package = importlib.util.find_spec("torchvision")
     if package is None or package.origin is None:
         raise WeightsError(f"torchvision, which knows the address of {name}, is not installed")
@@ -316,7 +316,7 @@ def _fetch(name: str, address: str, target: Path, progress: Progress | None) -> 
     part = target.with_name(f"{name}-{hashlib.sha256(shown.encode()).hexdigest()[:8]}.part")
     promised = re.search(r"-([0-9a-f]{8,64})\.\w+$", shown)  # torchvision's names end in the start of their SHA-256
     if not promised:
-        part.unlink(missing_ok=True)  # nothing would tell whether old and new bytes belong together
+        part.unlink(missing_ok=True)  # there would be no way to tell whether old and new bytes belong together
     try:
         _download(address, part, progress)
         with part.open("rb") as file:
@@ -408,7 +408,7 @@ def _receive(response: HTTPResponse) -> bytes:
 
 
 def _reason(error: object) -> str:
-    """The core of an exception, on one line."""
+    """The essential message of an exception, on one line."""
     inner = getattr(error, "reason", None) or error
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return " ".join(str(text).split())

@@ -17,14 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stylize_video import media
+from stylize_video.decode import decode
+from stylize_video.probe import probe
 
 STYLE = Path(__file__).resolve().parents[2] / "samples" / "mosaic.jpg"
 
 
 def frames(path: Path) -> list[object]:
-    clip = media.probe(path)
-    return list(media.read(clip, clip.height, clip.width))
+    clip = probe(path)
+    return list(decode(clip, clip.height, clip.width))
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    draw, rate = random.Random(options.seed), media.probe(options.clip).rate
+    draw, rate = random.Random(options.seed), probe(options.clip).rate
     with tempfile.TemporaryDirectory() as work:
 
         def start(target: str) -> subprocess.Popen[bytes]:

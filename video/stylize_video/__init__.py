@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize import SettingsError, hookimpl, jobs_option, report_option
+from stylize_video.codecs import VIDEO_CODECS
 
 if TYPE_CHECKING:
     from stylize import Flow, Frame, Host, Job, Settings, Step
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
-CODECS = ("h264", "h265", "av1", "vp9", "prores", "ffv1")
 OPTIONS = (
     report_option(),
     jobs_option(),
@@ -44,7 +44,7 @@ OPTIONS = (
         metavar="NAME",
         help="Optical flow: dis, farneback, raft, or one of a plugin.",
     ),
-    click.Option(["--codec"], type=click.Choice(CODECS), help="Video codec; default: h264, or vp9 in .webm."),
+    click.Option(["--codec"], type=click.Choice(VIDEO_CODECS), help="Video codec; default: h264, or vp9 in .webm."),
     click.Option(
         ["--crf"],
         type=click.IntRange(0, 63),

@@ -1,6 +1,6 @@
 """Line charts over the frames of a clip, as pieces of HTML around an inline SVG. Colours are the page's.
 
-The SVG is stretched to the room it gets, so it holds no text: labels stand beside it. Curves longer than
+The SVG is stretched to the available size, so it holds no text: labels are placed beside it. Curves longer than
 :data:`BINS` frames are drawn as mean and range of as many bins.
 """
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 BINS = 240
 WIDTH, HEIGHT = 1000, 100  # of the SVG's own units
-LOG = 8  # times the median: a largest value beyond that calls for a logarithmic scale
-DECADES = 4  # of it at most
+LOG = 8  # the scale is logarithmic where the largest value exceeds the median by this factor
+DECADES = 4  # of a logarithmic scale, at most
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What all charts of a clip share: the bins, and the marks of time below, at [0, 1]."""
+    """The time axis that all charts of a clip share: the bins, and the labels below, at positions in [0, 1]."""
 
     bins: Sequence[Bin]
     marks: Sequence[tuple[float, str]]
@@ -71,7 +71,7 @@ class Curve:
 
 
 def timeline(numbers: Sequence[int], times: Sequence[float], shots: Sequence[int]) -> Timeline:
-    """The frames along the time axis, evenly where their ``times``, in s, do not rise."""
+    """The time axis of the frames; they are spaced evenly where their ``times``, in s, do not increase."""
     count = len(times)
     rising = all(map(math.isfinite, times)) and all(one < two for one, two in itertools.pairwise(times))
     moments = [*times] if rising else [float(place) for place in range(count)]
@@ -102,9 +102,9 @@ def _marks(begin: float, length: float) -> list[tuple[float, str]]:
 
 
 def axis(values: Sequence[float], *, zero: bool) -> Axis:
-    """One that holds ``values``; from 0 on where ``zero``, then logarithmic where a few would dwarf the others.
+    """An axis for ``values``. With ``zero`` it begins at 0, or is logarithmic where a few values would dwarf the rest.
 
-    Else it spans a fifth of the largest at least, so that noise looks no larger than it is.
+    Otherwise it spans at least a fifth of the largest value, so that noise is not exaggerated.
     """
     least, most = min(values), max(values)
     positive = [value for value in values if value > 0]
@@ -125,7 +125,7 @@ def axis(values: Sequence[float], *, zero: bool) -> Axis:
 
 
 def _log_axis(least: float, most: float, *, zero: bool) -> Axis:
-    """With a place for 0 below the rest, where ``zero``."""
+    """A logarithmic axis; with ``zero`` it has a place for 0 below its lowest value."""
     bottom, top = math.floor(math.log10(max(least, most / 10**DECADES)) + 1e-9), math.ceil(math.log10(most) - 1e-9)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         marks = [factor * 10.0**power for power in range(bottom, top) for factor in factors] + [10.0**top]
@@ -149,7 +149,7 @@ def _step(least: float) -> float:
 
 
 def plot(line: Timeline, curves: Sequence[Curve], scale: Axis, said: str) -> Iterator[str]:
-    """The chart, the last curve on top; ``said`` is what it shows in words."""
+    """The chart as HTML, the last curve on top; ``said`` describes it in words."""
     yield '<div class="plot">\n<div class="y" aria-hidden="true">'
     yield from (f'<span style="bottom:{100 * scale.at(value):.1f}%">{text}</span>' for value, text in scale.ticks)
     yield f'</div>\n<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img"'
@@ -171,7 +171,7 @@ def plot(line: Timeline, curves: Sequence[Curve], scale: Axis, said: str) -> Ite
 
 
 def _drawn(line: Timeline, curve: Curve, scale: Axis) -> Iterator[str]:
-    """The range as an area, where bins hold several frames, and the mean as a line; both have gaps where values do."""
+    """The range as an area, where bins hold several frames, and the mean as a line, with gaps for missing values."""
     found = [(each, binned(curve.values, each)) for each in line.bins]
     middle, areas = "", ""
     for there, group in itertools.groupby(found, key=lambda pair: pair[1] is not None):
@@ -215,7 +215,7 @@ def _y(part: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, at most six behind the point, never in powers of ten."""
+    """Three significant digits, at most six decimals, never in exponent notation."""
     if value and abs(value) < 1e-6:
         return "under 0.000001"
     text = f"{value:.{decimals(value)}f}"
@@ -227,7 +227,7 @@ def decimals(value: float) -> int:
 
 
 def clock(seconds: float, digits: int = 2) -> str:
-    """As ``--from`` takes it: 1:20.50, 1:00:03.20."""
+    """A time stamp as ``--from`` takes it: 1:20.50, 1:00:03.20."""
     if not math.isfinite(seconds):
         return "?"
     parts = 10**digits

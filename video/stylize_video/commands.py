@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylize.text import counted
+
 if TYPE_CHECKING:
     from stylize import Flow, Host
     from stylize_video.measure import Measured, Summary
-    from stylize_video.media import Clip
+    from stylize_video.probe import Clip
 
 
 @click.command()
@@ -40,39 +42,38 @@ if TYPE_CHECKING:
 def flicker(
     host: Host, painted: Path, source: Path | None, begin: str | None, flow_name: str, size: int | None, as_json: bool
 ) -> None:
-    """Measure how steady the clip PAINTED is.
+    """Measure how much the clip PAINTED flickers.
 
-    E_warp is the mean squared difference (pixel values from 0 to 1) between each frame and the one before it, warped by
-    the optical flow: that of the source, if one is given. Pixels that were hidden in the frame before do not count, nor
-    does the first frame of a shot. Drift is by how much brighter a frame is than the first of its shot, beyond what the
-    source changes.
+    E_warp is the mean squared difference between each frame and the previous one warped by optical flow (the source's,
+    where one is given), with pixels in [0, 1]. Pixels that were occluded in the previous frame do not count, nor does
+    the first frame of a shot. Drift is how much brighter a frame is than the first of its shot, relative to the source.
     """
     from stylize import SettingsError, StylizeError
-    from stylize_video import media
     from stylize_video.job import seconds
     from stylize_video.measure import summary
+    from stylize_video.probe import probe
 
     if source is None and begin is not None:
-        raise SettingsError("--from says where in the source the clip begins: give --source, too")
+        raise SettingsError("--from needs --source: it says where in the source the clip begins")
     flow = host.call("stylize_flow", name=flow_name, device="cpu")
     if flow is None:
         raise SettingsError(f"unknown flow {flow_name!r}; there are farneback, dis and raft")
-    clip = media.probe(painted)
-    origin = None if source is None else media.probe(source)
+    clip = probe(painted)
+    origin = None if source is None else probe(source)
     start = seconds(begin, "--from")
     count = _shared(clip, origin, start)
     height, width = _within(clip, size)
     measured = list(_measured(clip, origin, start, count, (height, width), flow))
     if len(measured) < 2:
-        raise StylizeError(f"{painted}: only one frame can be read; how steady a clip is shows from two on")
-    total, times = summary(measured), [float(media.moment(clip, each.number)) for each in measured]
+        raise StylizeError(f"{painted}: only one frame can be read; flicker needs at least two")
+    total, times = summary(measured), [float(clip.frame_time(each.number)) for each in measured]
     if as_json:
         about: dict[str, Any] = {"painted": str(painted), "source": None if source is None else str(source)}
         about |= {"flow": flow_name, "width": width, "height": height}
         click.echo(json.dumps(about | _as_json(total, measured, times)))
     else:
-        shots = f"{total.shots} {'shot' if total.shots == 1 else 'shots'}"
-        click.echo(f"{_frames(total.frames)}, {shots}, at {width}x{height} px, flow {flow_name}")
+        counts = f"{counted(total.frames, 'frame')}, {counted(total.shots, 'shot')}"
+        click.echo(f"{counts}, at {width}x{height} px, flow {flow_name}")
         click.echo("\n".join(_lines(total, times)))
 
 
@@ -88,19 +89,19 @@ def _shared(clip: Clip, origin: Clip | None, start: Fraction | None) -> int:
             raise StylizeError(f"{sizes}: a clip and its source must have the same proportions")
         there = _count(origin, start)
         if there != count:
-            lengths = f"{clip.path} has {_frames(count)}, {origin.path} {there}{' from there on' if start else ''}"
-            click.echo(f"stylize: {lengths}: the first {min(count, there)} are compared", err=True)
+            lengths = (
+                f"{clip.path} has {counted(count, 'frame')}, {origin.path} {there}{' from there on' if start else ''}"
+            )
+            click.echo(f"stylize: {lengths}; comparing the first {min(count, there)}", err=True)
         if there < count:
             count, short = there, origin
     if count < 2:
-        raise StylizeError(f"{short.path}: only one frame to measure; how steady a clip is shows from two on")
+        raise StylizeError(f"{short.path}: only one frame to measure; flicker needs at least two")
     return count
 
 
 def _count(clip: Clip, start: Fraction | None) -> int:
-    from stylize_video import media
-
-    first, stop = media.span(clip, start)
+    first, stop = clip.frame_range(start)
     assert stop is not None  # a probed clip knows its frames
     return stop - first
 
@@ -109,16 +110,16 @@ def _measured(
     clip: Clip, origin: Clip | None, start: Fraction | None, count: int, size: tuple[int, int], flow: Flow
 ) -> Iterator[Measured]:
     """What the frames measure at a size (height, width); cuts are looked for in the source, where there is one."""
-    from stylize_video import media
+    from stylize_video.decode import decode
     from stylize_video.job import LOOK
     from stylize_video.measure import measure
     from stylize_video.shots import cuts
 
     seen = clip if origin is None else origin
-    small = media.read(seen, *_within(seen, LOOK), start=start)
+    small = decode(seen, *_within(seen, LOOK), start=start)
     _, begins = cuts(itertools.islice(small, count), seen.rate)
-    frames = itertools.islice(media.read(clip, *size), count)
-    return measure(frames, None if origin is None else media.read(origin, *size, start=start), flow, set(begins))
+    frames = itertools.islice(decode(clip, *size), count)
+    return measure(frames, None if origin is None else decode(origin, *size, start=start), flow, set(begins))
 
 
 def _within(clip: Clip, longest: int | None) -> tuple[int, int]:
@@ -132,7 +133,7 @@ def _within(clip: Clip, longest: int | None) -> tuple[int, int]:
 
 def _lines(total: Summary, times: Sequence[float]) -> Iterator[str]:
     if total.warp is None or total.median is None or total.worst is None:
-        yield "E_warp     not known: no pixel could be followed from one frame to the next"
+        yield "E_warp     unknown: no pixel could be followed from one frame to the next"
     else:
         theirs = "" if total.source_warp is None else f", the source's {total.source_warp:.6f}"
         ratio = "" if total.ratio is None else f", {total.ratio:.2f} times as much"
@@ -149,7 +150,3 @@ def _as_json(total: Summary, measured: Sequence[Measured], times: Sequence[float
         found["worst"] = {"number": total.worst.number, "time": times[total.worst.number], "warp": total.worst.warp}
     frames = [{"time": time} | dataclasses.asdict(each) for time, each in zip(times, measured, strict=True)]
     return found | {"per_frame": frames}
-
-
-def _frames(count: int) -> str:
-    return f"{count} {'frame' if count == 1 else 'frames'}"

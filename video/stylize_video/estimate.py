@@ -1,4 +1,4 @@
-"""How long a clip will take, and how much room: said before it is begun."""
+"""How long a clip will take and how much disk space it needs, estimated before it is begun."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-SAMPLES = 32  # pairs of neighbours looked at
-TRIAL = 3  # steps whose time is taken, the first of which does not count
-BYTES = {8: 2.1, 16: 5.0}  # of a painted pixel, as PNG
+SAMPLES = 32  # pairs of neighbouring frames
+TRIAL = 3  # steps that are timed; the first does not count
+BYTES = {8: 2.1, 16: 5.0}  # per painted pixel, as PNG, by bit depth
 
 
 class Samples:
-    """Pairs of neighbouring frames, evenly spread over those that go by."""
+    """Pairs of neighbouring frames, evenly spread over a clip."""
 
     def __init__(self, count: int | None) -> None:
         self._spacing = max(1, (count or 1000) // SAMPLES)
@@ -38,7 +38,7 @@ class Samples:
             last = frame
 
     def news(self, cuts: Sequence[int], flow: Flow, most: int) -> float:
-        """The steps a following frame gets on average."""
+        """The average number of steps of a frame that follows another."""
         steps = [
             0 if still(frame, last) else steps_for(carry(frame, [Past(last, last / np.float32(255))], flow), most)
             for number, last, frame in self._pairs
@@ -48,7 +48,7 @@ class Samples:
 
 
 def seconds_per_step(stylizer: Stylizer, picture: Picture) -> float:
-    """Of a step at full size, by trying."""
+    """The time of a step at full size, measured."""
     times: list[float] = []
 
     def on_step(step: Step) -> None:
@@ -59,22 +59,14 @@ def seconds_per_step(stylizer: Stylizer, picture: Picture) -> float:
 
 
 def steps_of_a_still(stylizer: Stylizer, height: int, width: int) -> float:
-    """Counted in steps at full size."""
+    """The steps of a picture painted from scratch, as the number of full-size steps that take as long."""
     scales = stylizer.scales(height, width)
     return sum(scale.steps * scale.height * scale.width for scale in scales) / (height * width)
 
 
-def room(folder: Path, height: int, width: int, frames: int, bits: int) -> tuple[int, int]:
-    """The bytes that frames will take, and those that are free."""
+def disk_space(folder: Path, height: int, width: int, frames: int, bits: int) -> tuple[int, int]:
+    """The bytes that the frames will take, and those that are free in ``folder``."""
     return round(height * width * frames * BYTES[bits]), shutil.disk_usage(folder).free
-
-
-def clock(seconds: float) -> str:
-    """3 h 05 min, 12 min, 40 s."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
 
 
 def size(count: float) -> str:

@@ -39,9 +39,14 @@ from stylize import (
     digest,
     load,
 )
-from stylize_video import NAMES, account, media, sequence, sheet
+from stylize.text import counted, duration
+from stylize_video import NAMES, clip_report, contact_sheet, image_sequence
 from stylize_video import flow as flows
-from stylize_video.estimate import Samples, clock, room, seconds_per_step, size, steps_of_a_still
+from stylize_video.codecs import check_codec, default_codec
+from stylize_video.decode import decode
+from stylize_video.encode import Encoding, encode
+from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
+from stylize_video.probe import Clip, probe
 from stylize_video.shots import cuts
 from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
 from stylize_video.work import Plan, Work
@@ -81,14 +86,14 @@ class VideoJob(Job):
     ) -> None:
         self._settings, self._options, self._flow, self._command = settings, options, flow, command
         self._styles = ", ".join(path.name for path in styles)
-        self._clip = media.probe(source)
-        self._target = sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
+        self._clip = probe(source)
+        self._target = image_sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
         self._begin, self._end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
         if self._begin is not None and self._end is not None and self._end <= self._begin:
             raise SettingsError("--to is not after --from")
-        media.span(self._clip, self._begin, self._end)
+        self._clip.frame_range(self._begin, self._end)
         self._height, self._width = _even(self._clip, settings)
-        self._sheet = sheet.target(self._target) if options.get("preview") else None
+        self._sheet = contact_sheet.target(self._target) if options.get("preview") else None
         self._every = options.get("every") or 1
         if options.get("hold") and self._every == 1:
             raise SettingsError("--hold is of the frames that --every leaves out: give that, too")
@@ -109,14 +114,14 @@ class VideoJob(Job):
             if self._options.get("report"):
                 raise SettingsError("--report is of what is painted, and --preview only makes a sheet")
             check_target(target)
-        elif sequence.is_one(target):
+        elif image_sequence.is_sequence(target):
             for name in ("codec", "crf"):
                 if self._options.get(name) is not None:
                     raise SettingsError(f"--{name} is of clips, and {target} is a sequence of pictures")
-            sequence.check(target, self._clip.frames or 1, sources)
+            image_sequence.check(target, self._clip.frames or 1, sources)
         else:
-            media.checked(self._options.get("codec") or media.fitting(target), target, crf=self._options.get("crf"))
-        if (target.is_dir() and not sequence.is_one(target)) or not target.parent.is_dir():
+            check_codec(self._options.get("codec") or default_codec(target), target, crf=self._options.get("crf"))
+        if (target.is_dir() and not image_sequence.is_sequence(target)) or not target.parent.is_dir():
             raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
 
     # --- the job, as the core sees it
@@ -215,11 +220,13 @@ class VideoJob(Job):
         if done < count and not (self._options.get("partial") and some):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, count)
             return None
-        said = f"{self._painted} frames painted, {self._copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, self._steps / max(1, self._following))
+        said = f"{counted(self._painted, 'frame')} painted, {self._copied} unchanged"
+        log.info(
+            "%s; %.1f steps on average for frames that follow another", said, self._steps / max(1, self._following)
+        )
         with self._gathered(done) as frames:
-            if sequence.is_one(self._target):
-                sequence.write(self._target, frames)
+            if image_sequence.is_sequence(self._target):
+                image_sequence.write(self._target, frames)
             else:
                 self._assemble(frames)
             if self._options.get("report"):
@@ -247,7 +254,7 @@ class VideoJob(Job):
 
     def _look(self, wanted: Mapping[str, Any]) -> Plan:
         """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
-        first, stop = media.span(self._clip, self._begin, self._end)
+        first, stop = self._clip.frame_range(self._begin, self._end)
         samples = Samples(None if stop is None else stop - first)
         small = (_eight(frame[..., :3]) for frame in self._read(*_small(self._height, self._width)))
         count, begins = cuts(samples.watch(small), self._clip.rate)
@@ -260,8 +267,8 @@ class VideoJob(Job):
         count, shots = self._plan.frames, len(self._plan.begins)
         done = self._work.done(range(count))
         log.info(
-            "%d frames of %dx%d in %d %s%s",
-            *(count, self._width, self._height, shots, "shots" if shots > 1 else "shot"),
+            "%s of %dx%d in %s%s",
+            *(counted(count, "frame"), self._width, self._height, counted(shots, "shot")),
             f", {done} done before" if done else "",
         )
         if done == count:
@@ -273,8 +280,16 @@ class VideoJob(Job):
             steps = still * len(self._shots())
         else:
             steps = (still * shots + self._plan.news * (count - shots) / self._every) * (1 - done / count)
-        needed, free = room(self._work.path, self._height, self._width, count - done, 16 if self._clip.bits > 8 else 8)
-        log.info("about %s, at %.2g s a step; up to %s in %s", clock(step * steps), step, size(needed), self._work.path)
+        needed, free = disk_space(
+            self._work.path, self._height, self._width, count - done, 16 if self._clip.bits > 8 else 8
+        )
+        log.info(
+            "about %s, at %.2g s per step; up to %s in %s",
+            duration(step * steps, rough=True),
+            step,
+            size(needed),
+            self._work.path,
+        )
         if free < needed:
             log.warning("only %s are free there; when they are used up, make room and start again", size(free))
 
@@ -298,7 +313,7 @@ class VideoJob(Job):
 
     def _shots(self) -> list[range]:
         shots = self._plan.shots()
-        return [range(shot.start, shot.start + 1) for shot in sheet.chosen(shots)] if self._sheet else shots
+        return [range(shot.start, shot.start + 1) for shot in contact_sheet.chosen(shots)] if self._sheet else shots
 
     def _free(self, shot: range) -> bool:
         with self._work.shot(shot) as ours:
@@ -358,7 +373,7 @@ class VideoJob(Job):
         return int(self._options.get("frame_steps", STEPS))
 
     def _read(self, height: int, width: int) -> Iterator[Array]:
-        return media.read(self._clip, height, width, start=self._begin, end=self._end)
+        return decode(self._clip, height, width, start=self._begin, end=self._end)
 
     def _save(self, path: Path, result: Picture) -> Picture:
         deep = self._clip.bits > 8
@@ -398,23 +413,23 @@ class VideoJob(Job):
         wanted = [shot.start for shot in self._shots() if self._work.done(shot)]
         if not wanted:
             return None
-        first, _ = media.span(self._clip, self._begin, self._end)
+        first, _ = self._clip.frame_range(self._begin, self._end)
         cells = []
         for number, samples in enumerate(self._read(self._height, self._width)):
             if number in wanted:
-                moment = float(media.moment(self._clip, first + number))
+                moment = float(self._clip.frame_time(first + number))
                 label = f"shot {shots[number]}, {int(moment // 60)}:{moment % 60:05.2f}"
                 with Image.open(self._work.file(number)) as painted:
                     cells.append((label, Image.fromarray(_eight(samples[..., :3])), painted.convert("RGB")))
             if number >= wanted[-1]:
                 break
-        sheet.draw(cells).save(target)
+        contact_sheet.draw(cells).save(target)
         return target
 
     def _moments(self, count: int) -> list[Fraction]:
         """When each frame is shown, and when the last of them ends."""
-        first, _ = media.span(self._clip, self._begin, self._end)
-        return [media.moment(self._clip, first + number) for number in range(count + 1)]
+        first, _ = self._clip.frame_range(self._begin, self._end)
+        return [self._clip.frame_time(first + number) for number in range(count + 1)]
 
     def _report(self, path: Path, frames: Sequence[Path]) -> None:
         settings = self._settings
@@ -430,7 +445,7 @@ class VideoJob(Job):
         name = "dis" if self._options.get("flow") == "farneback" else "farneback"
         flow = flows.engine(name)
         assert flow is not None
-        account.write(
+        clip_report.write(
             path,
             f"{self._clip.path.name} → {self._target.name}",
             [*facts, ("E_warp by flow", name)],
@@ -445,17 +460,19 @@ class VideoJob(Job):
     def _assemble(self, frames: Sequence[Path]) -> None:
         moments = self._moments(len(frames))
         durations = [end - begin for begin, end in itertools.pairwise(moments)] if self._clip.times else None
-        media.assemble(
-            self._clip,
-            frames[0].parent,
-            self._target,
-            rate=self._clip.rate,
-            durations=durations,
-            start=self._begin,
-            # of the clip as far as it is done; the sound is cut at the same moment
-            end=self._end if len(frames) == self._plan.frames else moments[-1],
-            codec=self._options.get("codec"),
-            crf=self._options.get("crf"),
+        encode(
+            Encoding(
+                self._clip,
+                frames[0].parent,
+                self._target,
+                rate=self._clip.rate,
+                durations=durations,
+                start=self._begin,
+                # of the clip as far as it is done; the sound is cut at the same moment
+                end=self._end if len(frames) == self._plan.frames else moments[-1],
+                codec=self._options.get("codec"),
+                crf=self._options.get("crf"),
+            )
         )
 
 
@@ -483,7 +500,7 @@ def seconds(text: str | None, option: str) -> Fraction | None:
     return sum((part * 60**power for power, part in enumerate(reversed(parts))), Fraction(0))
 
 
-def _even(clip: media.Clip, settings: Settings) -> tuple[int, int]:
+def _even(clip: Clip, settings: Settings) -> tuple[int, int]:
     """(height, width) to paint at, even, as most codecs ask for."""
     longest = max(clip.height, clip.width)
     size = settings.size if settings.upscale else min(settings.size, longest)

@@ -1,7 +1,8 @@
-"""How steady a clip is: E_warp, how far each frame is from its predecessor carried along, and how its light drifts.
+"""Flicker of a clip: E_warp, the difference of each frame from the previous one warped by optical flow, and drift of
+brightness.
 
-E_warp after Lai et al. 2018, "Learning Blind Video Temporal Consistency"; which pixels count is said by
-:func:`stylize_video.flow.valid`.
+E_warp after Lai et al. 2018, "Learning Blind Video Temporal Consistency"; the pixels that count
+are those of :func:`stylize_video.flow.valid`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one frame, ``number`` from 0, of the shot ``shot``, from 1.
+    """The values of one frame: ``number`` from 0, in shot ``shot`` from 1.
 
     ``warp`` and ``source_warp`` are E_warp of the frame and of its source, in [0, 1], None where a shot begins or no
-    pixel was to be seen before. ``luminance`` and ``source_luminance`` are means in [0, 1]; ``drift`` is by how much
-    the frame has become lighter since its shot began, beyond what the source has.
+    pixel was visible in the previous frame. ``luminance`` and ``source_luminance`` are means in [0, 1]; ``drift`` is
+    how much brighter the frame is than the first of its shot, relative to the source.
     """
 
     number: int
@@ -44,9 +45,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Summary:
-    """A clip in numbers: E_warp as means over its frames, None where there is none; light as (least, most).
+    """A clip in numbers: E_warp as means over its frames, None where unknown; luminance as (minimum, maximum).
 
-    ``ratio`` is E_warp over the source's, None where that is 0 or unknown; ``drift`` the one furthest from 0.
+    ``ratio`` is E_warp over the source's, None where that is 0 or unknown; ``drift`` is the largest by magnitude.
     """
 
     frames: int
@@ -64,13 +65,13 @@ class Summary:
 def measure(
     painted: Iterable[Array], source: Iterable[Array] | None, flow: Flow, begins: Collection[int] = ()
 ) -> Iterator[Measured]:
-    """Measure a clip frame by frame; two frames of each clip are held at a time. The shorter one ends it.
+    """Measure a clip frame by frame, with two frames of each clip in memory; it ends with the shorter clip.
 
     Args:
         painted: frames (H, W, C), 3 channels or more, of which the first three count: uint8, uint16, or floats
             in [0, 1].
-        source: the frames they were painted from, of the same size. Their flow says where pixels went; without them
-            that of the clip itself does.
+        source: the frames they were painted from, of the same size. Flow is computed on them, or on the
+            clip itself where they are not given.
         flow: the engine of optical flow.
         begins: the numbers of the frames that begin a shot; the first always does.
     """
@@ -78,36 +79,36 @@ def measure(
     shot, offset = 0, 0.0
     pairs = ((frame, None) for frame in painted) if source is None else zip(painted, source, strict=False)
     for number, (frame, origin) in enumerate(pairs):
-        light = light_of(frame)
-        source_light = None if origin is None else light_of(origin)
+        light = mean_luminance(frame)
+        source_light = None if origin is None else mean_luminance(origin)
         if number == 0 or number in begins:
             shot, offset, before = shot + 1, light - (source_light or 0), None
         own = source_own = None
         guide = frame if origin is None else origin
         if before is not None:
-            back, mask = followed(guide, before[1], flow)
+            back, mask = flow_to_previous(guide, before[1], flow)
             own = e_warp(frame, before[0], back, mask)
             source_own = None if origin is None else e_warp(origin, before[1], back, mask)
         yield Measured(number, shot, own, source_own, light, source_light, light - (source_light or 0) - offset)
         before = frame, guide
 
 
-def followed(frame: Array, before: Array, flow: Flow) -> tuple[Array, Array]:
-    """Where the pixels of a frame were in the one before: the way there (H, W, 2), and (H, W) where it can be told."""
+def flow_to_previous(frame: Array, before: Array, flow: Flow) -> tuple[Array, Array]:
+    """The flow (H, W, 2) from a frame to the previous one, and where it is valid, booleans (H, W)."""
     one, other = _levels(frame), _levels(before)
     back = flow(one, other)
     return back, valid(back, flow(other, one))
 
 
 def e_warp(frame: Array, before: Array, back: Array, mask: Array) -> float | None:
-    """The mean squared difference, pixels in [0, 1], of a frame from the one before it carried along by ``back``,
+    """The mean squared difference, pixels in [0, 1], of a frame from the previous one warped by ``back``,
     over the pixels of ``mask``; None if there are none."""
     if not mask.any():
         return None
     return float(np.square(_unit(frame) - warp(_unit(before), back))[mask].mean(dtype=np.float64))
 
 
-def light_of(frame: Array) -> float:
+def mean_luminance(frame: Array) -> float:
     """The mean luminance, in [0, 1]."""
     mean = _unit(frame).mean((0, 1), dtype=np.float64)
     return float(luminance(torch.from_numpy(mean).view(1, 3, 1, 1)))
@@ -142,7 +143,7 @@ def _unit(frame: Array) -> Array:
 
 
 def _levels(frame: Array) -> Array:
-    """As engines take it: (H, W, 3) in uint8."""
+    """The frame as engines of optical flow take it: (H, W, 3) in uint8."""
     rgb = frame[..., :3]
     if rgb.dtype != np.uint8:
         rgb = (_unit(rgb) * 255).round().clip(0, 255).astype(np.uint8)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from stylize.page import NONE, document, html_duration, picture, terms
 from stylize_video.charts import Curve, Timeline, axis, clock, decimals, number, plot, timeline
 
 WORST = 10  # frames in the table
@@ -20,8 +18,8 @@ WORST = 10  # frames in the table
 class Row:
     """What is known of one frame, shown ``time`` s after the first; None where it is not known.
 
-    ``shot`` counts from 1. ``steps`` is 0 where nothing had changed and the frame is the one before; ``seconds`` is
-    how long it took. ``warp`` and ``source_warp`` are E_warp of the frame and of its source, ``style`` the value of the
+    ``shot`` counts from 1. ``steps`` is 0 where nothing had changed and the previous frame was kept; ``seconds`` is
+    the time it took. ``warp`` and ``source_warp`` are E_warp of the frame and of its source, ``style`` the value of the
     style term, ``luminance`` and ``source_luminance`` means in [0, 1].
     """
 
@@ -69,26 +67,13 @@ def page(title: str, facts: Sequence[tuple[str, str]], rows: Sequence[Row], stri
         rows: all frames, in order. The page does not grow with their number beyond a few hundred.
         strip: some frames as (number, JPEG of the source, JPEG of the painted one), such as :func:`picks` names.
     """
-    parts = [*_head(title), *_figures(rows), *_facts(facts), "</header>\n<main>\n"]
-    if rows:
-        parts += [*_filmstrip(strip, rows), *_curves(rows), *_worst(rows)]
-    else:
-        parts.append("<p>There was no frame to paint.</p>\n")
-    return "".join(parts) + "</main>\n</body>\n</html>\n"
+    main = (
+        [*_filmstrip(strip, rows), *_curves(rows), *_worst(rows)] if rows else ["<p>There was no frame to paint.</p>\n"]
+    )
+    return document(title, header=[*_figures(rows), terms("facts", facts)], main=main, style=STYLE)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
-
-
-def _head(title: str) -> Iterator[str]:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield '<meta name="color-scheme" content="light dark">\n'
-    yield f"<title>{_text(title) or 'Report'}</title>\n"
-    yield '<link rel="icon" href="data:,">\n'  # else a server is asked for /favicon.ico
-    yield f"<style>{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{_text(title) or 'Report'}</h1>\n"
 
 
 def _figures(rows: Sequence[Row]) -> Iterator[str]:
@@ -96,24 +81,16 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
     own, theirs = (_known(values) for values in ([row.warp for row in rows], [row.source_warp for row in rows]))
     ratio = statistics.fmean(own) / statistics.fmean(theirs) if own and any(theirs) else None
     shown = {
-        "frames": str(len(rows)),
+        "frame" if len(rows) == 1 else "frames": str(len(rows)),
         "shot" if len(_begins(rows)) == 1 else "shots": str(len(_begins(rows))),
-        "as the one before": str(sum(row.steps == 0 for row in rows)),
-        "total time": _duration(sum(spent)) if spent else "",
-        "median per frame": _duration(statistics.median(spent)) if spent else "",
+        "unchanged": str(sum(row.steps == 0 for row in rows)),
+        "total time": html_duration(sum(spent)) if spent else "",
+        "median per frame": html_duration(statistics.median(spent)) if spent else "",
         "of the source's E_warp": "" if ratio is None else f"{ratio:.2f}&thinsp;&times;",
     }
     yield '<dl class="figures">\n'
-    yield from (f"<div><dt>{term}</dt><dd>{value or '&ndash;'}</dd></div>\n" for term, value in shown.items())
+    yield from (f"<div><dt>{term}</dt><dd>{value or NONE}</dd></div>\n" for term, value in shown.items())
     yield "</dl>\n"
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> Iterator[str]:
-    if facts:
-        yield '<dl class="facts">\n'
-        for term, value in facts:
-            yield f"<div><dt>{_text(term)}</dt><dd>{_text(value) or '&ndash;'}</dd></div>\n"
-        yield "</dl>\n"
 
 
 def _filmstrip(strip: Strip, rows: Sequence[Row]) -> Iterator[str]:
@@ -122,14 +99,14 @@ def _filmstrip(strip: Strip, rows: Sequence[Row]) -> Iterator[str]:
     known = {row.number: row for row in rows}
     first = {rows[begin].number for begin in _begins(rows)}
     yield '<section aria-labelledby="strip">\n<h2 id="strip">Filmstrip</h2>\n'
-    yield '<p class="hint">Above the source, below what was painted.</p>\n<ul class="strip">\n'
+    yield '<p class="hint">The source above, the painted frame below.</p>\n<ul class="strip">\n'
     for place, source, painted in strip:
         at, shot = "", ""
         if place in known:
             at = clock(known[place].time)
             shot = f"<b>shot {known[place].shot}</b>" if place in first else ""
         words = f"frame {place}" + (f" at {at}" if at else "")
-        yield f"<li>{_picture(source, f'{words}, source')}{_picture(painted, f'{words}, painted')}"
+        yield f"<li>{picture(source, f'{words}, source')}{picture(painted, f'{words}, painted')}"
         yield f"<p><span>{at}</span><small>frame {place}</small>{shot}</p></li>\n"
     yield "</ul>\n</section>\n"
 
@@ -140,8 +117,8 @@ def _curves(rows: Sequence[Row]) -> Iterator[str]:
     yield '<section aria-labelledby="curves">\n<h2 id="curves">Frame by frame</h2>\n<div class="charts">\n'
     yield from _chart(
         "Flicker: E_warp",
-        "Mean squared difference of a frame from the one before it carried along, pixels between 0 and 1. Lower is "
-        "steadier; the source has some of its own.",
+        "Mean squared difference of a frame from the previous one warped by optical flow, pixels in [0, 1]. Lower is "
+        "steadier; the source is not perfectly steady either.",
         line,
         {"source": [row.source_warp for row in rows], "painted": [row.warp for row in rows]},
         times,
@@ -156,7 +133,7 @@ def _curves(rows: Sequence[Row]) -> Iterator[str]:
     )
     yield from _chart(
         "Style",
-        "How far the painting is from the style, as its term of the loss has it. Lower is closer.",
+        "The distance from the style: the style term of the loss. Lower is closer.",
         line,
         {"painted": [row.style for row in rows]},
         times,
@@ -164,14 +141,12 @@ def _curves(rows: Sequence[Row]) -> Iterator[str]:
     )
     yield from _chart(
         "Steps",
-        "Gradient steps a frame took, 0 where it is the one before.",
+        "Optimiser steps per frame; 0 where the frame had not changed.",
         line,
         {"painted": [row.steps for row in rows]},
         times,
     )
-    yield from _chart(
-        "Time", "Seconds a frame took.", line, {"painted": [row.seconds for row in rows]}, times, unit=" s"
-    )
+    yield from _chart("Time", "Seconds per frame.", line, {"painted": [row.seconds for row in rows]}, times, unit=" s")
     yield "</div>\n</section>\n"
 
 
@@ -210,12 +185,14 @@ def _said(kind: str, values: Sequence[float | None], times: Sequence[float], uni
     if not known:
         return ""
     middle, (least, _), (most, when) = statistics.median(value for value, _ in known), min(known), max(known)
-    text = f"median {number(middle)}{unit}, least {number(least)}{unit}, most {number(most)}{unit} at {clock(when)}."
+    text = (
+        f"median {number(middle)}{unit}, minimum {number(least)}{unit}, maximum {number(most)}{unit} at {clock(when)}."
+    )
     return f"{kind.capitalize()}: {text}" if kind else text.capitalize()
 
 
 def _drift(rows: Sequence[Row]) -> str:
-    """By how much the painting became lighter within a shot, beyond what the source did."""
+    """By how much the painting became lighter within a shot, relative to the source, as a sentence."""
     furthest, when, begin = 0.0, 0.0, 0.0
     begins = set(_begins(rows))
     for place, row in enumerate(rows):
@@ -224,9 +201,9 @@ def _drift(rows: Sequence[Row]) -> str:
         if abs(apart - begin) > abs(furthest):
             furthest, when = apart - begin, row.time
     if abs(furthest) < 0.0005:
-        return " Within a shot it does not drift against the source."
+        return " Within a shot it does not drift from the source."
     direction = f"{abs(furthest):.3f} {'lighter' if furthest > 0 else 'darker'}"
-    return f" Against the source it gets {direction} within a shot (at {clock(when)})."
+    return f" Relative to the source it gets {direction} within a shot (at {clock(when)})."
 
 
 def _worst(rows: Sequence[Row]) -> Iterator[str]:
@@ -242,19 +219,14 @@ def _worst(rows: Sequence[Row]) -> Iterator[str]:
     for warp, row in found:
         theirs = row.source_warp if _finite(row.source_warp) else None
         cells = [f"{row.number}", f"{row.shot}", f"{warp:.{digits}f}"]
-        cells.append("&ndash;" if theirs is None else f"{theirs:.{digits}f}")
-        cells.append(f"{warp / theirs:.2f}" if theirs else "&ndash;")
-        cells.append("&ndash;" if row.steps is None else f"{row.steps}")
+        cells.append(NONE if theirs is None else f"{theirs:.{digits}f}")
+        cells.append(f"{warp / theirs:.2f}" if theirs else NONE)
+        cells.append(NONE if row.steps is None else f"{row.steps}")
         yield f'<tr><th scope="row">{clock(row.time)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
     yield "</tbody>\n</table>\n</section>\n"
 
 
-def _picture(jpeg: bytes, alt: str) -> str:
-    data = base64.b64encode(jpeg).decode()
-    return f'<img alt="{alt}" decoding="async" src="data:image/jpeg;base64,{data}">'
-
-
-# --- rows, text and numbers ------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------------------------
 
 
 def _begins(rows: Sequence[Row]) -> list[int]:
@@ -270,68 +242,18 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-_LAST_OF_PLANES = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-# What HTML or UTF-8 cannot hold: controls, surrogates, noncharacters.
-_UNFIT = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_LAST_OF_PLANES}]")
-
-
-def _text(value: str) -> str:
-    """Fit for a document, on one line."""
-    return html.escape(_UNFIT.sub("\ufffd", " ".join(value.split())))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 9.95:
-        return f"{seconds:.{1 if seconds >= 0.995 else 2}f}&nbsp;s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}&nbsp;s"
-    if whole < 3600:
-        return f"{whole // 60}&nbsp;min {whole % 60:02}&nbsp;s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}&nbsp;h {minutes % 60:02}&nbsp;min"
-
-
 # --- look ------------------------------------------------------------------------------------------------------------
 
 STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #f8f5ef; --mat: #ece6da; --line: #e0d9cb; --ink: #26221d; --soft: #6d6558;
-  --accent: #2d5b88; --second: #b0802f; --rest: #c4b9a4;
-  --serif: ui-serif, "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --paper: #171512; --mat: #100e0c; --line: #38332c; --ink: #ece6db; --soft: #a69c8e;
-    --accent: #8fb9e3; --second: #c99a4e; --rest: #6b6256;
-  }
-}
-* { box-sizing: border-box }
-html { -webkit-text-size-adjust: 100% }
-body {
-  margin: 0 auto; max-width: 84rem; padding: clamp(1.25rem, 4vw, 3.5rem) clamp(1rem, 4vw, 3rem) 5rem;
-  background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-}
-h1, h2, .figures dd { font-family: var(--serif); font-weight: 400; line-height: 1.15 }
-h1 { margin: 0 0 2rem; font-size: clamp(1.9rem, 5vw, 3rem); letter-spacing: -.01em; text-wrap: balance }
-h2 { margin: 0 0 1.25rem; font-size: 1.6rem }
-h3 { margin: 0; font: inherit; font-weight: 500 }
-p, dl, dd, figure { margin: 0 }
-ul { margin: 0; padding: 0; list-style: none }
 section { margin-top: 3rem }
-dt, .hint, .strip small, figcaption p, .said { color: var(--soft); font-size: .875rem }
+.strip small, figcaption p, .said { color: var(--soft); font-size: .875rem }
 
-.figures { display: flex; flex-wrap: wrap; gap: 1.25rem clamp(1.5rem, 4vw, 3.5rem) }
-.figures div { display: flex; flex-direction: column-reverse; justify-content: flex-end }
-.figures dd { font-size: 2.1rem; font-variant-numeric: lining-nums }
 .facts {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 12rem), 1fr)); gap: 1rem 2rem;
   margin-top: 2rem; padding-top: 1.5rem; border-top: 1px solid var(--line);
 }
 .facts dd { line-height: 1.4 }
 
-.hint { margin: -.9rem 0 1.25rem }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(45%, 11.5rem), 1fr)); gap: 1.5rem 1rem }
 .strip img { display: block; width: 100%; background: var(--mat) }
 .strip img:first-child { margin-bottom: 2px; border-radius: .3rem .3rem 0 0 }
@@ -384,13 +306,9 @@ th:first-child { padding-left: 0; text-align: left }
 }
 
 @media print {
-  @page { margin: 14mm }
-  :root { color-scheme: light; --paper: #fff; --mat: #fff; font-size: 9.5pt }
-  body { max-width: none; padding: 0 }
   .strip { grid-template-columns: repeat(6, 1fr) }
   .charts { grid-template-columns: 1fr 1fr }
-  li, figure, tr, h2 { break-inside: avoid }
-  h2 { break-after: avoid }
+  li, figure, tr { break-inside: avoid }
   .plot svg, .legend { print-color-adjust: exact }
 }
 """

@@ -13,9 +13,9 @@ SHORTEST = 5  # frames of a shot
 
 
 def cuts(frames: Iterable[NDArray[Any]], rate: Fraction) -> tuple[int, list[int]]:
-    """How many frames (H, W, 3) in uint8 there are, and the numbers, from 0, of those that begin a shot but the first.
+    """The number of frames (H, W, 3) in uint8, and the numbers, from 0, of those that begin a shot, except the first.
 
-    PySceneDetect's adaptive detector: a frame stands out from its neighbours, not from a fixed threshold.
+    PySceneDetect's adaptive detector: frames are compared with their neighbours rather than a fixed threshold.
     """
     from scenedetect import FrameTimecode
     from scenedetect.detectors import AdaptiveDetector

@@ -1,4 +1,4 @@
-"""What is told of a clip when it is done: its frames measured, for the page."""
+"""Write the report of a finished clip: its frames are measured, and some shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-LONGEST, QUALITY = 320, 80  # px and of JPEG, of the frames on the page
+LONGEST, QUALITY = 320, 80  # of the frames on the page: px, JPEG quality
 
 
 def write(
@@ -39,14 +39,14 @@ def write(
     """Write the page about a clip.
 
     Args:
-        path: where to.
+        path: of the page.
         title, facts: see :func:`stylize_video.report.page`.
         painted: the frames, as PNG.
-        source: gives those they were painted from, of the same size, anew at each call.
-        begins: the frames that begin a shot.
+        source: returns an iterator over the frames they were painted from, of the same size; called twice.
+        begins: the numbers of the frames that begin a shot.
         moments: when each frame is shown, in seconds.
         notes: steps, seconds and the style term's value of frames that were painted.
-        flow: the engine to measure by.
+        flow: the engine of optical flow to measure with.
     """
     rows = []
     for found in measure(map(_read, painted), source(), flow, frozenset(begins)):

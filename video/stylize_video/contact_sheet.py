@@ -1,4 +1,4 @@
-"""The contact sheet: the first frame of each shot beside what became of it, before hours are spent on the rest."""
+"""The contact sheet of a preview: the first frame of each shot beside the painted one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from stylize import FORMATS, Picture
-from stylize_video import sequence
+from stylize_video import image_sequence
 
 MOST = 24  # shots on a sheet
 LONGEST = 480  # px, of a frame on it
@@ -17,21 +17,21 @@ MARGIN, TEXT, PAPER = 10, 16, (235, 235, 235)
 
 
 def target(clip: Path) -> Path:
-    """Where the sheet goes: the target itself if it is a picture's name, else one like it."""
-    if clip.suffix.lower() in FORMATS and not sequence.is_one(clip):
+    """The path of the sheet: the target itself if that is a picture, otherwise a name made from it."""
+    if clip.suffix.lower() in FORMATS and not image_sequence.is_sequence(clip):
         return clip
-    return clip.with_name(f"{sequence.still(clip)}-preview.png".lstrip("-"))
+    return clip.with_name(f"{image_sequence.base_name(clip)}-preview.png".lstrip("-"))
 
 
 def chosen(shots: Sequence[range]) -> list[range]:
-    """All shots, or evenly spread ones of many."""
+    """All shots, or :data:`MOST` evenly spread ones."""
     if len(shots) <= MOST:
         return list(shots)
     return [shots[round(number * (len(shots) - 1) / (MOST - 1))] for number in range(MOST)]
 
 
 def draw(cells: Sequence[tuple[str, Image.Image, Image.Image]]) -> Picture:
-    """(label, frame, painted frame) of each shot, as one picture."""
+    """One picture of (label, frame, painted frame) for each shot."""
     first = cells[0][1]
     factor = min(1.0, LONGEST / max(first.size))
     width, height = (max(1, round(side * factor)) for side in first.size)

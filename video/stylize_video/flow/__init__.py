@@ -1,4 +1,4 @@
-"""Optical flow, and what it tells of two frames: where a pixel came from, and where it was not to be seen before."""
+"""Optical flow between two frames, warping by it, and where it can be relied on."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SMALLEST = 16  # px a side: smaller frames are refused by DIS
 
 
 def engine(name: str, device: str = "cpu") -> Flow | None:
-    """An engine that comes with stylize: ``dis`` (Kroeger et al. 2016), ``farneback`` (Farnebäck 2003) or ``raft``.
+    """A built-in engine: ``dis`` (Kroeger et al. 2016), ``farneback`` (Farnebäck 2003) or ``raft``.
 
     Raises:
-        WeightsError: those of RAFT can neither be found nor downloaded.
+        WeightsError: RAFT's weights can neither be found nor downloaded.
     """
     if name == "raft":
-        from stylize_video import raft
+        from stylize_video.flow import raft
 
         return raft.engine(device)
     return {"dis": _dis, "farneback": _farneback}.get(name)
 
 
 def _dis(one: Array, other: Array) -> Array:
-    """At full resolution, small frames enlarged: the library's own choice looks for it at half of that, and what it
-    misses there is more than a brush stroke is wide (a street scene at 256 px: a fifth of the squared error)."""
+    """DIS at full resolution, on small frames enlarged. By default the library stops at half of that, with errors wider
+    than a brush stroke: in a street scene at 256 px the squared error is five times as large."""
     height, width = one.shape[:2]
     factor = min(2.0, max(1.0, ENLARGED / max(height, width)))
     down, right = max(0, SMALLEST - height), max(0, SMALLEST - width)
@@ -60,8 +60,8 @@ def _grey(frame: Array) -> Array:
 
 
 def warp(picture: Array, flow: Array) -> Array:
-    """The picture (H, W, C) seen from where ``flow`` (H, W, 2) begins: out(x) = picture(x + flow(x)), by Lanczos, as
-    float32: OpenCV 5.0 moves float64 wrongly."""
+    """The picture (H, W, C) warped backwards by ``flow`` (H, W, 2): out(x) = picture(x + flow(x)), Lanczos, float32
+    (OpenCV 5.0 warps float64 wrongly)."""
     height, width = flow.shape[:2]
     picture = picture.astype(np.float32, copy=False)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -70,11 +70,11 @@ def warp(picture: Array, flow: Array) -> Array:
 
 
 def valid(back: Array, forth: Array) -> Array:
-    """Where a frame's pixels were to be seen in an earlier one, (H, W) in bool.
+    """Which pixels of a frame were visible in an earlier one, booleans (H, W).
 
-    ``back`` leads from the frame to the earlier one, ``forth`` the other way. Taken out are pixels that come from
-    outside, those whose way there does not lead back (disoccluded), and motion boundaries, where flow is unsure
-    (Ruder, Dosovitskiy, Brox 2016, eq. 5 and 6, after Sundaram, Brox, Keutzer 2010).
+    ``back`` (H, W, 2) is the flow from the frame to the earlier one, ``forth`` the reverse. Left out are pixels that
+    come from outside the frame, disoccluded ones (forward and backward flow disagree), and motion boundaries, where
+    flow is unreliable (Ruder, Dosovitskiy, Brox 2016, eq. 5 and 6, after Sundaram, Brox, Keutzer 2010).
     """
     height, width = back.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))

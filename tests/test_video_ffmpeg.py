@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylize import StylizeError
-
-av = pytest.importorskip("av", reason="clips are read with PyAV")
-from stylize_video import media  # noqa: E402
-from stylize_video.media import Clip, assemble, assembling, probe, quoted, read, reading  # noqa: E402
+from stylize_video.decode import decode, decode_arguments
+from stylize_video.encode import FRAME_NAME, Encoding, concat_list, encode, encode_arguments, quoted
+from stylize_video.ffmpeg import executable
+from stylize_video.probe import Clip, frame_rate, probe
 
 COUNT = 10
 RATE = Fraction(10)
@@ -33,7 +34,7 @@ PLAIN = Clip(Path("/in/a.mp4"), 64, 48, RATE, frames=COUNT, duration=Fraction(1)
 
 def engine() -> str:
     try:
-        return media.executable()
+        return executable()
     except StylizeError:
         pytest.skip("there is no ffmpeg here")
 
@@ -101,12 +102,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("-i", folder / "plain.mp4", *extra, *kept, "-c:s", "srt", folder / "full.mkv")
     (folder / "chart").mkdir()
     for index in range(COUNT):
-        chart().save(folder / "chart" / (media.NAME % index))
+        chart().save(folder / "chart" / (FRAME_NAME % index))
     (folder / "glass").mkdir()
-    chart(alpha=True).save(folder / "glass" / (media.NAME % 0))
-    still = ["-framerate", "10", "-loop", "1", "-t", "1", "-i", folder / "glass" / (media.NAME % 0)]
+    chart(alpha=True).save(folder / "glass" / (FRAME_NAME % 0))
+    still = ["-framerate", "10", "-loop", "1", "-t", "1", "-i", folder / "glass" / (FRAME_NAME % 0)]
     run(*still, "-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-crf", "10", "-b:v", "0", folder / "alpha.webm")
-    still[-1] = folder / "chart" / (media.NAME % 0)
+    still[-1] = folder / "chart" / (FRAME_NAME % 0)
     for name, matrix, kind, value in [
         ("bt709", "bt709", "tv", "yuv444p"),
         ("bt601", "smpte170m", "tv", "yuv444p"),
@@ -127,7 +128,7 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, clip
     if request.param == "package":
         pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed")
         monkeypatch.setattr(shutil, "which", lambda name: None)
-        assert "imageio_ffmpeg" in media.executable()
+        assert "imageio_ffmpeg" in executable()
     elif not shutil.which("ffmpeg"):
         pytest.skip("there is no ffmpeg on the PATH")
     return str(request.param)
@@ -141,7 +142,7 @@ def frames(clips: Path, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir()
         for index in range(count):
-            Image.new("RGB", size, (index * 20, 100, 50)).save(folder / (media.NAME % index))
+            Image.new("RGB", size, (index * 20, 100, 50)).save(folder / (FRAME_NAME % index))
         return folder
 
     return make
@@ -211,17 +212,17 @@ def test_what_is_no_clip(tmp_path: Path, clips: Path) -> None:
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(25), Fraction(60), Fraction(1, 3), Fraction(120)])
 def test_a_coarse_clock_does_not_make_a_rate_vary(rate: Fraction) -> None:
     times = [Fraction(round(index / rate * 1000), 1000) for index in range(500)]
-    assert media._pace(times, Fraction(1, 1000), [rate]) == (rate, True)
-    assert media._pace(times, Fraction(1, 1000), [])[1]
+    assert frame_rate(times, Fraction(1, 1000), [rate]) == (rate, True)
+    assert frame_rate(times, Fraction(1, 1000), [])[1]
     times[250] += 1 / rate / 2
-    assert not media._pace(times, Fraction(1, 1000), [rate])[1]
+    assert not frame_rate(times, Fraction(1, 1000), [rate])[1]
 
 
 # Arguments
 
 
 def test_arguments_for_reading() -> None:
-    arguments = reading(PLAIN, 24, 32)
+    arguments = decode_arguments(PLAIN, 24, 32)
     assert arguments[arguments.index("-i") + 1] == "file:/in/a.mp4"
     assert arguments[-1] == "pipe:1"
     text = " ".join(arguments)
@@ -245,28 +246,28 @@ def test_arguments_for_reading() -> None:
     ],
 )
 def test_arguments_follow_the_clip(change: dict[str, Any], part: str) -> None:
-    assert part in " ".join(reading(dataclasses.replace(PLAIN, **change), 48, 64))
+    assert part in " ".join(decode_arguments(dataclasses.replace(PLAIN, **change), 48, 64))
 
 
 def test_colours_that_are_rgb_are_not_converted() -> None:
-    assert "in_color" not in " ".join(reading(dataclasses.replace(PLAIN, pixel_format="bgra"), 48, 64))
+    assert "in_color" not in " ".join(decode_arguments(dataclasses.replace(PLAIN, pixel_format="bgra"), 48, 64))
 
 
 def test_the_stretch_between_start_and_end() -> None:
-    assert media.span(PLAIN, Fraction(3, 10), Fraction(7, 10)) == (3, 7)
-    assert media.span(PLAIN, Fraction(31, 100), None) == (4, 10)
-    assert media.span(PLAIN, None, Fraction(50)) == (0, 10)
-    assert media.span(dataclasses.replace(PLAIN, frames=None)) == (0, None)
+    assert PLAIN.frame_range(Fraction(3, 10), Fraction(7, 10)) == (3, 7)
+    assert PLAIN.frame_range(Fraction(31, 100), None) == (4, 10)
+    assert PLAIN.frame_range(None, Fraction(50)) == (0, 10)
+    assert dataclasses.replace(PLAIN, frames=None).frame_range() == (0, None)
     varied = dataclasses.replace(PLAIN, times=(Fraction(0), Fraction(1), Fraction(3)), frames=3)
-    assert media.span(varied, Fraction(1), Fraction(3)) == (1, 2)
+    assert varied.frame_range(Fraction(1), Fraction(3)) == (1, 2)
     for start, end in [(Fraction(2), None), (Fraction(1, 2), Fraction(1, 2)), (None, Fraction(0))]:
         with pytest.raises(StylizeError, match="no frame between"):
-            media.span(PLAIN, start, end)
+            PLAIN.frame_range(start, end)
 
 
 def test_a_late_start_is_sought_with_a_lead() -> None:
     long = dataclasses.replace(PLAIN, frames=1000, start=Fraction(1, 2))
-    arguments = reading(long, 48, 64, start=Fraction(60), end=Fraction(61))
+    arguments = decode_arguments(long, 48, 64, start=Fraction(60), end=Fraction(61))
     assert arguments[arguments.index("-ss") + 1] == "50.450000"
     assert "trim=start=10.000000" in " ".join(arguments)
     assert arguments[arguments.index("-frames:v") + 1] == "10"
@@ -274,7 +275,7 @@ def test_a_late_start_is_sought_with_a_lead() -> None:
 
 def test_arguments_for_assembling() -> None:
     clip = dataclasses.replace(PLAIN, audio=("aac", "pcm_s16le"), subtitles=("subrip", "hdmv_pgs_subtitle"), chapters=1)
-    arguments = assembling(clip, Path("/w/50%:a"), Path("/-out.mp4"), rate=Fraction(30000, 1001))
+    arguments = encode_arguments(Encoding(clip, Path("/w/50%:a"), Path("/-out.mp4"), rate=Fraction(30000, 1001)))
     assert [arguments[i + 1] for i, word in enumerate(arguments) if word == "-i"] == [
         "file:/w/50%%:a/%08d.png",
         "file:/in/a.mp4",
@@ -305,7 +306,7 @@ def test_arguments_for_assembling() -> None:
 
 def test_arguments_for_other_targets() -> None:
     def text(target: str, clip: Clip = PLAIN, **options: Any) -> str:
-        return " ".join(assembling(clip, Path("/w"), Path(target), rate=RATE, **options))
+        return " ".join(encode_arguments(Encoding(clip, Path("/w"), Path(target), rate=RATE, **options)))
 
     assert "-tag:v hvc1" in text("a.mp4", codec="h265", crf=30)
     assert "-crf 30" in text("a.mp4", codec="h265", crf=30)
@@ -327,25 +328,26 @@ def test_arguments_for_other_targets() -> None:
     assert "-ss 0.300000 -i file:/in/a.mp4" in cut
     assert "-t 0.400000" in cut
     list_file = Path("/w/list.txt")
-    assert "-f concat -safe 0 -i file:/w/list.txt" in text("a.mp4", durations=[Fraction(1)], list_file=list_file)
+    timed = Encoding(PLAIN, Path("/w"), Path("a.mp4"), rate=RATE, durations=[Fraction(1)])
+    assert "-f concat -safe 0 -i file:/w/list.txt" in " ".join(encode_arguments(timed, list_file))
 
 
 @pytest.mark.parametrize(
     ("target", "options", "match"),
     [
-        ("a.mkv", {"codec": "prores"}, "prores does not go into a .mkv file, use .mov"),
-        ("a.webm", {"codec": "h264"}, "h264 does not go into a .webm file"),
-        ("a.xyz", {}, "one of the endings .mp4"),
-        ("a", {}, "one of the endings"),
-        ("a.mp4", {"codec": "cinepak"}, "no codec 'cinepak'"),
+        ("a.mkv", {"codec": "prores"}, ".mkv files cannot hold prores; use .mov"),
+        ("a.webm", {"codec": "h264"}, ".webm files cannot hold h264"),
+        ("a.xyz", {}, "one of the extensions .mp4"),
+        ("a", {}, "one of the extensions"),
+        ("a.mp4", {"codec": "cinepak"}, "unknown codec 'cinepak'"),
         ("a.mov", {"codec": "prores", "crf": 20}, "prores has no crf"),
-        ("a.mp4", {"audio": "loud"}, "no way 'loud'"),
+        ("a.mp4", {"audio": "loud"}, "unknown audio mode 'loud'"),
         ("a.mp4", {"durations": [Fraction(1)]}, "need a list file"),
     ],
 )
 def test_what_does_not_go_together(target: str, options: dict[str, Any], match: str) -> None:
     with pytest.raises(StylizeError, match=match):
-        assembling(PLAIN, Path("/w"), Path(target), rate=RATE, **options)
+        encode_arguments(Encoding(PLAIN, Path("/w"), Path(target), rate=RATE, **options))
 
 
 def unquoted(text: str) -> str:
@@ -375,7 +377,7 @@ def test_a_line_break_cannot_be_quoted() -> None:
 
 @given(st.lists(st.fractions(Fraction(1, 1000), 10), min_size=1, max_size=50))
 def test_rounding_in_a_list_does_not_add_up(durations: list[Fraction]) -> None:
-    lines = media.listing(Path("/w"), durations).splitlines()
+    lines = concat_list(Path("/w"), durations).splitlines()
     listed = [Fraction(line.split()[1]) for line in lines if line.startswith("duration")]
     assert len(listed) == len(durations)
     assert abs(sum(listed) - sum(durations)) < Fraction(1, 1_000_000)
@@ -403,42 +405,42 @@ def test_rounding_in_a_list_does_not_add_up(durations: list[Fraction]) -> None:
 )
 def test_every_frame_is_read_once(clips: Path, either: str, name: str) -> None:
     clip = probe(clips / name)
-    found = list(read(clip, clip.height, clip.width))
+    found = list(decode(clip, clip.height, clip.width))
     assert len(found) == COUNT == clip.frames
     assert {frame.shape for frame in found} == {(clip.height, clip.width, 4 if clip.alpha else 3)}
     assert {frame.dtype for frame in found} == {np.dtype(np.uint16 if clip.bits > 8 else np.uint8)}
     if name != "alpha.webm":
         assert len({frame.tobytes() for frame in found}) == COUNT
-        part = list(read(clip, clip.height, clip.width, start=media.moment(clip, 3), end=media.moment(clip, 7)))
+        part = list(decode(clip, clip.height, clip.width, start=clip.frame_time(3), end=clip.frame_time(7)))
         assert [frame.tobytes() for frame in part] == [frame.tobytes() for frame in found[3:7]]
 
 
 def test_a_turned_clip_is_upright(clips: Path, either: str) -> None:
     clip = probe(clips / "turned.mp4")
     assert clip.rotation in (90, 270)
-    straight = next(read(probe(clips / "plain.mp4"), 48, 64)).astype(int)
-    assert np.abs(np.rot90(straight, -clip.rotation // 90) - next(read(clip, 64, 48)).astype(int)).mean() < 3
+    straight = next(decode(probe(clips / "plain.mp4"), 48, 64)).astype(int)
+    assert np.abs(np.rot90(straight, -clip.rotation // 90) - next(decode(clip, 64, 48)).astype(int)).mean() < 3
 
 
 def test_frames_are_scaled(clips: Path, either: str) -> None:
-    small = next(read(probe(clips / "bt709.chart.mkv"), 48, 96))
+    small = next(decode(probe(clips / "bt709.chart.mkv"), 48, 96))
     assert small.shape == (48, 96, 3)
     assert far(small.repeat(2, 0).repeat(2, 1)) <= 3
 
 
 @pytest.mark.parametrize("name", ["bt709", "bt601", "full", "deep709", "untagged"])
 def test_colours_are_read_as_they_are(clips: Path, either: str, name: str) -> None:
-    assert far(next(read(probe(clips / f"{name}.chart.mkv"), 96, 192))) <= 3
+    assert far(next(decode(probe(clips / f"{name}.chart.mkv"), 96, 192))) <= 3
 
 
 def test_alpha_is_read(clips: Path, either: str) -> None:
-    frame = next(read(probe(clips / "alpha.webm"), 96, 192))
+    frame = next(decode(probe(clips / "alpha.webm"), 96, 192))
     assert frame[:40, :, 3].min() > 250
     assert frame[56:, :, 3].max() < 5
 
 
 def test_frames_are_one_s_own(clips: Path) -> None:
-    first, second, *_ = read(probe(clips / "plain.mp4"), 48, 64)
+    first, second, *_ = decode(probe(clips / "plain.mp4"), 48, 64)
     assert first.flags.writeable
     assert not np.shares_memory(first, second)
 
@@ -452,7 +454,7 @@ def test_a_generator_closed_early_leaves_no_process(clips: Path, monkeypatch: py
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    frames = read(probe(clips / "plain.mp4"), 1080, 1920)  # more than a pipe holds
+    frames = decode(probe(clips / "plain.mp4"), 1080, 1920)  # more than a pipe holds
     next(frames)
     frames.close()  # type: ignore[attr-defined]
     (process,) = started
@@ -464,12 +466,12 @@ def test_a_generator_closed_early_leaves_no_process(clips: Path, monkeypatch: py
 def test_interlaced_frames_are_deinterlaced(tmp_path: Path, name: str) -> None:
     fields = ["-flags", "+ilme+ildct", *(["-x264-params", "tff=1"] if name.endswith("mp4") else ["-c:v", "mpeg2video"])]
     source = ["-f", "lavfi", "-i", "testsrc2=size=128x96:rate=50", "-t", "0.4", "-vf", "interlace=scan=tff"]
-    subprocess.run([media.executable(), "-v", "error", *source, *fields, str(tmp_path / name)], check=True)
+    subprocess.run([executable(), "-v", "error", *source, *fields, str(tmp_path / name)], check=True)
     clip = probe(tmp_path / name)
     assert clip.interlaced
 
     def combed(clip: Clip) -> float:  # how far rows are from the mean of their neighbours
-        frames = [frame.astype(float) for frame in read(clip, 96, 128)]
+        frames = [frame.astype(float) for frame in decode(clip, 96, 128)]
         assert len(frames) == 10
         return float(np.mean([abs(frame[1:-1] - (frame[:-2] + frame[2:]) / 2).mean() for frame in frames]))
 
@@ -485,24 +487,24 @@ def test_a_truncated_clip_gives_the_frames_there_are(
     clip = probe(path)
     assert clip.frames is not None
     assert 0 < clip.frames < COUNT
-    found = list(read(clip, 48, 64))
+    found = list(decode(clip, 48, 64))
     assert 0 < len(found) <= clip.frames
     caplog.clear()
-    assert list(read(dataclasses.replace(clip, frames=COUNT), 48, 64))
+    assert list(decode(dataclasses.replace(clip, frames=COUNT), 48, 64))
     assert f"{len(found)} of {COUNT} frames" in caplog.text
 
 
 def test_a_failing_ffmpeg_says_why(clips: Path, tmp_path: Path) -> None:
     clip = dataclasses.replace(probe(clips / "plain.mp4"), path=tmp_path / "gone.mp4")
     with pytest.raises(StylizeError, match="No such file"):
-        list(read(clip, 48, 64))
+        list(decode(clip, 48, 64))
 
 
 def test_no_ffmpeg_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(StylizeError, match="install ffmpeg"):
-        media.executable()
+    with pytest.raises(StylizeError, match="ffmpeg is not installed"):
+        executable()
 
 
 # Clips of painted frames
@@ -526,13 +528,13 @@ def test_colours_survive(
 ) -> None:
     clip = probe(clips / "plain.mp4")
     out = tmp_path / target
-    assemble(clip, clips / "chart", out, rate=clip.rate, codec=codec)
+    encode(Encoding(clip, clips / "chart", out, rate=clip.rate, codec=codec))
     made = probe(out)
     assert (made.frames, made.rate, made.times) == (COUNT, RATE, None)
     assert (made.width, made.height) == (192, 96)
     if made.pixel_format.startswith("yuv"):
         assert (made.matrix, made.primaries, made.transfer, made.color_range) == ("bt709", "bt709", "bt709", "tv")
-    found = list(read(made, 96, 192))
+    found = list(decode(made, 96, 192))
     assert len(found) == COUNT
     assert max(map(far, found)) <= 3
     assert sorted(path.name for path in tmp_path.iterdir()) == [target]
@@ -540,10 +542,10 @@ def test_colours_survive(
 
 def test_alpha_survives_in_webm(clips: Path, tmp_path: Path, either: str) -> None:
     clip = probe(clips / "alpha.webm")
-    assemble(clip, clips / "glass", tmp_path / "a.webm", rate=clip.rate)
+    encode(Encoding(clip, clips / "glass", tmp_path / "a.webm", rate=clip.rate))
     made = probe(tmp_path / "a.webm")
     assert made.alpha
-    (frame,) = read(made, 96, 192)
+    (frame,) = decode(made, 96, 192)
     assert frame[:40, :, 3].min() > 250
     assert frame[56:, :, 3].max() < 5
 
@@ -560,7 +562,7 @@ def test_what_comes_with_a_clip_survives(
 ) -> None:
     clip = probe(clips / source)
     out = tmp_path / target
-    assemble(clip, frames(), out, rate=clip.rate)
+    encode(Encoding(clip, frames(), out, rate=clip.rate))
     made = probe(out)
     assert made.audio == ("opus",) if target == "a.webm" else made.audio == ("aac",)
     assert made.subtitles == {"a.mp4": ("mov_text",), "a.mkv": ("subrip",), "a.webm": ("webvtt",)}[target]
@@ -581,23 +583,23 @@ def test_a_variable_rate_survives(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], either: str, source: str, target: str
 ) -> None:
     clip = probe(clips / source)
-    durations = [media.moment(clip, index + 1) - media.moment(clip, index) for index in range(COUNT)]
+    durations = [clip.frame_time(index + 1) - clip.frame_time(index) for index in range(COUNT)]
     folder = frames(name="it's 100% [odd]: \\ -x")
-    assemble(clip, folder, tmp_path / target, rate=clip.rate, durations=durations)
+    encode(Encoding(clip, folder, tmp_path / target, rate=clip.rate, durations=durations))
     made = probe(tmp_path / target)
     assert made.times is not None
     assert clip.times is not None
     slack = Fraction(1, 100) if target == "a.gif" else Fraction(1, 1000)
     assert max(abs(a - b) for a, b in zip(made.times, clip.times, strict=True)) <= slack
     assert abs(made.duration - clip.duration) <= 1 / clip.rate
-    assert len(list(read(made, 48, 64))) == COUNT
+    assert len(list(decode(made, 48, 64))) == COUNT
 
 
 @pytest.mark.parametrize("codec", ["h265", "av1"])
 def test_other_codecs_keep_a_variable_rate(clips: Path, tmp_path: Path, either: str, codec: str) -> None:
     clip = probe(clips / "varied.mp4")
-    durations = [media.moment(clip, index + 1) - media.moment(clip, index) for index in range(COUNT)]
-    assemble(clip, clips / "chart", tmp_path / "a.mp4", rate=clip.rate, durations=durations, codec=codec)
+    durations = [clip.frame_time(index + 1) - clip.frame_time(index) for index in range(COUNT)]
+    encode(Encoding(clip, clips / "chart", tmp_path / "a.mp4", rate=clip.rate, durations=durations, codec=codec))
     made = probe(tmp_path / "a.mp4")
     assert made.times == clip.times
     assert abs(made.duration - clip.duration) <= Fraction(1, 1000)
@@ -609,7 +611,7 @@ def test_a_stretch_takes_its_sound_along(
 ) -> None:
     clip = probe(clips / "full.mp4")
     cut = {"start": Fraction(3, 10), "end": Fraction(7, 10)}
-    assemble(clip, frames(4), tmp_path / target, rate=clip.rate, **cut)
+    encode(Encoding(clip, frames(4), tmp_path / target, rate=clip.rate, **cut))
     made = probe(tmp_path / target)
     assert made.frames == 4
     assert abs(length(tmp_path / target) - Fraction(4, 10)) <= 1 / clip.rate
@@ -629,7 +631,7 @@ def test_a_late_picture_stays_late(clips: Path, tmp_path: Path, frames: Callable
     assert abs(clip.start - Fraction(1, 4)) < Fraction(3, 100)
     folder = frames()
     for target in ("a.mp4", "a.mkv"):
-        assemble(clip, folder, tmp_path / target, rate=clip.rate)
+        encode(Encoding(clip, folder, tmp_path / target, rate=clip.rate))
         made = probe(tmp_path / target)
         assert abs(made.start - clip.start) < Fraction(3, 100)
         assert (made.rate, made.times, made.frames) == (RATE, None, COUNT)
@@ -639,16 +641,16 @@ def test_sound_that_is_not_taken_is_encoded(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = probe(clips / "deep.mkv")
-    assemble(clip, frames(), tmp_path / "a.mp4", rate=clip.rate)
+    encode(Encoding(clip, frames(), tmp_path / "a.mp4", rate=clip.rate))
     assert probe(tmp_path / "a.mp4").audio == ("aac",)
-    assert "sound (pcm_s16le) is encoded to go into a .mp4 file" in caplog.text
+    assert "a .mp4 file cannot hold its sound (pcm_s16le); encoding it" in caplog.text
 
 
 def test_sound_that_fails_is_left_out(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = dataclasses.replace(probe(clips / "plain.mp4"), audio=("aac", "aac"))  # a second one that is not there
-    assemble(clip, frames(), tmp_path / "a.mp4", rate=clip.rate)
+    encode(Encoding(clip, frames(), tmp_path / "a.mp4", rate=clip.rate))
     assert probe(tmp_path / "a.mp4").audio == ()
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "leaving it out" in caplog.text
@@ -661,32 +663,32 @@ def test_broken_sound_does_not_stop_the_clip(
     path = tmp_path / "broken.mkv"
     run("-i", clips / "plain.mp4", "-c", "copy", "-bsf:a", "noise=amount=3", path)
     clip = probe(path)
-    assemble(clip, frames(), tmp_path / "a.mp4", rate=clip.rate, audio=audio)
+    encode(Encoding(clip, frames(), tmp_path / "a.mp4", rate=clip.rate, audio=audio))
     assert probe(tmp_path / "a.mp4").frames == COUNT
 
 
 def test_a_failing_ffmpeg_leaves_nothing(clips: Path, tmp_path: Path, frames: Callable[..., Path]) -> None:
     folder = frames()
-    (folder / (media.NAME % 0)).write_bytes((folder / (media.NAME % 0)).read_bytes()[:60])
+    (folder / (FRAME_NAME % 0)).write_bytes((folder / (FRAME_NAME % 0)).read_bytes()[:60])
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(StylizeError, match="ffmpeg failed") as caught:
-        assemble(PLAIN, folder, out / "a.mp4", rate=RATE)
+        encode(Encoding(PLAIN, folder, out / "a.mp4", rate=RATE))
     assert "\n" not in str(caught.value)
     assert list(out.iterdir()) == []
 
 
 def test_frames_that_do_not_fit(tmp_path: Path, frames: Callable[..., Path]) -> None:
-    with pytest.raises(StylizeError, match="63 x 47, only even"):
-        assemble(PLAIN, frames(1, (63, 47), "odd"), tmp_path / "a.mp4", rate=RATE)
+    with pytest.raises(StylizeError, match="63x47, but libx264 takes even sizes only"):
+        encode(Encoding(PLAIN, frames(1, (63, 47), "odd"), tmp_path / "a.mp4", rate=RATE))
     with pytest.raises(StylizeError, match="frames are missing"):
-        assemble(PLAIN, tmp_path / "nowhere", tmp_path / "a.mp4", rate=RATE)
+        encode(Encoding(PLAIN, tmp_path / "nowhere", tmp_path / "a.mp4", rate=RATE))
     folder = frames()
     with pytest.raises(StylizeError, match="10 frames, but 3 durations"):
-        assemble(PLAIN, folder, tmp_path / "a.mp4", rate=RATE, durations=[RATE] * 3)
-    (folder / (media.NAME % 4)).unlink()
+        encode(Encoding(PLAIN, folder, tmp_path / "a.mp4", rate=RATE, durations=[RATE] * 3))
+    (folder / (FRAME_NAME % 4)).unlink()
     with pytest.raises(StylizeError, match="frames are missing"):
-        assemble(PLAIN, folder, tmp_path / "a.mp4", rate=RATE)
+        encode(Encoding(PLAIN, folder, tmp_path / "a.mp4", rate=RATE))
 
 
 @pytest.mark.parametrize("name", ["-odd.mp4", "a:b.mp4", "50%d.mp4", "it's.mp4", "ü ☃.mp4"])
@@ -694,7 +696,7 @@ def test_odd_names(clips: Path, tmp_path: Path, frames: Callable[..., Path], nam
     monkeypatch.chdir(tmp_path)
     shutil.copy(clips / "plain.mp4", name)
     clip = probe(Path(name))
-    assert len(list(read(clip, 48, 64))) == COUNT
+    assert len(list(decode(clip, 48, 64))) == COUNT
     Path("out").mkdir()
-    assemble(clip, frames(name="-f %d:"), Path("out", name), rate=clip.rate)
+    encode(Encoding(clip, frames(name="-f %d:"), Path("out", name), rate=clip.rate))
     assert probe(Path("out", name)).frames == COUNT

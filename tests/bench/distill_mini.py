@@ -1,22 +1,22 @@
-"""Train the embedded encoder ``mini``: a narrow VGG that predicts what VGG-19 sees (Hinton, Vinyals, Dean 2015).
+"""Train the embedded encoder ``mini``: a narrow VGG that predicts VGG-19's features (Hinton, Vinyals, Dean 2015).
 
-    python -m stylize.encoders.distill --teacher vgg19-features.safetensors --pictures DIR... --paintings DIR...
+    python -m tests.bench.distill_mini --teacher vgg19-features.safetensors --pictures DIR... --paintings DIR...
                                        [--without NAME,...] [--work FOLDER] [--output FILE] [--steps N] [--seed N]
 
 At each layer of :data:`ERRORS` the student's features, through a linear map learnt with them, predict the
-teacher's; what is minimised is the squared error relative to the teacher's energy. An optimisation against an encoder
-walks where that encoder is wrong, far from photographs. So every :data:`WALK_EVERY` steps pictures are stylized with
-the student as it is, and the teacher's view of the results is learnt along with photographs and paintings. Channels
-that nothing wakes any more, to which ReLU gives no gradient, begin anew then: without that two fifths of relu4_2's and
-most of relu5_1's were lost in the end.
+teacher's; the loss is the squared error relative to the teacher's energy. Optimising a picture against an encoder
+exploits that encoder's errors, which show far from photographs. So every :data:`WALK_EVERY` steps pictures are stylized
+with the current student, and the teacher's features of the results are learnt along with those of photographs and
+paintings. Dead channels, whose ReLU is zero everywhere and passes no gradient, are initialised again then: otherwise
+two fifths of relu4_2's and most of relu5_1's channels end up dead.
 
-What the student gives of a layer at the end is what it predicts, along the principal axes of predictions (all but
-:data:`LEFT_OUT` of their energy): distances between its features approximate distances between the teacher's.
+The student's final features of a layer are its predictions along their principal axes (all but :data:`LEFT_OUT` of
+their energy): distances between its features approximate distances between the teacher's.
 
 Kernels and maps are trained with Muon (Jordan et al. 2024; torch 2.9 or newer), biases with AdamW. In 400 steps Muon
 brought the weighted errors to 3.0, AdamW to 4.0; after thousands of steps the two are close.
 
-Runs are deterministic for a machine and a number of threads, and go on from FOLDER/checkpoint.pt when called again.
+Runs are deterministic for a machine and a number of threads, and resume from FOLDER/checkpoint.pt when called again.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ WALK_SIZE = 192  # px, longest side
 WALK_SHARE, PAINTING_SHARE = 0.4, 0.2  # of the crops; the rest are photographs
 LOG_EVERY = 200
 LARGEST = 640  # px, longest side of a picture in memory
-WAKE_UNTIL, WAKE_FROM = 0.5, 12  # of all steps; batches that may wake a channel
+WAKE_UNTIL, WAKE_FROM = 0.5, 12  # dead channels: looked for up to this fraction of all steps, in so many batches
 LEFT_OUT = 3e-3  # of a layer's energy: with 1e-2 pictures score worse, with nothing no better
-AXES_FROM = 12  # batches whose predictions tell the axes
+AXES_FROM = 12  # batches whose predictions give the axes
 
 
 @dataclass
 class Training:
-    """The student in the making: its parameters, the pictures to learn from, and where it stands."""
+    """The state of the training: the student's parameters, the pictures to learn from, and the steps done."""
 
     teacher: VGG
     photos: Sequence[Tensor]
@@ -99,7 +99,7 @@ class Training:
 
     @staticmethod
     def _begin(index: int, width: int, channels: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A convolution to begin with (He et al. 2015, eq. 10)."""
+        """Initial weights of a convolution (He et al. 2015, eq. 10)."""
         spread = (2 / (9 * channels)) ** 0.5
         return {
             f"features.{index}.weight": torch.randn(width, channels, 3, 3, generator=generator) * spread,
@@ -107,11 +107,11 @@ class Training:
         }
 
     def train(self, log: Callable[[str], object], save: Callable[[], object] = lambda: None) -> None:
-        """Go on to the last step; ``save`` is called at every line of the log."""
+        """Train up to the last step; ``save`` is called at every line of the log."""
         begun, recent = time.perf_counter(), []
         while self.done < self.steps:
             if self.done and self.done % WALK_EVERY == 0:
-                self._between(self.done)
+                self.refresh(self.done)
             recent.append(self.step())
             if self.done % LOG_EVERY == 0 or self.done == self.steps:
                 mean = {layer: sum(error[layer] for error in recent) / len(recent) for layer in ERRORS}
@@ -147,7 +147,7 @@ class Training:
         return found
 
     def _activations(self, image: Tensor) -> dict[str, Tensor]:
-        """What the student sees of pictures (B, 3, H, W), by layer."""
+        """The student's activations of pictures (B, 3, H, W), by layer."""
         mean, std = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, STD))
         x = F.pad((image - mean) / std, (1, 1, 1, 1), mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last)
@@ -213,7 +213,8 @@ class Training:
             optimizer.load_state_dict(known)
 
     def _generator(self, number: int) -> torch.Generator:
-        """Random numbers of one step, the same whether the run was interrupted or not; below 0, of what is beside."""
+        """Random numbers of one step, the same whether or not the run was interrupted; negative numbers are for
+        :meth:`refresh` and :meth:`folded`."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
 
     def _batch(self, generator: torch.Generator) -> Tensor:
@@ -230,15 +231,15 @@ class Training:
             crops.append(augment(_pick(source, generator), side, generator, gentle=source is self.walks))
         return torch.stack(crops)
 
-    def _between(self, number: int) -> None:
-        """What is done every so many steps."""
+    def refresh(self, number: int) -> None:
+        """Every :data:`WALK_EVERY` steps: initialise dead channels again, and stylize pictures to learn from."""
         if number < WAKE_UNTIL * self.steps:
             self._wake(number)
         self._walk(number)
 
     @torch.no_grad()
     def _wake(self, number: int) -> None:
-        """Begin anew with channels that are zero everywhere."""
+        """Initialise channels again that are zero everywhere."""
         generator = self._generator(-1 - number)
         most: dict[str, Tensor] = {}
         for _ in range(WAKE_FROM):
@@ -256,7 +257,7 @@ class Training:
                 own[f"{layer}.weight"][:, asleep] = 0
 
     def _walk(self, number: int) -> None:
-        """Stylize some pictures with the student as it is, and keep the results to learn from."""
+        """Stylize some pictures with the current student, and keep the results to learn from."""
         generator = self._generator(-1 - number)
         tensors = self.folded()
 

@@ -12,10 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stylize.encoders import EncoderConfig, distill, mini, weights
-from stylize.encoders.distill import ERRORS, Training, augment, gather
+from stylize.encoders import EncoderConfig, mini, weights
 from stylize.encoders.vgg import VGG
 from stylize.testing import TINY_WIDTHS, random_weights
+from tests.bench import distill_mini
+from tests.bench.distill_mini import ERRORS, Training, augment, gather
 from tests.conftest import waves
 
 NARROW = (8, None, 8, 6, None, 12, 10, None, 14, 14, None, 10)  # against the tiny teacher's TINY_WIDTHS
@@ -42,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOG_EVERY": 10,
         "WALK_SIZE": 32,
     }.items():
-        monkeypatch.setattr(distill, name, value)
+        monkeypatch.setattr(distill_mini, name, value)
 
 
 @pytest.mark.usefixtures("small")
@@ -66,7 +67,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     whole.train(lambda line: None)
     while first.done < 9:
         if first.done == 6:
-            first._between(6)
+            first.refresh(6)
         first.step()
     torch.save(first.state(), tmp_path / "checkpoint.pt")
     second.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
@@ -140,16 +141,16 @@ def test_pictures_are_gathered_in_order_and_without_those_held_out(tmp_path: Pat
 
 @pytest.mark.usefixtures("small")
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "LOG_EVERY", 1)
+    monkeypatch.setattr(distill_mini, "LOG_EVERY", 1)
     save_file(random_weights(weights.ARCHITECTURES["vgg19"][:17]), tmp_path / "teacher.safetensors")
     for folder in ("photos", "paintings"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (50, 40), (200, 20, 30)).save(tmp_path / folder / "x.png")
     arguments = ["--teacher", "teacher.safetensors", "--pictures", "photos", "--paintings", "paintings"]
     monkeypatch.chdir(tmp_path)
-    distill.main([*arguments, "--steps", "1", "--output", "mini.safetensors"])
+    distill_mini.main([*arguments, "--steps", "1", "--output", "mini.safetensors"])
     assert capsys.readouterr().out.splitlines()[-1] == "mini.safetensors"
-    distill.main([*arguments, "--steps", "2", "--output", "mini.safetensors"])
+    distill_mini.main([*arguments, "--steps", "2", "--output", "mini.safetensors"])
     assert [json.loads(line)["step"] for line in Path("distill/log.jsonl").read_text().splitlines()] == [1, 2]
     with safe_open("mini.safetensors", "pt") as file:
         assert set(file.metadata()) == {"teacher", "data", "seed", "steps", "errors"}

@@ -1,5 +1,7 @@
-"""The paper's comparison figure (Gatys et al. 2016, fig. 4 and its predecessor of 2015, fig. 3): how deep the style is
-matched, from row to row, against how much the content weighs, from column to column."""
+"""The paper's experiments: style reconstruction, content reconstruction, and the comparison figure.
+
+Gatys, Ecker and Bethge (2016), "Image Style Transfer Using Convolutional Neural Networks".
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,65 @@ from pathlib import Path
 
 import torch
 
-from stylize import images
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
-from stylize.engine import Step, enough_memory
+from stylize.engine import Observer, Step, enough_memory
 from stylize.errors import SettingsError
-from stylize.images import Picture
-from stylize.settings import Settings
+from stylize.images import Picture, fit
+from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 from stylize.stylizer import Source, Stylizer, as_picture
 
 CONTENT_WEIGHTS = (0.02, 0.05, 0.1, 0.3)
 MARGIN = 6  # px between the pictures
 GRAY = 235
 
-Observer = Callable[[int, Step], object]  # (cell, step)
+CellObserver = Callable[[int, Step], object]  # (cell, step)
+
+
+def texture(
+    style: Source | Sequence[Source],
+    settings: Settings | None = None,
+    *,
+    encoders: Iterable[EncoderSpec] | None = None,
+    weights: str | Path | None = None,
+    progress: Progress | None = None,
+    on_step: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Picture:
+    """Style reconstruction (fig. 1 of the paper): noise, painted with the style term alone.
+
+    The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
+    """
+    settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
+    stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
+    height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
+    with enough_memory(height, width):
+        blank = torch.zeros(1, 3, height, width)
+    return stylizer(blank, on_step=on_step, stop=stop)
+
+
+def reconstruct(
+    content: Source,
+    layer: str = "relu4_2",
+    settings: Settings | None = None,
+    *,
+    encoders: Iterable[EncoderSpec] | None = None,
+    weights: str | Path | None = None,
+    progress: Progress | None = None,
+    on_step: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Picture:
+    """Content reconstruction (fig. 1 of the paper): noise, optimised until one layer's features equal the content's.
+
+    The result shows what that layer keeps of the picture. It is painted at one scale, as coarser ones would leak what
+    the layer has lost; for the arguments see :class:`Stylizer`.
+    """
+    settings = settings or RECONSTRUCTION
+    settings = settings.replace(style_weight=0.0, content_weight=1.0, content_layer=layer, init="noise")
+    settings = settings.replace(scales=1, preserve_color="none")
+    return Stylizer(content, settings, encoders=encoders, weights=weights, progress=progress)(
+        content, on_step=on_step, stop=stop
+    )
 
 
 def grid(
@@ -34,13 +81,15 @@ def grid(
     color_modes: Iterable[ColorMode] | None = None,
     weights: str | Path | None = None,
     progress: Progress | None = None,
-    on_step: Observer | None = None,
+    on_step: CellObserver | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Picture:
-    """The figure as one picture: row r matches the first r + 1 style layers of the settings, column c has the
-    content weight ``content_weights[c]``; labelled. For the other arguments see :class:`~stylize.Stylizer`.
+    """The comparison figure (fig. 4 of the paper; fig. 3 of its preprint of 2015), one labelled picture.
 
-    When ``stop`` becomes True the cells not begun stay empty.
+    Row r matches the first r + 1 style layers of the settings, column c has the content weight
+    ``content_weights[c]``. For the other arguments see :class:`~stylize.Stylizer`.
+
+    When ``stop`` returns True, the cells not yet begun stay empty.
     """
     settings = settings or Settings()
     photo = as_picture(content, settings.size)
@@ -49,7 +98,7 @@ def grid(
     layers = [(layer, weight) for layer, weight in settings.style_layers.items() if weight]
     if not layers:
         raise SettingsError("style_layers is empty or all zero; give at least one layer a positive weight")
-    height, width = images.fit(*photo.size, settings.size, upscale=settings.upscale)
+    height, width = fit(*photo.size, settings.size, upscale=settings.upscale)
     with enough_memory(height, width):
         empty = Picture(torch.ones(1, 3, height, width))
     cells = [

@@ -1,4 +1,4 @@
-"""Frames as pictures of their own: a folder of them, or a pattern such as frames/%05d.png, counted from 1."""
+"""Image sequences: a folder of frames, or a pattern such as frames/%05d.png, counted from 1."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png)")
 
 
 def named(target: Path) -> Path:
-    """The target by a name that others can be made of: ``.`` has none.
+    """The target as a path with a name, from which other names can be made: ``.`` is resolved.
 
     Raises:
-        ImageError: it has no other, either.
+        ImageError: it is the root of the file system.
     """
     target = target if target.name not in ("", "..") else target.resolve()
     if not target.name:
@@ -24,29 +24,29 @@ def named(target: Path) -> Path:
     return target
 
 
-def is_one(target: Path) -> bool:
-    """Whether a target names a sequence: a pattern, or a folder that is there or has a name without ending."""
+def is_sequence(target: Path) -> bool:
+    """Whether a target is a sequence: a pattern, an existing folder, or a new path without extension."""
     return bool(_PATTERN.fullmatch(target.name)) or target.is_dir() or (not target.suffix and not target.exists())
 
 
 def file(target: Path, number: int) -> Path:
-    """Where frame ``number``, counted from 0, goes."""
+    """The file of frame ``number``, counted from 0."""
     if _PATTERN.fullmatch(target.name):
         return target.with_name(target.name % (number + 1))
     return target / f"{number + 1:06}.png"
 
 
-def still(target: Path) -> str:
+def base_name(target: Path) -> str:
     """The name of a sequence without its numbers."""
     found = _PATTERN.fullmatch(target.name)
     return (found[1] + found[2]).strip("-_. ") if found else target.stem
 
 
 def check(target: Path, count: int, sources: Sequence[Path]) -> None:
-    """Refuse to write over a source.
+    """Make sure that no frame is written over a source.
 
     Raises:
-        ImageError: names the file.
+        ImageError: one would be; the message names it.
     """
     folder = file(target, 0).parent
     for source in sources:  # few of which lie there
@@ -56,7 +56,7 @@ def check(target: Path, count: int, sources: Sequence[Path]) -> None:
 
 
 def write(target: Path, frames: Sequence[Path]) -> None:
-    """Copies of the frames, each whole or not there.
+    """Copy the frames; each is complete or missing.
 
     Raises:
         ImageError: the folder cannot be made.

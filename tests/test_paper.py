@@ -1,4 +1,4 @@
-"""The comparison figure: what stands in which cell."""
+"""The paper: its comparison figure, cell by cell, and its equations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from stylize import Picture, Settings, SettingsError, Step, Stylizer, grid
-from stylize.encoders import EncoderSpec
-from stylize.figure import GRAY, MARGIN
+from stylize.encoders import EncoderConfig, EncoderSpec
+from stylize.images import resize
+from stylize.paper import GRAY, MARGIN
+from stylize.pyramid import Scale
 from tests.conftest import waves
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 2.0, "relu3_1": 0.5}
@@ -113,3 +115,33 @@ def test_a_small_photo_is_not_enlarged_and_a_large_one_is_reduced(tiny: EncoderS
 def test_no_content_weights_are_refused(tiny: EncoderSpec) -> None:
     with pytest.raises(SettingsError):
         grid(PHOTO, STARRY, SETTINGS, content_weights=(), encoders=[tiny])
+
+
+def test_the_terms_in_the_papers_units_are_its_equations(tiny: EncoderSpec) -> None:
+    """Eq. 1 and 4, of features brought to the size they have in the paper's network.
+
+    There the mean of relu1_1 over photographs and paintings is 32, as its input runs from 0 to 255.
+    """
+    layers = {"relu1_1": 1.0, "relu3_1": 3.0}
+    settings = SETTINGS.replace(size=48, normalize="paper", style_loss="gram", style_layers=layers)
+    settings = settings.replace(content_layer="relu4_2", precision="float32")
+    stylizer = Stylizer(STARRY, settings, encoders=[tiny])
+    image, scale = waves(36, 48, 5), Scale(36, 48, 1)
+    found = {
+        term.name: float(term.function(image, stylizer.engine.encode(image))) for term in stylizer.terms(PHOTO, scale)
+    }
+
+    def features(picture: Tensor, unit: Tensor) -> dict[str, Tensor]:
+        seen = tiny.load(None, None)(tiny.layers, EncoderConfig(torch.device("cpu"), torch.float32))
+        own = float(seen(unit)["relu1_1"].mean())
+        return {layer: feature[0].flatten(1).double() * 32 / own for layer, feature in seen(picture).items()}  # (N, M)
+
+    f, p = (features(picture, PHOTO)[settings.content_layer] for picture in (image, PHOTO))
+    assert found["content"] == pytest.approx(float((f - p).square().sum()) / 2, rel=1e-4)
+    style = resize(STARRY, 48, 48)
+    expected = 0.0
+    for layer, weight in layers.items():
+        f, a = (features(picture, style)[layer] for picture in (image, style))
+        g, a = f @ f.T / f.shape[1], a @ a.T / a.shape[1]  # per position, as the pictures differ in size
+        expected += weight / 4 * float((g - a).square().sum()) / (4 * len(f) ** 2)
+    assert found["style"] == pytest.approx(expected, rel=1e-4)

@@ -1,4 +1,4 @@
-"""RAFT (Teed, Deng 2020), as torchvision has it; its weights are downloaded when it is first asked for."""
+"""RAFT (Teed, Deng 2020), as implemented in torchvision; its weights are downloaded at first use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-GRID, SMALLEST = 8, 128  # px: what both sides are multiples of, and the least they may be
+MULTIPLE, SMALLEST = 8, 128  # px: both sides must be multiples of the one and at least the other
 
 
 def engine(device: str) -> Flow:
-    """The flow on this device, ``auto`` being a GPU for CUDA where there is one, else the CPU.
+    """RAFT on a device; ``auto`` is CUDA where there is a GPU, otherwise the CPU.
 
     Raises:
         WeightsError: the weights can neither be found nor downloaded.
@@ -33,7 +33,7 @@ def engine(device: str) -> Flow:
     network = raft_large().eval().requires_grad_(False)
     try:
         network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except Exception as error:  # of the network, the disk, or torch's reading of what is no such file
+    except Exception as error:  # network, disk, or a file torch cannot read
         why = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"no weights for RAFT ({why[:200]}): put {weights.url} at {place}") from error
     if device == "auto":
@@ -43,14 +43,14 @@ def engine(device: str) -> Flow:
     def flow(one: Array, other: Array) -> Array:
         height, width = one.shape[:2]
         factor = max(1.0, SMALLEST / min(height, width))
-        high, wide = (math.ceil(side * factor / GRID) * GRID for side in (height, width))
+        high, wide = (math.ceil(side * factor / MULTIPLE) * MULTIPLE for side in (height, width))
         pair = (torch.from_numpy(np.ascontiguousarray(each)).permute(2, 0, 1)[None].to(device) for each in (one, other))
         with torch.inference_mode():
             first, second = (
                 interpolate(each.float() / 127.5 - 1, (high, wide), mode="bilinear", align_corners=False)
                 for each in pair
             )
-            found = network(first, second)[-1]  # the last of its iterations, (1, 2, H, W)
+            found = network(first, second)[-1]  # of its last iteration, (1, 2, H, W)
             found = interpolate(found, (height, width), mode="bilinear", align_corners=False)
             found = found * found.new_tensor([width / wide, height / high]).view(1, 2, 1, 1)
         return np.ascontiguousarray(found[0].permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,29 @@
+"""Pictures: file <-> (1, 3, H, W) float32 sRGB in [0, 1], with alpha, EXIF and ICC kept.
+
+A picture file may carry a record, a text saying how the picture was made.
+"""
+
+from stylize.images.metadata import srgb_profile
+from stylize.images.picture import FORMATS, SPARE, Origin, Picture, fill_transparent, fit, resize
+from stylize.images.read import MAX_PIXELS, digest, load
+from stylize.images.record import RECORD_LIMIT, read_record
+from stylize.images.write import atomic_write, check_target, save
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "RECORD_LIMIT",
+    "SPARE",
+    "Origin",
+    "Picture",
+    "atomic_write",
+    "check_target",
+    "digest",
+    "fill_transparent",
+    "fit",
+    "load",
+    "read_record",
+    "resize",
+    "save",
+    "srgb_profile",
+]

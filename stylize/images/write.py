@@ -1,0 +1,303 @@
+"""Writing: picture -> file, atomically: a target is either the complete new picture or what it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import secrets
+import stat
+import struct
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, features
+from torch import Tensor
+
+from stylize.errors import ImageError
+from stylize.images.metadata import srgb_profile
+from stylize.images.picture import FORMATS, Picture
+from stylize.images.record import ITXT_HEAD, embed, png_chunk, relative_to
+from stylize.text import one_line
+
+DEEP_FORMATS = ("PNG", "TIFF")  # those that hold 16 bits per channel
+SIDES = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # px: the longest side libjpeg, libwebp and libavif read again
+
+_MAXBLOCK = threading.Lock()  # ImageFile.MAXBLOCK is one for all threads
+
+Array = NDArray[Any]
+
+
+def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = None, bits: int = 8) -> None:
+    """Write a picture, or a bare (1, 3, H, W) tensor of sRGB in [0, 1], in the format of the extension of ``path``.
+
+    Values are clamped to [0, 1] and rounded to nearest. PNG and TIFF are lossless, with 8 or 16 ``bits``; for JPEG,
+    WebP and AVIF ``quality`` is 1 to 100, by default 95, 95 and 90, with chroma at full size where the format has
+    it. An sRGB profile, the camera's EXIF (in JPEG, of up to 64 KB) and the picture's record go along. JPEG has no
+    alpha: transparent pixels are laid over white.
+
+    Raises:
+        ImageError: the target cannot be written, the picture holds NaN or infinity, or its record is longer than 64 KB
+            in JPEG or :data:`RECORD_LIMIT` elsewhere; an old target is left as it was. The picture is then kept as a
+            PNG in the system's temporary folder, which the message names; not so when the options or the extension
+            were wrong from the beginning.
+    """
+    if problem := _option_problem(Path(path), quality, bits):
+        raise ImageError(one_line(f"cannot write {path}: {problem}"))
+    picture = picture if isinstance(picture, Picture) else Picture(picture)
+    try:
+        _write(picture, path, quality, bits)
+    except ImageError as error:
+        kept = _keep(picture, bits)
+        if kept is None:
+            raise
+        raise ImageError(one_line(f"{error}; the picture was kept as {kept}")) from error
+
+
+def _write(picture: Picture, path: str | Path, quality: int | None, bits: int) -> None:
+    format = FORMATS[Path(path).suffix.lower()]
+    try:
+        data = _encode(picture, format, quality, bits, Path(path).parent)
+    except Exception as error:  # encoders raise nearly anything
+        problem = "not enough memory" if isinstance(error, MemoryError) else str(error)
+        raise ImageError(one_line(f"cannot write {path}: {problem}")) from error
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _keep(picture: Picture, bits: int) -> str | None:
+    """Write a picture whose target failed into the temporary folder instead; its path, or None if that failed, too."""
+    try:
+        data = _encode(picture, "PNG", None, bits, Path(tempfile.gettempdir()))
+        with tempfile.NamedTemporaryFile(prefix="stylize-", suffix=".png", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        return file.name
+    except Exception:  # the first error is the one to report
+        return _keep(dataclasses.replace(picture, record=None), bits) if picture.record else None
+
+
+def check_target(
+    path: str | Path, *, quality: int | None = None, bits: int = 8, size: tuple[int, int] | None = None
+) -> None:
+    """Raise now whatever :func:`save` would raise later about ``path`` and its options.
+
+    ``size`` is the (height, width) of the picture to come, where it is known. Whether the folder takes new files is
+    tried with a hidden, empty one, which is removed again.
+
+    Raises:
+        ImageError: unknown extension, missing or unwritable folder, a target that is no plain writable file, a
+            quality out of range, 16 bits in a format that has 8, or a size the format cannot hold.
+    """
+    problem = _option_problem(Path(path), quality, bits)
+    if not problem and size is not None:
+        problem = _size_problem(FORMATS[Path(path).suffix.lower()], size)
+    problem = problem or _target_problem(Path(path)) or _folder_problem(Path(path))
+    if problem:
+        raise ImageError(one_line(f"cannot write {path}: {problem}"))
+
+
+def _option_problem(path: Path, quality: int | None, bits: int) -> str:
+    """What is wrong with an extension and its options, or nothing."""
+    extension = path.suffix.lower()
+    if extension not in FORMATS:
+        return f"unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}"
+    if FORMATS[extension] == "AVIF" and not features.check("avif"):
+        return "this Pillow was built without AVIF; use another extension"
+    if bits not in (8, 16):
+        return f"unsupported bit depth {bits}; use 8 or 16"
+    if bits == 16 and FORMATS[extension] not in DEEP_FORMATS:
+        deep = ", ".join(name for name, format in FORMATS.items() if format in DEEP_FORMATS)
+        return f"{extension} holds 8 bits per channel; for 16 use one of {deep}"
+    if quality is not None and not 1 <= quality <= 100:
+        return f"quality is {quality}; it must be 1 to 100"
+    return ""
+
+
+def _size_problem(format: str, size: tuple[int, int]) -> str:
+    """Why a format cannot hold a picture of (height, width), or nothing."""
+    limit = SIDES.get(format)
+    if limit is None or max(size) <= limit:
+        return ""
+    return f"{format} holds {limit} pixels a side, and the picture is {size[1]}x{size[0]}; use .png or a smaller size"
+
+
+def _target_problem(path: Path) -> str:
+    """Why no file can have this path, or nothing."""
+    try:
+        target = Path(os.path.realpath(path))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a loop or a name too long raises others
+            mode = target.stat().st_mode
+            if stat.S_ISDIR(mode):
+                return "it is a folder; give the path of a file"
+            if not stat.S_ISREG(mode):
+                return "it is not a regular file; give another path"
+            if not os.access(target, os.W_OK):
+                return "it is write-protected; give another path or change its permissions"
+        if not target.parent.is_dir():
+            return f"there is no folder {path.parent}; create it first"
+    except (OSError, ValueError) as error:
+        return f"{getattr(error, 'strerror', None) or error}; give another path"
+    return ""
+
+
+def _folder_problem(path: Path) -> str:
+    """Why no file can be made beside ``path``, or nothing: not every reason shows in the permissions."""
+    temporary = _hidden(Path(os.path.realpath(path)))
+    try:
+        temporary.open("xb").close()
+        temporary.unlink()
+    except OSError as error:
+        return f"no file can be made in its folder ({error.strerror or error}); choose another one"
+    return ""
+
+
+def _hidden(target: Path) -> Path:
+    """A new name beside ``target``, with its extension."""
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    # 40 + 10 characters of up to 4 bytes: well below the 255 bytes a file name may have
+    return target.with_name(f".{target.stem[:40]}.{unique}.tmp{target.suffix[:10]}")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A hidden, empty file beside ``path``, with its extension, that replaces ``path`` when the block succeeds.
+
+    The content is synced to disk before the rename. A new file gets the mode of the umask, a replaced one keeps
+    its own; a symbolic link is followed. When the block raises, the target stays as it was and nothing is left over.
+
+    Raises:
+        ImageError: for any OSError, of the block too; for a target that is a folder or no regular file.
+    """
+    if problem := _target_problem(Path(path)):
+        raise ImageError(one_line(f"cannot write {path}: {problem}"))
+    target = Path(os.path.realpath(path))
+    temporary = _hidden(target)
+    try:
+        temporary.open("xb").close()
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except OSError as error:
+        raise ImageError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": "4:4:4", "optimize": True},
+    "WEBP": {"quality": 95, "method": 4, "exact": True},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+}
+
+
+def _encode(picture: Picture, format: str, quality: int | None, bits: int, folder: Path) -> bytes:
+    if picture.rgb.ndim != 4 or picture.rgb.shape[:2] != (1, 3) or not picture.rgb.numel():
+        raise ImageError(f"a tensor of shape {tuple(picture.rgb.shape)} is no picture; it must be (1, 3, H, W)")
+    if problem := _size_problem(format, picture.size):
+        raise ImageError(problem)
+    rgb, alpha = picture.rgb.detach().cpu().float(), picture.alpha
+    if alpha is not None:
+        alpha = alpha.detach().cpu().float()
+        if format == "JPEG":
+            rgb, alpha = rgb * alpha + (1 - alpha), None
+    samples = rgb if alpha is None else torch.cat([rgb, alpha], dim=1)
+    if not bool(torch.isfinite(samples).all()):
+        raise ImageError("the picture holds NaN or infinite values; nothing was written")
+    levels = (samples[0].permute(1, 2, 0).clamp(0, 1) * (2**bits - 1)).round()
+    pixels = levels.contiguous().numpy().astype(np.uint16 if bits == 16 else np.uint8)  # (H, W, 3 or 4)
+    exif = picture.exif or b""
+    record = b"" if picture.record is None else embed(relative_to(picture.record, folder), format)
+    if format == "TIFF":
+        return _tiff(pixels, exif, record)
+    if bits == 16:
+        return _deep_png(pixels, exif, record)
+    options = dict(_ENCODERS[format])
+    if record and format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add(b"iTXt", ITXT_HEAD + record)
+    elif record:
+        options["xmp"] = record
+    if quality and "quality" in options:
+        options["quality"] = quality
+    if exif and not (format == "JPEG" and len(exif) > 65533):
+        options["exif"] = exif
+    buffer = io.BytesIO()
+    with _buffer_of(pixels.size):
+        Image.fromarray(pixels).save(buffer, format, icc_profile=srgb_profile(), **options)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _buffer_of(samples: int) -> Iterator[None]:
+    """Pillow gives libjpeg a buffer of two bytes a pixel, too small for noise: let it have two bytes a sample."""
+    with _MAXBLOCK:
+        before = ImageFile.MAXBLOCK
+        ImageFile.MAXBLOCK = max(before, 2 * samples)
+        try:
+            yield
+        finally:
+            ImageFile.MAXBLOCK = before
+
+
+def _deep_png(pixels: Array, exif: bytes, record: bytes) -> bytes:
+    """A 16-bit PNG by OpenCV, which writes no profile, record or EXIF: they are inserted after the header."""
+    import cv2
+
+    ok, data = cv2.imencode(".png", pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    if not ok:
+        raise ImageError("OpenCV could not encode it")
+    png = data.tobytes()
+    chunks = png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+    if record:
+        chunks += png_chunk(b"iTXt", ITXT_HEAD + record)
+    if exif:
+        chunks += png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    header = 8 + 25  # signature, IHDR
+    return png[:header] + chunks + png[header:]
+
+
+def _tiff(pixels: Array, exif: bytes, record: bytes) -> bytes:
+    """A TIFF of one deflated strip.
+
+    Written here because OpenCV drops the profile and the meaning of alpha, and Pillow has 8 bits and fails on GPS tags.
+    """
+    height, width, channels = pixels.shape
+    differences = pixels.copy()
+    differences[:, 1:] -= pixels[:, :-1]  # modulo 2**bits: the horizontal predictor
+    strip = zlib.compress(differences.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    camera = Image.Exif()
+    camera.load(exif)
+    for tag in camera:
+        directory[tag] = camera.get_ifd(tag) if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) else camera[tag]
+    directory[256], directory[257], directory[258] = width, height, (8 * pixels.itemsize,) * channels
+    directory[259], directory[262], directory[317] = 8, 2, 2  # deflate, RGB, horizontal predictor
+    directory[273], directory[278], directory[279] = 0, height, len(strip)  # the strip follows the directory
+    directory[277], directory[284] = channels, 1
+    if channels == 4:
+        directory[338] = 2  # the fourth sample is alpha, not premultiplied
+    if record:
+        directory[700] = record
+    directory.tagtype[34675] = 7
+    directory[34675] = srgb_profile()
+    buffer = io.BytesIO()
+    buffer.write(struct.pack("<2sHL", b"II", 42, 8))
+    directory.save(buffer)
+    return buffer.getvalue() + strip

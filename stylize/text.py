@@ -1,0 +1,34 @@
+"""Words for people: durations, and messages of one line. Imports nothing."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float, *, rough: bool = False) -> str:
+    """A length of time as people say it, in at most two units: "0.45 s", "4.2 s", "42 s", "1 min 15 s", "2 h 10 min".
+
+    Args:
+        seconds: 0 or more.
+        rough: for estimates: whole seconds, and from 10 minutes on whole minutes ("12 min", "2 h 10 min").
+    """
+    if rough:
+        seconds = max(1, round(seconds)) if seconds < 599.5 else 60 * round(seconds / 60)
+    elif seconds < 9.95:
+        return f"{seconds:.{1 if seconds >= 0.995 else 2}f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        minutes, rest = divmod(whole, 60)
+        return f"{minutes} min" if rough and whole >= 600 else f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, in the plural (``noun`` with an s, if not given) unless it is 1: "1 frame", "0 frames"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def one_line(text: str) -> str:
+    """The text with its lines joined by spaces, for messages."""
+    return " ".join(text.splitlines())

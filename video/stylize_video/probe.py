@@ -1,0 +1,218 @@
+"""What a video file holds, read with PyAV: its pictures, colour properties, frame times and other streams."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from stylize import StylizeError
+from stylize.text import one_line
+from stylize_video.ffmpeg import LOCAL, file_url
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a video file holds; times in seconds.
+
+    ``width`` and ``height`` are those of the upright picture with square pixels. ``times`` are when the
+    frames are shown, the first at 0, where the rate varies; None where it is constant. ``start`` is when the first
+    frame comes, counted from the beginning of the file: the sound may begin earlier. ``rotation`` is in degrees
+    clockwise, still to be applied; ``aspect`` is that of a pixel as stored. Colour properties have ffmpeg's names,
+    "" where the file is silent.
+    """
+
+    path: Path
+    width: int
+    height: int
+    rate: Fraction
+    times: tuple[Fraction, ...] | None = None
+    duration: Fraction | None = None
+    frames: int | None = None
+    start: Fraction = Fraction(0)
+    rotation: int = 0
+    aspect: Fraction = Fraction(1)
+    pixel_format: str = "yuv420p"
+    bits: int = 8
+    alpha: bool = False
+    interlaced: bool = False
+    color_range: str = ""
+    matrix: str = ""
+    primaries: str = ""
+    transfer: str = ""
+    audio: tuple[str, ...] = ()
+    subtitles: tuple[str, ...] = ()
+    chapters: int = 0
+    codec: str = ""
+
+    def frame_range(self, start: Fraction | None = None, end: Fraction | None = None) -> tuple[int, int | None]:
+        """(first, stop): the first frame at ``start`` s or later, and the one after the last frame before ``end``.
+
+        ``stop`` is None where the clip's number of frames is unknown.
+
+        Raises:
+            StylizeError: there is no frame between them.
+        """
+        first, stop = 0, self.frames
+        if start is not None and start > 0:
+            first = bisect_left(self.times, start) if self.times else math.ceil(start * self.rate)
+        if end is not None:
+            until = bisect_left(self.times, end) if self.times else math.ceil(end * self.rate)
+            stop = until if stop is None else min(stop, until)
+        if stop is not None and first >= stop:
+            length = "" if self.duration is None else f", the clip is {float(self.duration):g} s long"
+            raise StylizeError(f"{self.path}: no frame between start and end{length}")
+        return first, stop
+
+    def frame_time(self, index: int) -> Fraction:
+        """When frame ``index`` is shown, in s after the first; for the index after the last, when the clip ends."""
+        if self.times is None:
+            return index / self.rate
+        if index < len(self.times):
+            return self.times[index]
+        return self.duration or self.times[-1] + 1 / self.rate
+
+
+# Names by their numbers in ITU-T H.273, "-" for those that say nothing.
+_RANGES = "- tv pc"
+_MATRICES = "gbr bt709 - - fcc bt470bg smpte170m smpte240m ycgco bt2020nc bt2020c"
+_PRIMARIES = "- bt709 - - bt470m bt470bg smpte170m smpte240m film bt2020 smpte428 smpte431 smpte432"
+_TRANSFERS = (
+    "- bt709 - - gamma22 gamma28 smpte170m smpte240m linear log100 log316 iec61966-2-4 bt1361e iec61966-2-1 "
+    "bt2020-10 bt2020-12 smpte2084 smpte428 arib-std-b67"
+)
+_STILL = {"image2", "tty"}  # formats that are not clips; those of single pictures are named *_pipe
+
+
+def probe(path: Path) -> Clip:
+    """What the clip ``path`` holds. Every packet is read, and one frame decoded (of a GIF, all).
+
+    Raises:
+        StylizeError: the file is missing, unreadable, or not a clip.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StylizeError(f"no such clip: {path}")
+    if not path.is_file():
+        raise StylizeError(f"{path} is not a file: give a clip")
+    try:
+        with av.open(file_url(path), metadata_errors="replace", options={"protocol_whitelist": LOCAL}) as container:
+            return _describe(path, container)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise StylizeError(one_line(f"cannot read {path} as a clip ({why}): give a video file")) from error
+
+
+def _describe(path: Path, container: Any) -> Clip:
+    names = set(container.format.name.split(","))
+    attached = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & attached]
+    if not streams or names & _STILL or any(name.endswith("_pipe") for name in names):
+        raise StylizeError(f"{path} holds no moving pictures: give a video file")
+    stream = streams[0]
+    gif = "gif" in names
+    frame, marks, transparent = _scan(container, stream, every=gif)
+    if frame is None:
+        raise StylizeError(f"no frame of {path} can be decoded: the file is damaged, or its codec is unknown")
+    context, base = stream.codec_context, stream.time_base
+    known = [mark for mark, _ in marks if mark is not None]
+    first = min(known, default=0)
+    times = sorted((mark - first) * base for mark in known)
+    rate, steady = frame_rate(times, base, [stream.average_rate, stream.guessed_rate, stream.base_rate])
+    ends = [mark + (length or 0) for mark, length in marks if mark is not None]
+    last = (max(ends) - first) * base if ends else Fraction(0)
+    if steady or len(times) < len(marks):
+        duration = len(marks) / rate
+    else:
+        duration = max(last, times[-1] + (0 if last > times[-1] else 1 / rate))
+    begin = Fraction(container.start_time or 0, av.time_base)
+    aspect = Fraction(frame_aspect) if (frame_aspect := context.sample_aspect_ratio) else Fraction(1)
+    aspect = aspect if aspect > 0 else Fraction(1)
+    width, height = frame.width, frame.height
+    width, height = (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
+    rotation = -round(frame.rotation / 90) * 90 % 360
+    if rotation in (90, 270):
+        width, height = height, width
+    layered = stream.codec.name in ("vp8", "vp9", "libvpx", "libvpx-vp9") and stream.metadata.get("alpha_mode") == "1"
+    components = frame.format.components
+    return Clip(
+        path=path,
+        width=width,
+        height=height,
+        rate=rate,
+        times=None if steady or len(times) < len(marks) else tuple(times),
+        duration=duration,
+        frames=len(marks),
+        start=max(Fraction(0), first * base - begin) if known else Fraction(0),
+        rotation=rotation,
+        aspect=aspect,
+        pixel_format=frame.format.name,
+        bits=max(component.bits for component in components),
+        alpha=layered or (transparent if gif else any(component.is_alpha for component in components)),
+        interlaced=bool(frame.interlaced_frame),
+        color_range="pc" if frame.format.name.startswith("yuvj") else _named(_RANGES, frame.color_range),
+        matrix=_named(_MATRICES, frame.colorspace),
+        primaries=_named(_PRIMARIES, frame.color_primaries),
+        transfer=_named(_TRANSFERS, frame.color_trc),
+        audio=tuple(_codec(stream) for stream in container.streams.audio),
+        subtitles=tuple(_codec(stream) for stream in container.streams.subtitles),
+        chapters=len(container.chapters()),
+        codec=context.codec.canonical_name,
+    )
+
+
+def _scan(container: Any, stream: Any, *, every: bool) -> tuple[Any, list[tuple[int | None, int | None]], bool]:
+    """The first frame, (time, length) of every packet that holds one, and whether a frame has transparent pixels, if
+    ``every`` frame is to be decoded."""
+    frame, transparent = None, False
+    marks: list[tuple[int | None, int | None, int | None]] = []
+    with contextlib.suppress(av.FFmpegError):  # the file ends in the middle of something
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                marks.append((packet.pts, packet.dts, packet.duration))
+            if frame is not None and not every:
+                continue
+            with contextlib.suppress(av.FFmpegError):
+                for found in packet.decode():
+                    frame = frame or found
+                    if every and not transparent:
+                        transparent = bool((found.to_ndarray(format="rgba")[..., 3] < 255).any())
+    by = 1 if any(mark[0] is None for mark in marks) else 0  # AVI has few presentation times, but all decoding times
+    return frame, [(mark[by], mark[2]) for mark in marks], transparent
+
+
+def frame_rate(
+    times: Sequence[Fraction], tick: Fraction, candidates: Sequence[Fraction | None]
+) -> tuple[Fraction, bool]:
+    """The frame rate, and whether it is constant, as exactly as the clock of the file can tell.
+
+    Args:
+        times: of the frames, from 0, in seconds.
+        tick: of the file's clock, in seconds.
+        candidates: rates the file claims, None where unknown.
+    """
+    rates = [Fraction(rate) for rate in candidates if rate and 0 < rate <= 1000]
+    if len(times) < 2 or times[-1] <= 0:
+        return (rates or [Fraction(25)])[0], True
+    mean = Fraction(len(times) - 1) / times[-1]
+    near = [Fraction(n) for n in range(1, 241)] + [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
+    for rate in [*rates, min(near, key=lambda rate: abs(rate - mean)), mean.limit_denominator(1001)]:
+        slack = min(tick * Fraction(101, 100), 1 / (4 * rate))
+        if all(abs(time - index / rate) <= slack for index, time in enumerate(times)):
+            return rate, True
+    return mean.limit_denominator(100_000), False
+
+
+def _named(names: str, number: int) -> str:
+    return "".join(names.split()[number : number + 1]).removeprefix("-")
+
+
+def _codec(stream: Any) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
