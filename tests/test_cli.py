@@ -192,6 +192,7 @@ def test_sixteen_bits_are_really_written(call: Call, pictures: tuple[Path, Path]
     assert call("photo.png", "starry.png", "-o", "deep.png", "--bits", "16", *FAST, "--steps", "3").code == 0
     assert (folder / "deep.png").read_bytes()[24] == 16  # IHDR: bit depth
     pixels = cv2.imread(str(folder / "deep.png"), cv2.IMREAD_UNCHANGED)
+    assert isinstance(pixels, np.ndarray)
     assert pixels.dtype == np.uint16
     assert (pixels % 257).any()  # not 8 bits stretched
 

@@ -164,7 +164,7 @@ class Bench:
         not for channels-last, and gives up.
         """
         plain = self.optimizer(name, width, "wasserstein")
-        pad = torch.compiler.disable(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
+        pad = torch.compiler.disable(torch.nn.functional.pad)
         with mock.patch("torch.nn.functional.pad", pad):
             made = self.optimizer(name, width, "wasserstein", compiled=True)
             first = self.seconds(made.step)
