@@ -141,14 +141,14 @@ def install() -> str:
     if setup is None:
         return f"torch {torch.__version__} takes no device written in Python"
     setup(NAME)
-    library = torch.library.Library("_", "IMPL")  # type: ignore[no-untyped-call]
-    library.fallback(_call, "PrivateUse1")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(_call, "PrivateUse1")
     _kept.append(library)
-    kernels = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    kernels = torch.library.Library("aten", "IMPL")
     for name in OWN_KERNEL:
         packet, _, overload = name.partition(".")
         operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        kernels.impl(name, partial(_call, operator), "PrivateUse1")  # type: ignore[no-untyped-call]
+        kernels.impl(name, partial(_call, operator), "PrivateUse1")
     _kept.append(kernels)
     return ""
 

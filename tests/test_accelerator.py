@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylize import Picture, Settings, Stylizer, images, tiling
+from stylize import Picture, Settings, Stylizer, colors, images, tiling
 from stylize.encoders import builtin, resolve_device
 from stylize.engine import Step
 from stylize.errors import DeviceError, OptimizationError, SettingsError
@@ -173,9 +173,9 @@ def test_what_the_host_need_not_wait_for_is_no_wait() -> None:
 def test_a_wait_is_located_also_on_the_way_back() -> None:
     x = waves(5, 6).to(NAME)
     with waits() as found:
-        images.match_luminance(x[:, :1], x[:, 1:2])
+        colors.match_luminance(x[:, :1], x[:, 1:2])
     assert found
-    assert all(re.fullmatch(r"stylize/images\.py:\d+", wait.where) for wait in found)
+    assert all(re.fullmatch(r"stylize/colors\.py:\d+", wait.where) for wait in found)
 
     class Waiting(torch.autograd.Function):
         @staticmethod

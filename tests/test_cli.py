@@ -194,6 +194,7 @@ def test_sixteen_bits_are_really_written(call: Call, pictures: tuple[Path, Path]
     assert call("photo.png", "starry.png", "-o", "deep.png", "--bits", "16", *FAST, "--steps", "3").code == 0
     assert (folder / "deep.png").read_bytes()[24] == 16  # IHDR: bit depth
     pixels = cv2.imread(str(folder / "deep.png"), cv2.IMREAD_UNCHANGED)
+    assert isinstance(pixels, np.ndarray)
     assert pixels.dtype == np.uint16
     assert (pixels % 257).any()  # not 8 bits stretched
 
@@ -506,7 +507,7 @@ def test_waiting_threads_sleep_unless_the_user_has_chosen(
     cli_environment: Mapping[str, str], tmp_path: Path, chosen: Mapping[str, str], seen: str
 ) -> None:
     keys = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-    environment = {key: value for key, value in cli_environment.items() if key not in keys} | chosen
+    environment = {**{key: value for key, value in cli_environment.items() if key not in keys}, **chosen}
     command = [sys.executable, "-c", WATCHED]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[0] == f"torch {seen}", done.stderr

@@ -116,7 +116,11 @@ def test_a_grey_start_is_painted_grey(make: Callable[..., Engine]) -> None:
     seen: list[tuple[int, ...]] = []
 
     def terms(scale: Scale) -> list[Term]:
-        watching = Term("watching", 1.0, lambda image, _: (seen.append(tuple(image.shape)), image.sum() * 0)[1])
+        def watch(image: Tensor, features: object) -> Tensor:
+            seen.append(tuple(image.shape))
+            return image.sum() * 0
+
+        watching = Term("watching", 1.0, watch)
         return [resembling(engine, target, scale), watching]
 
     result = engine.optimize((Scale(8, 10, 3), Scale(16, 20, 3)), waves(16, 20)[:, :1], terms)
@@ -186,13 +190,17 @@ def test_an_observer_sees_the_picture_as_it_grows(make: Callable[..., Engine], o
 def test_looking_on_changes_nothing_and_looking_away_costs_nothing(make: Callable[..., Engine]) -> None:
     target, shown = waves(33, 39, seed=2), list[Tensor]()
 
+    def look(image: Tensor) -> Tensor:
+        shown.append(image)
+        return image
+
     def paint(on_step: Callable[[Step], object]) -> Tensor:
         return make().optimize(
             SCALES,
             waves(33, 39),
             lambda scale: [towards(target)],
             on_step=on_step,
-            shown=lambda image: (shown.append(image), image)[1],
+            shown=look,
         )
 
     unseen = paint(lambda step: None)

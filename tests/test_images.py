@@ -542,7 +542,7 @@ def test_sixteen_bits_loaded_small(tmp_path: Path, channels: int, profile: bytes
     full, small = load(path), load(path, longest=31)
     assert small.size == fit(90, 120, 31)
     assert (small.alpha is None) == (full.alpha is None)
-    weight = 1.0
+    weight: Tensor | float = 1.0
     if full.alpha is not None and small.alpha is not None:
         expected, weight = resize(full.alpha, *small.size), small.alpha
         assert float((small.alpha - expected).abs().max()) < 1 / 255
@@ -885,7 +885,7 @@ def test_shapes_and_sizes_a_format_cannot_hold(tmp_path: Path) -> None:
         ("loop.png", {}, "symbolic links"),
     ],
 )
-def test_targets_are_checked_before_the_work(tmp_path: Path, name: str, options: dict[str, int], words: str) -> None:
+def test_targets_are_checked_before_the_work(tmp_path: Path, name: str, options: dict[str, Any], words: str) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to("loop.png")
     os.mkfifo(tmp_path / "pipe.png")
@@ -1001,6 +1001,7 @@ def test_what_cannot_be_written_is_kept(tmp_path: Path, kept: Path, monkeypatch:
     found = kept_as(kept, error, path)
     again = load(found)
     assert again.alpha is not None
+    assert picture.alpha is not None
     torch.testing.assert_close(torch.cat([again.rgb, again.alpha], 1), torch.cat([picture.rgb, picture.alpha], 1))
     found.unlink()
 

@@ -51,7 +51,7 @@ def rows(tensor: Tensor | None) -> Array:
     """(1, C, H, W) as (n, C) float64."""
     assert tensor is not None
     array = tensor.detach().double().cpu().numpy()
-    return np.moveaxis(array[0], 0, -1).reshape(-1, array.shape[1])
+    return np.asarray(np.moveaxis(array[0], 0, -1).reshape(-1, array.shape[1]))
 
 
 def assert_close(found: Tensor | None, expected: Tensor | None, rtol: float = 1e-5, atol: float = 1e-6) -> None:
@@ -63,7 +63,7 @@ def assert_close(found: Tensor | None, expected: Tensor | None, rtol: float = 1e
 def importance(n: int, masked: bool) -> Array:
     """Position weights (n,) that sum to one."""
     weight = np.random.default_rng(9).uniform(0.2, 1, n) if masked else np.ones(n)
-    return weight / weight.sum()
+    return np.asarray(weight / weight.sum())
 
 
 def centred(x: Array, weight: Array) -> tuple[Array, Array]:
@@ -221,7 +221,7 @@ def test_gradient_does_not_depend_on_the_memory_layout(term: str, layout: str, d
         leaf = features.detach().requires_grad_()
         TERMS[term][0](leaf, style, None).backward()
         gradients.append(leaf.grad)
-    assert_close(*gradients, rtol=1e-4)
+    assert_close(gradients[0], gradients[1], rtol=1e-4)
 
 
 @terms
@@ -236,6 +236,7 @@ def test_gradients_of_two_losses_on_one_layer_add_up(term: str, device: str) -> 
     leaf = x.clone().requires_grad_()
     (TERMS[term][0](leaf, style, None) + content_loss(leaf, style, None)).backward()
     assert apart[0] is not None
+    assert apart[1] is not None
     assert_close(leaf.grad, apart[0] + apart[1])
 
 

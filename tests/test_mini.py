@@ -157,7 +157,7 @@ def test_distances_resemble_those_of_vgg19() -> None:
     teacher = VGG(tensors, weights.ARCHITECTURES["vgg19"], mini.LAYERS, CPU)
     student = mini.encoder(mini.read(), mini.LAYERS, CPU)
     photo = picture(SHARED / "images" / "content" / "tubingen.jpg").rgb
-    one = resize(photo, *fit(*photo.shape[2:], 256))
+    one = resize(photo, *fit(photo.shape[2], photo.shape[3], 256))
     other = (one.flip(3) * 0.8).contiguous()
     wanted, found = ([encode(image) for image in (one, other)] for encode in (teacher, student))
     for layer in mini.LAYERS:

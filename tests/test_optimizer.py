@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, pairwise
 
 import numpy as np
@@ -171,12 +172,13 @@ def two_loops(gradient: Array, pairs: list[tuple[Array, Array]]) -> Array:
 def expected_moves(points: list[Array], gradients: list[Array], history: int) -> list[Array]:
     """Where a textbook L-BFGS goes from each point, if every step is accepted; longer by 30 % of the share of the slope
     that steps leave over, on average."""
-    moves, pairs, left, length = [], [], 0.0, 1.0
+    moves, pairs = list[Array](), list[tuple[Array, Array]]()
+    left, length = 0.0, 1.0
     for k, gradient in enumerate(gradients):
         if k:
             s, y = points[k] - points[k - 1], gradients[k] - gradients[k - 1]
-            left = 0.6 * left + 0.4 * np.clip((gradient @ s) / (gradients[k - 1] @ s), -1, 1)
-            length = np.clip(length * (1 + 0.3 * left), 0.5, 2.5)
+            left = 0.6 * left + 0.4 * float(np.clip((gradient @ s) / (gradients[k - 1] @ s), -1, 1))
+            length = float(np.clip(length * (1 + 0.3 * left), 0.5, 2.5))
             if s @ y > 1e-6 * np.linalg.norm(s) * np.linalg.norm(y):
                 pairs.append((s, y))
         if pairs:
@@ -468,7 +470,7 @@ def test_the_start_is_not_written_to(make: Callable[[Evaluate, Tensor], Optimize
     assert not torch.equal(optimizer.image, start)
 
 
-@pytest.mark.parametrize("make", [LBFGS, lambda *a: LBFGS(*a, compact=True), Adam], ids=["L-BFGS", "compact", "Adam"])
+@pytest.mark.parametrize("make", [LBFGS, partial(LBFGS, compact=True), Adam], ids=["L-BFGS", "compact", "Adam"])
 def test_in_parts_it_goes_as_in_one(make: Callable[..., Optimizer], monkeypatch: pytest.MonkeyPatch) -> None:
     def path(part: int) -> list[Tensor]:
         monkeypatch.setattr("stylize.optimizer.PART", part)

@@ -95,7 +95,7 @@ def test_the_plugin_of_napari_is_in_the_wheel_with_its_samples_but_napari_is_an_
     assert len(named) == 4
     for name in (*named, "CREDITS.md"):
         assert wheel.read(f"stylize_napari/samples/{name}") == (SAMPLES / name).read_bytes()
-    needed = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    needed = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not re.search("napari|magicgui|superqt|qt", " ".join(needed), re.IGNORECASE)
 
 
@@ -155,7 +155,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = stylize.nonsense
 
 
-def annotations(function: ast.FunctionDef) -> Iterator[str]:
+def annotated(function: ast.FunctionDef) -> Iterator[str]:
     """The names in the signature of a function."""
     parts = [argument.annotation for argument in [*function.args.args, *function.args.kwonlyargs]]
     for part in [*parts, function.returns]:
@@ -170,7 +170,7 @@ def test_a_plugin_can_name_every_type_of_a_hook_by_public_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    types = {name for node in tree.body if isinstance(node, ast.FunctionDef) for name in annotations(node)}
+    types = {name for node in tree.body if isinstance(node, ast.FunctionDef) for name in annotated(node)}
     ours = {name for name in types if homes.get(name, "").startswith("stylize")}
     assert {"Display", "EncoderSpec", "Job", "Term"} <= ours
     assert ours <= set(stylize.__all__)

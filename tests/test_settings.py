@@ -284,7 +284,7 @@ some_settings = st.fixed_dictionaries(
         "style_weights": st.lists(st.floats(0.1, 1e6), max_size=4).map(tuple),
         "style_layers": st.dictionaries(text, st.floats(0.1, 1e6), min_size=1, max_size=4),
     },
-).map(lambda values: Settings(**values))
+).map(lambda values: Settings().replace(**values))
 
 
 @given(settings=some_settings)

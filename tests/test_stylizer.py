@@ -498,6 +498,7 @@ def test_alpha_is_kept(tiny: EncoderSpec) -> None:
     content = with_alpha(PHOTO, 0.0)
     result = paint(tiny, QUICK.replace(size=48), content)
     assert result.alpha is not None
+    assert content.alpha is not None
     assert torch.equal(result.alpha, content.alpha)
     smaller = paint(tiny, content=content)
     assert smaller.alpha is not None
@@ -635,7 +636,7 @@ def test_texture_takes_a_blend_and_can_be_stopped(tiny: EncoderSpec) -> None:
 
 
 def psnr(picture: Tensor, wanted: Tensor) -> float:
-    return -20 * np.log10(distance(picture, wanted))
+    return float(-20 * np.log10(distance(picture, wanted)))
 
 
 def test_reconstruct_from_the_first_layer_approaches_the_picture(tiny: EncoderSpec) -> None:
@@ -685,7 +686,7 @@ def test_a_job_and_a_call_give_the_same_picture(tiny: EncoderSpec, pictures: tup
 def test_the_style_is_no_distance_from_itself(tiny: EncoderSpec, style_loss: str, normalize: str) -> None:
     settings = QUICK.replace(style_loss=style_loss, normalize=normalize, style_layers={"relu1_1": 1, "relu2_1": 1})
     stylizer = Stylizer(STARRY, settings, encoders=[tiny])
-    scale = Scale(*STARRY.shape[2:], 1)
+    scale = Scale(STARRY.shape[2], STARRY.shape[3], 1)
     (term,) = (term for term in stylizer.terms(STARRY, scale) if term.name == "style")
     at_home, elsewhere = (
         float(term.function(image, stylizer.engine.encode(image))) for image in (STARRY, STARRY.flip(1) * 0.5)

@@ -179,7 +179,7 @@ def raft_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    return folder / Raft_Large_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    return Path(folder, Raft_Large_Weights.DEFAULT.url.rsplit("/", 1)[-1])
 
 
 def test_raft_without_weights_says_where_they_belong(raft_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

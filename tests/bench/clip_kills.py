@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stylize_video.decode import decode
 from stylize_video.probe import probe
@@ -23,7 +25,7 @@ from stylize_video.probe import probe
 STYLE = Path(__file__).resolve().parents[2] / "samples" / "mosaic.jpg"
 
 
-def frames(path: Path) -> list[object]:
+def frames(path: Path) -> list[NDArray[Any]]:
     clip = probe(path)
     return list(decode(clip, clip.height, clip.width))
 
@@ -57,7 +59,9 @@ def main() -> None:
                 twice += marks.setdefault(path.name, mark) != mark
         start("undisturbed.mkv").wait()
         resumed, undisturbed = frames(Path(work, "out.mkv")), frames(Path(work, "undisturbed.mkv"))
-        same = len(resumed) == len(undisturbed) and all(map(np.array_equal, resumed, undisturbed))
+        same = len(resumed) == len(undisturbed) and all(
+            np.array_equal(one, other) for one, other in zip(resumed, undisturbed, strict=True)
+        )
         print(f"{kills} kills: {len(resumed)} frames, {twice} painted twice, {'identical to' if same else 'NOT like'}")
         print("an undisturbed run")
 

@@ -129,7 +129,7 @@ class Training:
             optimizer.zero_grad()
         batch = self._batch(self._generator(self.done)).to(self.device)
         errors = self.errors(batch)
-        torch.stack([ERRORS[layer] * error for layer, error in errors.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([ERRORS[layer] * error for layer, error in errors.items()]).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 2.0)
         for optimizer in self.optimizers:
             optimizer.step()

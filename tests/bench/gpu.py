@@ -28,9 +28,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Scale, Settings, Stylizer
@@ -71,7 +72,7 @@ class Bench:
     def optimizer(self, width: int, **settings: object) -> Optimizer:
         stylizer = self.stylizer(width, **settings)
         photo = self.photo(width)
-        terms = [term for term in stylizer.terms(photo, Scale(*photo.shape[2:], 1)) if term.weight]
+        terms = [term for term in stylizer.terms(photo, Scale(photo.shape[2], photo.shape[3], 1)) if term.weight]
         return stylizer.engine.optimizer(terms, photo.to(self.device))
 
     def wait(self) -> None:
@@ -103,14 +104,14 @@ class Bench:
     def losses(self, painted: Tensor) -> str:
         """Of a picture at 256 px, in float32 on the CPU."""
         photo = resize(self.content, *painted.shape[2:])
-        terms = self.judge.terms(photo, Scale(*photo.shape[2:], 1))
+        terms = self.judge.terms(photo, Scale(photo.shape[2], photo.shape[3], 1))
         features = self.judge.engine.encode(painted)
         return ", ".join(f"{each.name} {each.function(painted, features).item():.4f}" for each in terms if each.weight)
 
 
 def as_graph(once: Callable[[], object]) -> Callable[[], None]:
     """What is recorded of a call, to be launched again."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         once()
     torch.cuda.synchronize()
@@ -214,7 +215,7 @@ def error(bench: Bench) -> None:
         stylizer = bench.stylizer(width, **settings)
         photo = bench.photo(width)
         noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(0))
-        terms = [term for term in stylizer.terms(photo, Scale(*photo.shape[2:], 1)) if term.weight]
+        terms = [term for term in stylizer.terms(photo, Scale(photo.shape[2], photo.shape[3], 1)) if term.weight]
         values, gradient = stylizer.engine.objective(terms)(((photo + noise) / 2).to(stylizer.engine.device))
         found[name] = values.cpu(), gradient.cpu().float()
         torch.backends.cudnn.allow_tf32 = before
@@ -292,6 +293,7 @@ def clip(bench: Bench) -> None:
         wide = resize(bench.content, height * 2, width * 2)[0].permute(1, 2, 0)
         frames = [(wide[20 : 20 + height, k * 3 : k * 3 + width] * 255).byte().numpy() for k in range(10)]
         stylizer, flow = bench.stylizer(width), engine("dis", str(bench.device))
+        assert flow is not None
         result = stylizer(as_tensor(frames[0])).rgb
         pasts, took = [Past(frames[0], as_array(result))], []
         for frame in frames[1:]:
@@ -304,12 +306,12 @@ def clip(bench: Bench) -> None:
         print(f"{width}x{height}: {1 / statistics.median(took):.1f} following frames of 10 steps a second", flush=True)
 
 
-def as_tensor(frame: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def as_tensor(frame: NDArray[Any]) -> Tensor:
     values = torch.from_numpy(frame).permute(2, 0, 1)[None]
     return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
-def as_array(image: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def as_array(image: Tensor) -> NDArray[Any]:
     return image[0].permute(1, 2, 0).numpy()
 
 

@@ -49,7 +49,7 @@ def encoder(name: str = "vgg19", weights: Path | None = None) -> Encode:
 def scores(stylized: Tensor, content: Tensor, style: Tensor, encode: Encode) -> dict[str, float]:
     """The scores of a picture; all pictures are (1, 3, H, W) in [0, 1], of any size."""
     height, width = stylized.shape[2:]
-    small = fit(*style.shape[2:], max(height, width), upscale=True)
+    small = fit(style.shape[2], style.shape[3], max(height, width), upscale=True)
     found, wanted, kept = (
         {layer: feature.double() for layer, feature in encode(image).items()}
         for image in (stylized, resize(style, *small), resize(content, height, width))
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="of the encoder; default: as stylize finds them")
     parser.add_argument("--encoder", default="vgg19")
     options = parser.parse_args(arguments)
-    pictures = (load(path).rgb for path in (options.stylized, options.content, options.style))
-    found = scores(*pictures, encoder(options.encoder, options.weights))
+    stylized, content, style = (load(path).rgb for path in (options.stylized, options.content, options.style))
+    found = scores(stylized, content, style, encoder(options.encoder, options.weights))
     print(json.dumps({key: round(value, 4) for key, value in found.items()}))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from stylize.engine import Step
 from stylize.pyramid import equivalent_steps, pyramid
 from stylize.settings import Settings
 from stylize.stylizer import Stylizer, as_picture
@@ -38,7 +39,7 @@ def main() -> None:
         cuda = stylizer.engine.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        steps = []
+        steps: list[Step] = []
         begun = time.perf_counter()
         picture = stylizer(content, on_step=steps.append)
         seconds = time.perf_counter() - begun
