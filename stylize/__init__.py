@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stylize.claims import Claims, is_alive
     from stylize.colors import ColorMode
+    from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
     from stylize.encoders import Encoder, EncoderSpec
     from stylize.engine import Step
     from stylize.errors import (
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
         StylizeError,
         WeightsError,
     )
+    from stylize.executors import Run, Serial, run
     from stylize.figure import grid
-    from stylize.host import Host, hookimpl, plugin_manager
+    from stylize.host import Host, plugin_manager
     from stylize.images import (
         FORMATS,
         SPARE,
@@ -42,16 +45,20 @@ if TYPE_CHECKING:
         resize,
         save,
     )
-    from stylize.jobs import Flow, Frame, Job, check_distinct, run
+    from stylize.jobs import check_distinct
     from stylize.losses import Sums, Term
+    from stylize.processes import Processes
     from stylize.pyramid import Scale
+    from stylize.records import Record
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer, reconstruct, texture
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stylize.claims": ("Claims", "is_alive"),
     "stylize.colors": ("ColorMode",),
+    "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
     "stylize.encoders": ("Encoder", "EncoderSpec"),
     "stylize.engine": ("Step",),
     "stylize.errors": (
@@ -63,8 +70,9 @@ _HOMES = {
         "StylizeError",
         "WeightsError",
     ),
+    "stylize.executors": ("Run", "Serial", "run"),
     "stylize.figure": ("grid",),
-    "stylize.host": ("Host", "hookimpl", "plugin_manager"),
+    "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
         "SPARE",
@@ -80,9 +88,11 @@ _HOMES = {
         "resize",
         "save",
     ),
-    "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
+    "stylize.jobs": ("check_distinct",),
     "stylize.losses": ("Sums", "Term"),
+    "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale",),
+    "stylize.records": ("Record",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer", "reconstruct", "texture"),
 }
@@ -92,10 +102,13 @@ __all__ = [
     "FORMATS",
     "PRESETS",
     "SPARE",
+    "Chain",
+    "Claims",
     "ColorMode",
     "DeviceError",
     "Encoder",
     "EncoderSpec",
+    "Executor",
     "Flow",
     "Frame",
     "Host",
@@ -103,9 +116,15 @@ __all__ = [
     "Job",
     "OptimizationError",
     "Origin",
+    "Painted",
     "Picture",
     "PluginError",
+    "Processes",
+    "Record",
+    "Request",
+    "Run",
     "Scale",
+    "Serial",
     "Settings",
     "SettingsError",
     "Step",
@@ -121,6 +140,7 @@ __all__ = [
     "fit",
     "grid",
     "hookimpl",
+    "is_alive",
     "load",
     "luminance",
     "plugin_manager",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylize import colors, encoders
+from stylize.contracts import Executor, Job, hookimpl
 from stylize.errors import SettingsError
-from stylize.host import hookimpl
-from stylize.jobs import ImageJob, Job
+from stylize.jobs import ImageJob
 
 if TYPE_CHECKING:
     from stylize.settings import Settings
@@ -24,6 +24,14 @@ def stylize_encoders() -> Sequence[encoders.EncoderSpec]:
 @hookimpl
 def stylize_color_modes() -> Sequence[colors.ColorMode]:
     return colors.builtin()
+
+
+@hookimpl(trylast=True)
+def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
+    from stylize.executors import Serial
+    from stylize.processes import Processes
+
+    return {"serial": Serial, "processes": lambda: Processes(options.get("jobs") or 2)}.get(name, lambda: None)()
 
 
 @hookimpl(trylast=True)

@@ -19,6 +19,7 @@ import click
 from click_default_group import DefaultGroup
 
 from stylize import __version__
+from stylize.contracts import Job, Request
 from stylize.errors import PluginError, SettingsError, StylizeError
 from stylize.host import Host, plugin_manager
 from stylize.settings import PRESETS, Settings, knob_of, preset, type_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from stylize.display import Display
     from stylize.images import Picture
-    from stylize.jobs import Job
 
 INTERRUPTED = 130
 
@@ -37,11 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> typing.NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
     problems: list[str] = []
     try:
-        arguments_given = [*(sys.argv[1:] if arguments is None else arguments)]
-        given, without = _without(arguments_given)
+        given, without = _without([*(sys.argv[1:] if arguments is None else arguments)])
         trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
         host = plugin_manager(without=without, only=_only(), trace=trace)
-        host.arguments = tuple(arguments_given)
         group, problems = _with_plugins(host), host.problems
         code = group.main(args=given, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:
@@ -232,22 +230,31 @@ def cli() -> None:
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
 @_common_options
 @click.option("--report", type=Path, metavar="FILE", help="Folders and clips: an HTML page of what became of them.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Folders and clips: paint so many pictures or shots at once, each in a process of its own, one per GPU.",
+)
+@click.option("--executor", metavar="NAME", help="What paints them: serial, processes (with --jobs), or a plugin's.")
 @_settings_options()
 def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     """Repaint CONTENT in the style of STYLE, or of a blend of several."""
-    from stylize import jobs
+    from stylize import executors
     from stylize.stylizer import Stylizer
 
     settings = _settings(options)
     _check_report(options["report"])
     host, options = _host(), options | {"given": _given_to_plugins()}
+    name = options["executor"] or ("serial" if (options["jobs"] or 1) == 1 else "processes")
+    executor = executors.executor_named(host, name, options)
     with _display(host, options) as display:
         job = _open(host, content, styles, settings, options)
         rest = _encoder_options(host, options, display)
         stylizer = Stylizer(job.styles or styles, settings, color_modes=host.color_modes(), **rest)
         display.notes(style.notes for style in stylizer.styles)
         with _interruptible(display) as stop:
-            target = jobs.run(job, stylizer, host=host, options=options, stop=stop)
+            target = executors.run(job, stylizer, host=host, options=options, stop=stop, executor=executor)
         display.written(target)
         return INTERRUPTED if stop() else 0
 
@@ -260,7 +267,7 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     """Make a stylized PICTURE again, from the record it carries."""
     import torch
 
-    from stylize import jobs, records
+    from stylize import executors, jobs, records
     from stylize.images import load, read_record
     from stylize.stylizer import Stylizer
 
@@ -279,7 +286,7 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
         for difference in records.differences(record, stylizer.record(None), host):
             display.warning(difference)
         with _interruptible(display) as stop:
-            jobs.run(job, stylizer, host=host, options=options, stop=stop)
+            executors.run(job, stylizer, host=host, options=options, stop=stop)
         same = torch.equal(load(picture).rgb, load(target).rgb)
         display.notes([["the same picture, pixel by pixel" if same else "not the same picture, pixel by pixel"]])
         display.written(target)
@@ -523,20 +530,7 @@ def _recorded(value: Any) -> Any:
 
 
 def _open(host: Host, content: Path, styles: Sequence[Path], settings: Settings, options: Mapping[str, Any]) -> Job:
-    job = host.call(
-        "stylize_open",
-        source=content,
-        styles=styles,
-        target=options["output"],
-        settings=settings,
-        options=options,
-        host=host,
-    )
-    if job is None:
-        raise StylizeError(f"{content} is a folder, which no installed plugin opens; give the path of a picture")
-    if not all(callable(getattr(job, name, None)) for name in ("begin", "frames", "write", "failed", "finish")):
-        raise PluginError(f"a plugin opened {content} as {job!r}, which is not a job")
-    return cast("Job", job)
+    return Request(content, tuple(styles), options["output"], settings, options).open(host)
 
 
 def _check_report(path: Path | None) -> None:

@@ -14,15 +14,15 @@ from typing import IO, TYPE_CHECKING, Any, Self, TextIO, TypeVar, cast
 
 import click
 
-from stylize.host import hookimpl
+from stylize.contracts import hookimpl
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from stylize.contracts import Frame
     from stylize.engine import Step
-    from stylize.jobs import Frame
 
 
 class _Steady:
@@ -254,7 +254,7 @@ class Live(Quiet):
         (frame, step), self._picture = self._picture, None
         number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
         name = " ".join(frame.name.split())
-        self._print(f"{number:>11}  {name}  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s")
+        self._print(f"{number:>11}  {name}  {_losses(step)}  {step.seconds:.0f} s")
 
     def _say_failures(self, step: Step, name: str) -> None:
         if not step.finite and not self._failed:

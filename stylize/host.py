@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylize.colors import ColorMode
+    from stylize.contracts import Frame
     from stylize.encoders import EncoderSpec
     from stylize.images import Picture
-    from stylize.jobs import Frame
     from stylize.losses import Term
     from stylize.settings import Settings
 
@@ -37,7 +37,6 @@ GROUP = "stylize"
 FAULTS = (Exception, SystemExit)  # whatever a stranger's plugin raises, the host goes on or says so
 BUILTIN = ("stylize.builtin", "stylize.display")
 
-hookimpl = pluggy.HookimplMarker("stylize")
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -58,9 +57,9 @@ class Host(pluggy.PluginManager):
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
         super().__init__("stylize")
-        self.arguments: tuple[str, ...] = ()  # the command line as it was given; empty where there is none
         self.problems: list[str] = []
         self._infos: dict[str, PluginInfo] = {}
+        self._loaded: list[str] = []  # from entry points
         self.add_hookspecs(hookspecs)
         if trace is not None:
             self._trace(trace)
@@ -77,6 +76,7 @@ class Host(pluggy.PluginManager):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
             self.check_pending()
+            self._loaded.append(name)
         except FAULTS as error:
             self._leave_out(name, _said(error))
 
@@ -92,6 +92,10 @@ class Host(pluggy.PluginManager):
             if name in self._infos and not self._infos[name].problem:
                 found.append(dataclasses.replace(self._infos[name], hooks=tuple(hooks)))
         return found + [info for info in self._infos.values() if info.problem]
+
+    def loaded(self) -> tuple[str, ...]:
+        """The names of the plugins at work that were found by their entry points: other processes find them, too."""
+        return tuple(name for name in self._loaded if self.has_plugin(name))
 
     def _leave_out(self, name: str, reason: str) -> str:
         if self.has_plugin(name):
@@ -172,7 +176,16 @@ class Host(pluggy.PluginManager):
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
-        for name, plugin in reversed(self._members(hook)):
+        self._observe(hook, self._members(hook), arguments)
+
+    def observe_here(self, hook: str, **arguments: object) -> None:
+        """Call an observing hook of the plugins that only this process has, such as the display, for what another
+        process does: there the other plugins observe it."""
+        known = {*self._loaded, *BUILTIN}
+        self._observe(hook, [each for each in self._members(hook) if each[0] not in known], arguments)
+
+    def _observe(self, hook: str, members: Sequence[tuple[str, object]], arguments: Mapping[str, object]) -> None:
+        for name, plugin in reversed(members):
             try:
                 self._only(hook, plugin)(**arguments)
             except FAULTS as error:

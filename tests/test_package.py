@@ -23,10 +23,22 @@ from tests.conftest import ROOT, SAMPLES
 # The rooms of the design, from the top down: a module imports from its own line and from those below.
 FLOORS = (
     ("cli", "display", "diagnosis"),
-    ("host", "hookspecs", "builtin", "jobs", "figure", "stylizer", "records", "testing"),
+    (
+        "host",
+        "hookspecs",
+        "builtin",
+        "contracts",
+        "executors",
+        "processes",
+        "jobs",
+        "figure",
+        "stylizer",
+        "records",
+        "testing",
+    ),
     ("terms",),
     ("engine", "optimizer", "pyramid", "tiling"),
-    ("encoders", "losses", "colors", "images"),
+    ("encoders", "losses", "colors", "images", "claims"),
     ("settings", "errors"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -11,7 +11,7 @@ import click
 from stylize import SettingsError, hookimpl
 
 if TYPE_CHECKING:
-    from stylize import Flow, Frame, Host, Job, Settings, Step
+    from stylize import Flow, Host, Job, Settings
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
@@ -46,7 +46,6 @@ OPTIONS = (
     ),
     click.Option(["--hold"], is_flag=True, help="Clips, with --every: those between are the last one as it is."),
     click.Option(["--preview"], is_flag=True, help="Clips: only the first frame of each shot, on a contact sheet."),
-    click.Option(["--jobs"], type=click.IntRange(1), metavar="N", help="Clips: so many shots at once, one per GPU."),
     click.Option(["--partial"], is_flag=True, help="Clips: after Ctrl-C, make a clip of what is there."),
 )
 NAMES = frozenset(str(option.name) for option in OPTIONS)
@@ -72,12 +71,6 @@ def stylize_flow(name: str, device: str) -> Flow | None:
 
 
 @hookimpl
-def stylize_step(frame: Frame, step: Step) -> None:
-    if "told" in frame.data:  # of ours
-        frame.data["told"]["step"] = step
-
-
-@hookimpl
 def stylize_open(
     source: Path,
     styles: Sequence[Path],
@@ -96,4 +89,4 @@ def stylize_open(
     flow = host.call("stylize_flow", name=options.get("flow", "dis"), device=settings.device)
     if flow is None:
         raise SettingsError(f"unknown flow {options.get('flow')!r}; there are dis, farneback and raft")
-    return VideoJob(source, styles, target, settings, options, flow, host.arguments)
+    return VideoJob(source, styles, target, settings, options, flow)

@@ -37,8 +37,8 @@ def flicker(
     """
     from stylize import SettingsError, StylizeError
     from stylize_video import media
-    from stylize_video.job import seconds
     from stylize_video.measure import summary
+    from stylize_video.task import seconds
 
     if source is None and begin is not None:
         raise SettingsError("--from says where in the source the clip begins: give --source, too")
@@ -98,9 +98,9 @@ def _measured(
 ) -> Iterator[Measured]:
     """What the frames measure at a size (height, width); cuts are looked for in the source, where there is one."""
     from stylize_video import media
-    from stylize_video.job import LOOK
     from stylize_video.measure import measure
     from stylize_video.shots import cuts
+    from stylize_video.task import LOOK
 
     seen = clip if origin is None else origin
     small = media.read(seen, *_within(seen, LOOK), start=start)
