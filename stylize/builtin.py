@@ -31,7 +31,9 @@ def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
     from stylize.executors import Serial
     from stylize.processes import Processes
 
-    return {"serial": Serial, "processes": lambda: Processes(options.get("jobs") or 2)}.get(name, lambda: None)()
+    if name == "processes":
+        return Processes(options.get("jobs") or 2)
+    return Serial() if name == "serial" else None
 
 
 @hookimpl(trylast=True)

@@ -147,12 +147,15 @@ class Run:
                 self.release(chain)
         return outcome
 
-    def observe(self, frame: Frame, step: Step) -> None:
-        """Show a step that was made in another process."""
+    def observe(self, frame: Frame, step: Step, image: Picture) -> None:
+        """Tell observers that only this process has of a frame that another has painted: its last step, and the result.
+        The frame itself need not have its picture."""
         if self.host is not None:
             self.host.observe_here("stylize_step", frame=frame, step=step)
         if self._on_step is not None:
             self._on_step(frame, step)
+        if self.host is not None:
+            self.host.observe_here("stylize_painted", frame=frame, image=image)
 
     def _painted(self, frame: Frame) -> Painted:
         stylizer, host = self._stylizer_for(frame.styles), self.host

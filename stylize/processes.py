@@ -1,8 +1,8 @@
 """The executor that paints in several processes, each with a job, a host and a stylizer of its own.
 
-Chains are sent to whichever worker is idle; what comes back is the outcome of each, what was logged, and the last step
-of each frame, for the display. Workers are started when there is a chain for them. Where there are several CUDA
-devices, each worker sees one of them.
+Chains are sent to whichever worker is idle; what comes back is the outcome of each, what was logged, and each frame
+that is painted with its last step, for the display. Workers are started when there is a chain for them. Where there are
+several CUDA devices, each worker sees one of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from stylize.executors import PAUSE, Backlog, Run
 
 if TYPE_CHECKING:
     from stylize.engine import Step
+    from stylize.images import Picture
 
 ATTEMPTS = 2  # workers that may die over a chain before it counts as failed
 GRACE = 5.0  # seconds for a worker to end when it is told to
@@ -184,8 +186,9 @@ class Processes(Executor):
         chain = worker.chain
         if kind == "log":
             logging.getLogger(values[0]).log(values[1], "%s", values[2])
-        elif kind == "step":
-            run.observe(*_unpacked(*values))
+        elif kind == "frame":
+            name, number, total, step, picture = values
+            run.observe(Frame(name, picture, number=number, total=total), _step(step), picture)
         elif kind == "error":
             raise values[0]
         elif chain is not None:
@@ -211,6 +214,7 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # started with the first process, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -218,15 +222,10 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _unpacked(name: str, number: int, total: int | None, values: Mapping[str, Any]) -> tuple[Frame, Step]:
-    """A frame and a step as displays need them: without the picture."""
-    import torch
-
+def _step(values: Mapping[str, Any]) -> Step:
     from stylize.engine import Step
-    from stylize.images import Picture
 
-    empty = Picture(torch.zeros(1, 3, values["height"], values["width"]))
-    return Frame(name, empty, number=number, total=total), Step(**values)
+    return Step(**values)
 
 
 # --- in a worker
@@ -234,6 +233,8 @@ def _unpacked(name: str, number: int, total: int | None, values: Mapping[str, An
 
 def _work(connection: Connection, packed: bytes) -> None:
     """Paint the chains that come through a connection, until None comes or the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("stylize").addHandler(logging.NullHandler())  # what is logged at the start was said already
     sender = _Sender(connection)
     try:
         order: _Order = pickle.loads(packed)  # noqa: S301, from our own process
@@ -242,7 +243,7 @@ def _work(connection: Connection, packed: bytes) -> None:
         run = _joined(order, sender)
         try:
             while (chain := sender.receive()) is not None:
-                sender.send("painted", _painted(run, chain)) if run.claim(chain) else sender.send("held")
+                sender.send("done", _painted(run, chain)) if run.claim(chain) else sender.send("held")
         finally:
             if run.job.claims is not None:
                 run.job.claims.close()
@@ -325,8 +326,8 @@ class _Sender(logging.Handler):
         self._step = step
 
     @hookimpl
-    def stylize_painted(self, frame: Frame) -> None:
+    def stylize_painted(self, frame: Frame, image: Picture) -> None:
         if self._step is not None:
-            values = {each.name: getattr(self._step, each.name) for each in fields(self._step)}
-            self.send("step", frame.name, frame.number, frame.total, values)
+            step = {each.name: getattr(self._step, each.name) for each in fields(self._step)}
+            self.send("frame", frame.name, frame.number, frame.total, step, image)
         self._step = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class Record:
     settings: Mapping[str, Any] = field(default_factory=dict)
     encoder: Mapping[str, Any] = field(default_factory=dict)
     content: Mapping[str, Any] | None = None
-    styles: Sequence[Mapping[str, Any] | None] = ()
+    styles: tuple[Mapping[str, Any] | None, ...] = ()
     init: Mapping[str, Any] | None = None
     stopped: bool = False
     options: Mapping[str, Any] | None = None
@@ -58,7 +58,7 @@ class Record:
             settings=mapping("settings") or {},
             encoder=mapping("encoder") or {},
             content=mapping("content"),
-            styles=[s if isinstance(s, Mapping) else None for s in styles] if isinstance(styles, list) else (),
+            styles=tuple(s if isinstance(s, Mapping) else None for s in styles) if isinstance(styles, list) else (),
             init=mapping("init"),
             stopped=bool(found.get("stopped", False)),
             options=mapping("options"),

@@ -139,7 +139,7 @@ class Stylizer:
             settings=self.settings.to_dict(),
             encoder={"name": self.engine.spec.name, "sha256": getattr(self.engine.encoder, "fingerprint", "")},
             content=_plain(content),
-            styles=[_plain(style) for style in styles],
+            styles=tuple(_plain(style) for style in styles),
             init=_plain(None if self._begin is None else self._begin.origin),
         )
 

@@ -162,7 +162,7 @@ class ExecutorContract:
     def test_one_bad_picture_is_reported_and_the_rest_is_painted(self, executor: Executor, tmp_path: Path) -> None:
         from stylize.errors import StylizeError
 
-        _photos(tmp_path)
+        small_photos(tmp_path)
         (tmp_path / "photos" / "bad.png").write_bytes(b"no picture")
         with pytest.raises(StylizeError, match="1 of 5 pictures failed"):
             _paint_folder(tmp_path, "out", executor)
@@ -177,7 +177,8 @@ class ExecutorContract:
         assert 1 <= len(_contents(tmp_path / "out")) < 4
 
 
-def _photos(folder: Path) -> None:
+def small_photos(folder: Path) -> None:
+    """Four pictures, ``photos/0.png`` to ``photos/3.png``, and ``style.png``, in a folder."""
     import torch
 
     from stylize.images import Picture
@@ -197,7 +198,7 @@ def _paint_folder(folder: Path, target: str, executor: Executor | None, **option
     from stylize.settings import Settings
 
     if not (folder / "photos").exists():
-        _photos(folder)
+        small_photos(folder)
     settings = Settings(encoder="mini", size=32, steps=(3,), tolerance=0.0, device="cpu")
     request, host = Request(folder / "photos", (folder / "style.png",), folder / target, settings), plugin_manager()
     job = request.open(host)

@@ -746,6 +746,10 @@ def test_pictures_side_by_side_are_the_same(cli: Cli, folder: Path, photos: Path
     assert done.stderr.count("cannot read photos/bad.png") == 2  # at once, and at the end
     assert re.search(r"/4  inner/c.webp  loss .* s\n", done.stderr)
     assert (folder / "r.html").read_text().count("data:image/jpeg") == 6
+    done = cli("photos", "style.png", "-o", "two", "--jobs", "2", "--force", "--json", *FAST, check=1)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(e["picture"] for e in events if e["event"] == "painted") == ["a.png", "b.jpg", "inner/c.webp"]
+    assert {e["number"] for e in events if e["event"] == "step"} == {2}  # the last step of each
 
 
 def test_an_unknown_executor_is_one_clear_line(call: Call, photos: Path) -> None:

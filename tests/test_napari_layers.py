@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 import stylize
-from stylize import ImageError, Picture, StylizeError, Stylizer
+from stylize import ImageError, Job, Picture, StylizeError, Stylizer
+from stylize.testing import JobContract
 from stylize_napari import samples
 from stylize_napari.layers import Slices, as_array, as_picture, mask_of, painted_dtype, placed, soft, span
 from stylize_napari.painting import LayerJob, paint
@@ -148,6 +149,14 @@ def test_the_edge_of_a_mask_is_soft_for_two_pixels() -> None:
 
 
 # Painting
+
+
+class TestLayerJob(JobContract):
+    @pytest.fixture
+    def job(self) -> Job:
+        job = LayerJob(colours(3), STYLE, 16)
+        job.lay_out()
+        return job
 
 
 def painted(stylizer: Stylizer, content: Slices, labels: Array | None = None, **options: Any) -> LayerJob:

@@ -54,7 +54,7 @@ log = logging.getLogger("stylize.batch")
 
 
 @dataclass(frozen=True)
-class Place:
+class Numbered:
     """An item, and where it stands among those of the run, counted from 1."""
 
     item: Item
@@ -143,13 +143,13 @@ class FolderJob(Job):
                     if each.target not in self._reading:
                         self._reading[each.target] = self._readers.submit(self._read, each)
             total = None if self._watching else self._total
-            yield Chain(str(item.target), Place(item, first + index, total))
+            yield Chain(str(item.target), Numbered(item, first + index, total))
             self._reading.pop(item.target, None)  # another run is painting it
 
     def frames(self, chain: Chain) -> Iterator[Frame]:
         self._painting = True
-        place: Place = chain.data
-        item = place.item
+        numbered: Numbered = chain.data
+        item = numbered.item
         if self._fatal:
             return
         try:
@@ -165,7 +165,7 @@ class FolderJob(Job):
             self.failed(chain, error)
             return
         data = {"chain": chain}
-        yield Frame(item.photo.name, picture, styles=styles, number=place.number, total=place.total, data=data)
+        yield Frame(item.photo.name, picture, styles=styles, number=numbered.number, total=numbered.total, data=data)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         chain: Chain = frame.data["chain"]
