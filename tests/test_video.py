@@ -129,7 +129,7 @@ def test_a_static_shot_is_painted_once_and_never_changes(paint: Paint, folder: P
     still = picture(0).astype(int)
     frames = [(still + noise.integers(-1, 2, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(30)]
     clip(folder / "in.mkv", frames)
-    assert "1 frames painted, 29 as the one before" in paint("in.mkv").err
+    assert "1 frame painted, 29 copied from the one before" in paint("in.mkv").err
     painted = frames_of(Path("out.mkv"))
     assert all(np.array_equal(frame, painted[0]) for frame in painted)
 
@@ -138,7 +138,7 @@ def test_a_slow_fade_is_painted_when_it_has_added_up(paint: Paint, folder: Path)
     still = picture(0).astype(float)
     clip(folder / "in.mkv", [(still * (1 - number / 200)).astype(np.uint8) for number in range(30)])
     done = paint("in.mkv")
-    painted = int((re.search(r"(\d+) frames painted", done.err) or ["", "0"])[1])
+    painted = int((re.search(r"(\d+) frames? painted", done.err) or ["", "0"])[1])
     assert 5 < painted < 30
     assert frames_of(Path("out.mkv"))[-1].mean() < frames_of(Path("out.mkv"))[0].mean()
 
@@ -148,7 +148,7 @@ def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, fold
     clip(folder / "in.mkv", [*one, *other])
     said = paint("in.mkv", "--frame-steps", "3").err
     assert "24 frames of 32x24 in 2 shots" in said
-    assert ", 3.0 steps a following frame" in said  # the least there are; the first of a shot follows none
+    assert ", 3.0 steps per following frame" in said  # the least there are; the first of a shot follows none
     clip(folder / "other.mkv", other)
     paint("other.mkv", "--frame-steps", "3", target="alone.mkv")
     together, alone = frames_of(Path("out.mkv")), frames_of(Path("alone.mkv"))
@@ -200,8 +200,8 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "missing.png"), "missing.png", 1),
         (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
         (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
-        (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec is of clips", 2),
-        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf is of clips", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec does not apply to a sequence", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf does not apply to a sequence", 2),
         (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 1),
         (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 1),
         (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 1),
@@ -210,7 +210,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 1),
         (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 1),
         (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 1),
-        (("in.mkv", "style.png", "--hold"), "--hold is of the frames that --every leaves out", 2),
+        (("in.mkv", "style.png", "--hold"), "--hold needs --every N", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -340,7 +340,7 @@ def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
         paint("in.mkv")
         assert "4 done before" in paint("in.mkv").err
     said = paint("in.mkv", "--content-weight", "0.2").err
-    assert "4 frames done before are thrown away: they were of other settings" in said
+    assert "4 frames done before discarded: the settings were others" in said
 
 
 def other_run(folder: Path) -> Claims:
@@ -371,7 +371,10 @@ def test_every_third_frame_is_a_draft_and_those_between_are_carried_or_held(pain
     clip(folder / "in.mkv", frames)
     assert "3 frames painted" in paint("in.mkv", "--every", "3").err
     carried = [frame.astype(int) for frame in frames_of(Path("out.mkv"))]
-    assert "3 frames painted, 5 as the one before" in paint("in.mkv", "--every", "3", "--hold", target="held.mkv").err
+    assert (
+        "3 frames painted, 5 copied from the one before"
+        in paint("in.mkv", "--every", "3", "--hold", target="held.mkv").err
+    )
     held = [frame.astype(int) for frame in frames_of(Path("held.mkv"))]
     assert len(carried) == len(held) == 8
     for number in range(8):
@@ -459,7 +462,7 @@ def test_shots_side_by_side_are_the_same_clip(cli: Cli, folder: Path, style: Pat
     clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1), *moving(8, 2)])
     cli("in.mkv", "style.png", "-o", "one.mkv", *FAST)
     done = cli("in.mkv", "style.png", "-o", "two.mkv", "--jobs", "3", *FAST)
-    painted = int((re.search(r"(\d+) frames painted", done.stderr) or ["", "0"])[1])
+    painted = int((re.search(r"(\d+) frames? painted", done.stderr) or ["", "0"])[1])
     assert 0 < painted <= 24
     one, two = frames_of(folder / "one.mkv"), frames_of(folder / "two.mkv")
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
@@ -529,7 +532,7 @@ def test_other_settings_wait_for_a_run_whose_leading_run_has_ended(paint: Paint,
 
 def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
-    assert re.search(r"about \d+ (s|min), at \S+ s a step; up to \d+ kB in \.out\.mkv\.work", paint("in.mkv").err)
+    assert re.search(r"about \d+ (s|min), at \S+ s per step; up to \d+ kB in \.out\.mkv\.work", paint("in.mkv").err)
 
 
 def test_too_little_room_is_told_before(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,12 +548,12 @@ def test_durations_are_said_plainly(seconds: float, said: str) -> None:
     assert clock(seconds) == said
 
 
-def test_the_news_of_samples_is_what_frames_get() -> None:
+def test_the_expected_steps_of_samples_are_what_frames_get() -> None:
     def steps(frames: Sequence[Array], cuts: Sequence[int] = ()) -> float:
         samples, flow = Samples(len(frames)), engine("dis")
         assert flow is not None
         assert len(list(samples.watch(iter(frames)))) == len(frames)
-        return samples.news(cuts, flow, 24)
+        return samples.expected_steps(cuts, flow, 24)
 
     still = [picture(0)] * 10
     assert steps(still) == 0

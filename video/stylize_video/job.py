@@ -97,7 +97,7 @@ class VideoJob(Job):
 
     def finish(self) -> Path | None:
         if not self._takes_the_lead():
-            log.info("%d frames painted; the other run makes the clip", self._counts.painted)
+            log.info("%s painted; the other run makes the clip", _frames(self._counts.painted))
             return None
         return self._made_sheet() if self._task.sheet else self._made_clip()
 
@@ -116,8 +116,8 @@ class VideoJob(Job):
         if done < plan.frames and not (self._task.options.get("partial") and (done or stopped)):
             log.info("%d of %d frames are done; the same command goes on with the rest", done, plan.frames)
             return None
-        said = f"{counts.painted} frames painted, {counts.copied} as the one before"
-        log.info("%s, %.1f steps a following frame", said, counts.steps / max(1, counts.following))
+        said = f"{_frames(counts.painted)} painted, {counts.copied} copied from the one before"
+        log.info("%s, %.1f steps per following frame", said, counts.steps / max(1, counts.following))
         finish.write(self._task, plan, self._work, stopped, self._painter.save)
         if done == plan.frames:
             self._work.remove()
@@ -156,7 +156,7 @@ class VideoJob(Job):
             if found is not None and not all(self._is_free(shot) for shot in found.shots()):
                 raise StylizeError(f"another run is painting {target}")
             if found is not None and (done := self._work.done(range(found.frames))):
-                log.warning("%d frames done before are thrown away: they were of other settings", done)
+                log.warning("%s done before discarded: the settings were others", _frames(done))
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
@@ -192,15 +192,15 @@ class VideoJob(Job):
         count, begins = cuts(samples.watch(task.read_small()), task.clip.rate)
         if not count:
             raise StylizeError(f"{task.clip.path} has no frames there")
-        return Plan(wanted, count, tuple(begins), samples.news(begins, self._flow, task.most_steps))
+        return Plan(wanted, count, tuple(begins), samples.expected_steps(begins, self._flow, task.most_steps))
 
     def _tell(self) -> None:
         """What is to come: frames, shots, time and room."""
         task, count, shots = self._task, self._plan.frames, len(self._plan.begins)
         done = self._work.done(range(count))
         log.info(
-            "%d frames of %dx%d in %d %s%s",
-            *(count, task.width, task.height, shots, "shots" if shots > 1 else "shot"),
+            "%s of %dx%d in %d %s%s",
+            *(_frames(count), task.width, task.height, shots, "shots" if shots > 1 else "shot"),
             f", {done} done before" if done else "",
         )
         if done == count:
@@ -210,11 +210,17 @@ class VideoJob(Job):
         if task.sheet:
             steps = still * len(self._shots())
         else:
-            steps = (still * shots + self._plan.news * (count - shots) / task.every) * (1 - done / count)
+            steps = (still * shots + self._plan.expected_steps * (count - shots) / task.every) * (1 - done / count)
         needed, free = room(self._work.path, task.height, task.width, count - done, task.bits)
-        log.info("about %s, at %.2g s a step; up to %s in %s", clock(step * steps), step, size(needed), self._work.path)
+        log.info(
+            "about %s, at %.2g s per step; up to %s in %s", clock(step * steps), step, size(needed), self._work.path
+        )
         if free < needed:
-            log.warning("only %s are free there; when they are used up, make room and start again", size(free))
+            log.warning("only %s are free there; should they not suffice, free some space and start again", size(free))
+
+
+def _frames(count: int) -> str:
+    return f"{count} {'frame' if count == 1 else 'frames'}"
 
 
 def _task(
@@ -236,7 +242,7 @@ def _task(
     names = ", ".join(path.name for path in styles)
     task = Task(clip, names, target, preview, begin, end, height, width, settings, options)
     if options.get("hold") and task.every == 1:
-        raise SettingsError("--hold is of the frames that --every leaves out: give that, too")
+        raise SettingsError("--hold needs --every N, whose frames in between it is about")
     _check_targets(task, source, *styles)
     return task
 
@@ -253,7 +259,7 @@ def _check_targets(task: Task, *sources: Path) -> None:
     elif sequence.is_one(target):
         for name in ("codec", "crf"):
             if options.get(name) is not None:
-                raise SettingsError(f"--{name} is of clips, and {target} is a sequence of pictures")
+                raise SettingsError(f"--{name} does not apply to a sequence of pictures such as {target}")
         sequence.check(target, task.clip.frames or 1, sources)
     else:
         media.checked(options.get("codec") or media.fitting(target), target, crf=options.get("crf"))

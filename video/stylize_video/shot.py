@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Flow, Frame, Painted, Picture, StylizeError, Term, load
-from stylize_video.steady import DISTANCES, Past, as_tensor, carry, steps_for, still, temporal
+from stylize_video.steady import DISTANCES, PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
 
@@ -70,7 +70,7 @@ class ShotPainter:
         self._task, self._work, self._flow = task, work, flow
         self._reader: Iterator[Array] | None = None
         self._at = 0  # the number of the frame that the reader gives next
-        self._pasts: deque[Past] = deque(maxlen=max(DISTANCES))
+        self._pasts: deque[PaintedFrame] = deque(maxlen=max(DISTANCES))
         self._counts = Counts()
 
     def frames(self, shot: Shot) -> Iterator[Frame]:
@@ -85,7 +85,7 @@ class ShotPainter:
         for number in shot.frames:
             samples = self._read(number)
             content = eight_bits(samples[..., :3])
-            same = bool(pasts) and still(content, pasts[0].content)
+            same = bool(pasts) and is_static(content, pasts[0].content)
             if same:  # compared with the last painted one: slow changes add up until they are painted
                 content = pasts[0].content
             between = (number - shot.frames.start) % every > 0
@@ -102,7 +102,7 @@ class ShotPainter:
                     self._remember(content, load(self._work.file(number)))
                 continue
             if between:
-                carried = carry(content, list(pasts), self._flow)
+                carried = warp_history(content, list(pasts), self._flow)
                 self.save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 continue
             data = {"number": number, "content": content}
@@ -111,8 +111,8 @@ class ShotPainter:
 
     def _following(self, frame: Frame, content: Array) -> Frame:
         """A frame as it is painted after another."""
-        carried = carry(content, list(self._pasts), self._flow)
-        steps = steps_for(carried, self._task.most_steps)
+        carried = warp_history(content, list(self._pasts), self._flow)
+        steps = expected_steps(carried, self._task.most_steps)
         self._counts += Counts(following=1, steps=steps)
         weight, terms = self._task.temporal_weight, list[Term]()
         if weight:
@@ -155,4 +155,4 @@ class ShotPainter:
 
     def _remember(self, content: Array, result: Picture) -> None:
         rgb = np.ascontiguousarray(result.rgb[0].permute(1, 2, 0).numpy())
-        self._pasts.appendleft(Past(content, rgb))
+        self._pasts.appendleft(PaintedFrame(content, rgb))

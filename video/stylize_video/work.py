@@ -15,12 +15,12 @@ from stylize import ImageError, atomic_write
 @dataclass(frozen=True)
 class Plan:
     """What is to be painted: ``wanted`` tells one clip from another, ``cuts`` are the frames, counted from 0, that
-    begin a shot but the first, ``news`` is how many steps a following frame is worth on average, by samples."""
+    begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples."""
 
     wanted: Mapping[str, Any]
     frames: int
     cuts: tuple[int, ...] = ()
-    news: float = 0.0
+    expected_steps: float = 0.0
     begins: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,13 +52,18 @@ class Work:
     def read_plan(self) -> Plan | None:
         try:
             found = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
-            return Plan(found["wanted"], found["frames"], tuple(found["cuts"]), found["news"])
+            return Plan(found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write_plan(self, plan: Plan) -> None:
         with atomic_write(self.path / "plan.json") as file:
-            kept = {"wanted": plan.wanted, "frames": plan.frames, "cuts": plan.cuts, "news": plan.news}
+            kept = {
+                "wanted": plan.wanted,
+                "frames": plan.frames,
+                "cuts": plan.cuts,
+                "expected_steps": plan.expected_steps,
+            }
             file.write_text(json.dumps(kept), encoding="utf-8")
 
     def make(self) -> None:
