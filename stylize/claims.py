@@ -93,9 +93,14 @@ class Claims:
                 self._folder.rmdir()  # fails while it holds other claims
 
     def close(self) -> None:
-        """Release all claims."""
+        """Release all claims, and remove those that processes of this machine left when they were killed."""
         for key in list(self._held):
             self.release(key)
+        with contextlib.suppress(OSError):
+            for path in list(self._folder.iterdir()):
+                if _has_died(_content(path) or b""):
+                    path.unlink(missing_ok=True)
+            self._folder.rmdir()
         self._closed.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()

@@ -1,7 +1,8 @@
 """Who paints the chains of a job: this process, or several.
 
-:func:`run` drives a job. It hands a :class:`Run` to an executor, which paints each chain by ``run.paint(chain)``, in
-this process or in another that has a run of its own from the same request.
+:func:`run` drives a job. It hands a :class:`Run` to an executor, which takes chains from ``run.backlog()``, claims
+each by ``run.claim(chain)``, paints it by ``run.paint(chain)`` and gives the outcome to ``run.job.collect()``. Claiming
+and painting may happen in another process, which has a run of its own from the same request.
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class Run:
     def stopped(self) -> bool:
         """Whether the run is to end."""
         return self._stop is not None and self._stop()
+
+    def backlog(self) -> Backlog:
+        """The chains to be painted; close it at the end."""
+        return Backlog(self.job)
 
     def claim(self, chain: Chain) -> bool:
         """Whether no other run is painting a chain; none will until it is released."""
@@ -260,7 +265,7 @@ class Serial(Executor):
 
     def paint(self, run: Run) -> None:
         outcomes: deque[tuple[Chain, Future[Any]]] = deque()  # of results that are still being written
-        with contextlib.closing(Backlog(run.job)) as backlog:
+        with contextlib.closing(run.backlog()) as backlog:
             while not backlog.is_empty:
                 chain = backlog.next()
                 if chain is None:

@@ -163,7 +163,7 @@ class Processes(Executor):
 
     def paint(self, run: Run) -> None:
         team = _Team(run, self.count)
-        with contextlib.closing(team), contextlib.closing(Backlog(run.job)) as backlog:
+        with contextlib.closing(team), contextlib.closing(run.backlog()) as backlog:
             while True:
                 if run.stopped():
                     team.stop()

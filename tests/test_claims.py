@@ -145,6 +145,23 @@ def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Pa
         process.wait()
         assert claims.take("a")
         claims.close()
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")
+def test_what_killed_processes_left_is_removed_at_the_end(folder: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from stylize import Claims\n"
+        "Claims(Path(sys.argv[1])).take('done'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=False)
+    assert len(list(folder.iterdir())) == 1
+    claims, other = Claims(folder), Claims(folder)
+    assert claims.take("a")
+    other.close()  # leaves that of a living process
+    assert len(list(folder.iterdir())) == 1
+    claims.close()
+    assert not folder.exists()
 
 
 def test_a_claim_that_was_cut_off_while_it_was_written_is_taken_over(folder: Path) -> None:

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 DISTANCES = (1, 2, 4, 8)  # how many frames back a pixel may be looked for
 STILL, MOVED = 2.0, 12.0  # levels of 255: mean difference that is the recording's noise, and one that is not
-UNSEEN = 0.002  # share of pixels without a predecessor that is not worth a look
+UNSEEN = 0.002  # share of pixels without a predecessor that is ignored
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class WarpedHistory:
     """What earlier results give a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it.
 
     ``unseen`` is the share of pixels that nothing was found for, ``changed`` the mean difference, over the others,
-    of the content from its carried predecessor, in [0, 1].
+    of the content from its warped predecessor, in [0, 1].
     """
 
     start: Array
@@ -58,11 +58,11 @@ def is_static(content: Array, before: Array) -> bool:
 
 
 def warp_history(content: Array, pasts: Sequence[PaintedFrame], flow: Flow) -> WarpedHistory:
-    """Earlier results, the last one first in ``pasts``, brought to where their pixels are now.
+    """Earlier results, the last one first in ``pasts``, warped to where their pixels are now.
 
-    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was to be seen. Where it was in
-    none, the start is the last result as it is carried there: begun from the content instead, it stays grey for the
-    few steps a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
+    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was visible. Where it was in none,
+    the start is the last result, warped all the same: started from the content instead, it stays grey for the few
+    steps that a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
     """
     start = np.empty(content.shape, np.float32)
     found = np.zeros(content.shape[:2], bool)
@@ -87,8 +87,8 @@ def warp_history(content: Array, pasts: Sequence[PaintedFrame], flow: Flow) -> W
 
 
 def expected_steps(carried: WarpedHistory, most: int) -> int:
-    """How many steps a frame is worth: ``most`` where four fifths of it are new, or it differs by a tenth of white
-    from what is carried there; half of them for a quarter of that."""
+    """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
+    what is warped there; half of them for a quarter of that."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)
     return max(3, min(most, math.ceil(most * math.sqrt(min(1.0, need)))))
 
