@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stylize.claims import Claims, is_alive
     from stylize.colors import ColorMode, luminance
+    from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
     from stylize.display import Display
     from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.engine import Step
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
         StylizeError,
         WeightsError,
     )
-    from stylize.host import Host, hookimpl, plugin_manager
+    from stylize.executors import Run, Serial, run
+    from stylize.host import Host, plugin_manager
     from stylize.images import (
         FORMATS,
         SPARE,
@@ -41,18 +44,22 @@ if TYPE_CHECKING:
         resize,
         save,
     )
-    from stylize.jobs import Flow, Frame, Job, check_distinct, run
+    from stylize.jobs import check_distinct
     from stylize.losses import Sums, Term, TileWindow
-    from stylize.options import bits_option, jobs_option, quality_option, report_option
+    from stylize.options import bits_option, executor_option, jobs_option, quality_option, report_option
     from stylize.paper import grid, reconstruct, texture
+    from stylize.processes import Processes
     from stylize.pyramid import Scale
+    from stylize.records import Record
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stylize.claims": ("Claims", "is_alive"),
     "stylize.colors": ("ColorMode", "luminance"),
+    "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
     "stylize.display": ("Display",),
     "stylize.encoders": ("Build", "Encoder", "EncoderConfig", "EncoderSpec", "Progress"),
     "stylize.engine": ("Step",),
@@ -65,7 +72,8 @@ _HOMES = {
         "StylizeError",
         "WeightsError",
     ),
-    "stylize.host": ("Host", "hookimpl", "plugin_manager"),
+    "stylize.executors": ("Run", "Serial", "run"),
+    "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
         "SPARE",
@@ -74,17 +82,20 @@ _HOMES = {
         "atomic_write",
         "check_target",
         "digest",
+        "executor_option",
         "fit",
         "load",
         "read_record",
         "resize",
         "save",
     ),
-    "stylize.jobs": ("Flow", "Frame", "Job", "check_distinct", "run"),
+    "stylize.jobs": ("check_distinct",),
     "stylize.losses": ("Sums", "Term", "TileWindow"),
-    "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
+    "stylize.options": ("bits_option", "executor_option", "jobs_option", "quality_option", "report_option"),
     "stylize.paper": ("grid", "reconstruct", "texture"),
+    "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale",),
+    "stylize.records": ("Record",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer",),
 }
@@ -95,12 +106,15 @@ __all__ = [
     "PRESETS",
     "SPARE",
     "Build",
+    "Chain",
+    "Claims",
     "ColorMode",
     "DeviceError",
     "Display",
     "Encoder",
     "EncoderConfig",
     "EncoderSpec",
+    "Executor",
     "Flow",
     "Frame",
     "Host",
@@ -108,10 +122,16 @@ __all__ = [
     "Job",
     "OptimizationError",
     "Origin",
+    "Painted",
     "Picture",
     "PluginError",
+    "Processes",
     "Progress",
+    "Record",
+    "Request",
+    "Run",
     "Scale",
+    "Serial",
     "Settings",
     "SettingsError",
     "Step",
@@ -126,9 +146,11 @@ __all__ = [
     "check_distinct",
     "check_target",
     "digest",
+    "executor_option",
     "fit",
     "grid",
     "hookimpl",
+    "is_alive",
     "jobs_option",
     "load",
     "luminance",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylize.host import hookimpl
-from stylize.jobs import ImageJob, Job
+from stylize.contracts import Executor, Job, hookimpl
+from stylize.jobs import ImageJob
 from stylize.options import bits_option, quality_option
 
 if TYPE_CHECKING:
@@ -41,6 +41,16 @@ def stylize_options(command: Command) -> None:
 @hookimpl
 def stylize_sources() -> tuple[str, str]:
     return "a picture", "pictures"
+
+
+@hookimpl(trylast=True)
+def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
+    from stylize.executors import Serial
+    from stylize.processes import Processes
+
+    if name == "processes":
+        return Processes(options.get("jobs") or 2)
+    return Serial() if name == "serial" else None
 
 
 @hookimpl(trylast=True)

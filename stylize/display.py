@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from stylize.host import hookimpl
+from stylize.contracts import hookimpl
 
 if TYPE_CHECKING:
+    from stylize.contracts import Frame
     from stylize.engine import Step
     from stylize.images import Picture
-    from stylize.jobs import Frame
 
 
 class Display(ABC):

@@ -14,15 +14,8 @@ if TYPE_CHECKING:
 
     from click import Command, Group
 
-    from stylize.colors import ColorMode
+    from stylize import ColorMode, EncoderSpec, Executor, Flow, Frame, Host, Job, Picture, Settings, Step, Term
     from stylize.display import Display
-    from stylize.encoders import EncoderSpec
-    from stylize.engine import Step
-    from stylize.host import Host
-    from stylize.images import Picture
-    from stylize.jobs import Flow, Frame, Job
-    from stylize.losses import Term
-    from stylize.settings import Settings
 
 hookspec = pluggy.HookspecMarker("stylize")
 
@@ -71,6 +64,12 @@ def stylize_open(
     host: Host,
 ) -> Job | None:
     """The job for a source, or None if it is not yours; the first result that is not None wins."""
+    return None
+
+
+@hookspec(firstresult=True)
+def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
+    """What paints the chains of a job, by its name; the first result that is not None wins."""
     return None
 
 

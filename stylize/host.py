@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from stylize import hookspecs
+from stylize.contracts import Job, Request
 from stylize.errors import PluginError, SettingsError, StylizeError
 
 if TYPE_CHECKING:
@@ -28,18 +29,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stylize.colors import ColorMode
+    from stylize.contracts import Frame
     from stylize.encoders import EncoderSpec
     from stylize.images import Picture
-    from stylize.jobs import Frame, Job
     from stylize.losses import Term
     from stylize.settings import Settings
 
 GROUP = "stylize"
 PLUGIN_ERRORS = (Exception, SystemExit)  # what a plugin may raise without ending the program
-JOB_METHODS = ("begin", "frames", "write", "failed", "finish")
 BUILTIN = ("stylize.builtin", "stylize.cli.display")
 
-hookimpl = pluggy.HookimplMarker("stylize")
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -60,11 +59,11 @@ class Host(pluggy.PluginManager):
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
         super().__init__("stylize")
-        self.arguments: tuple[str, ...] = ()  # the command line as it was given; empty where there is none
         self.problems: list[str] = []
         self._infos: dict[str, PluginInfo] = {}
         self._owned: dict[str, _Owned] = {}  # by the name of the parameter
         self._callers: dict[tuple[str, int], pluggy.HookCaller] = {}
+        self._loaded: list[str] = []  # from entry points
         self.add_hookspecs(hookspecs)
         if trace is not None:
             self._trace(trace)
@@ -89,6 +88,7 @@ class Host(pluggy.PluginManager):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
             self.check_pending()
+            self._loaded.append(name)
         except PLUGIN_ERRORS as error:
             self._leave_out(name, _described(error))
 
@@ -104,6 +104,10 @@ class Host(pluggy.PluginManager):
             if name in self._infos and not self._infos[name].problem:
                 found.append(dataclasses.replace(self._infos[name], hooks=tuple(hooks)))
         return found + [info for info in self._infos.values() if info.problem]
+
+    def loaded(self) -> tuple[str, ...]:
+        """The names of the plugins at work that were found by their entry points: other processes find them, too."""
+        return tuple(name for name in self._loaded if self.has_plugin(name))
 
     def _leave_out(self, name: str, reason: str) -> str:
         if self.has_plugin(name):
@@ -253,6 +257,7 @@ class Host(pluggy.PluginManager):
             StylizeError: no plugin opens the source, or the one that does refuses it.
             PluginError: a plugin failed, or gave something that is not a job.
         """
+        request = Request(source, tuple(styles), target, settings, options)
         arguments = {"source": source, "styles": styles, "target": target, "settings": settings, "options": options}
         for name, plugin in reversed(self._implementations("stylize_open")):
             with self._attribute_errors(name, "stylize_open", passing=StylizeError):
@@ -261,10 +266,11 @@ class Host(pluggy.PluginManager):
                 break
         else:
             raise StylizeError(f"{source} is a folder, which no installed plugin opens; give the path of a picture")
-        if not all(callable(getattr(job, method, None)) for method in JOB_METHODS):
-            raise PluginError(f"{self.label(name)} opened {source} as {job!r}, which is not a job")
+        if not isinstance(job, Job):
+            raise PluginError(f"{self.label(name)} opened {source} as {job!r}, which is not derived from stylize.Job")
         self._check_given(given, name, source)
-        return cast("Job", job)
+        job.request = request
+        return job
 
     def _check_given(self, given: Collection[str], opener: str, source: Path) -> None:
         """Refuse an option of plugins that open sources, but not this one."""
@@ -292,7 +298,16 @@ class Host(pluggy.PluginManager):
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
-        for name, plugin in reversed(self._implementations(hook)):
+        self._observe(hook, self._implementations(hook), arguments)
+
+    def observe_here(self, hook: str, **arguments: object) -> None:
+        """Call an observing hook of the plugins that only this process has, such as the display, for what another
+        process does: there the other plugins observe it."""
+        known = {*self._loaded, *BUILTIN}
+        self._observe(hook, [each for each in self._implementations(hook) if each[0] not in known], arguments)
+
+    def _observe(self, hook: str, members: Sequence[tuple[str, object]], arguments: Mapping[str, object]) -> None:
+        for name, plugin in reversed(members):
             try:
                 self._call_one(hook, plugin, **arguments)
             except PLUGIN_ERRORS as error:

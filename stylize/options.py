@@ -10,7 +10,7 @@ import click
 from stylize.errors import SettingsError, StylizeError
 
 # Recorded as "saving", or without influence on the picture.
-NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
+NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "executor"})
 
 
 def bits_option() -> click.Option:
@@ -47,6 +47,15 @@ def jobs_option() -> click.Option:
         type=click.IntRange(1),
         metavar="N",
         help="Paint with N processes at once, each on a GPU of its own where there are several.",
+    )
+
+
+def executor_option() -> click.Option:
+    """``--executor``: what paints the pictures or shots."""
+    return click.Option(
+        ["--executor"],
+        metavar="NAME",
+        help="What paints: serial, processes, or one of a plugin. Default: processes with --jobs, else serial.",
     )
 
 

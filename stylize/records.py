@@ -1,8 +1,10 @@
-"""Records: what a stylized picture says of how it was made, and the way back."""
+"""Records: how a stylized picture says it was made, and the way back."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,100 @@ from stylize.settings import Settings
 if TYPE_CHECKING:
     from stylize.host import Host
 
+NOT_THE_RESULT = {"device", "memory", "encoder"}  # settings that say how and not what; the encoder is compared itself
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a picture was made, in values that JSON has.
+
+    ``stylize`` and ``torch`` are versions; ``encoder`` has a name and a ``sha256``; ``content``, each of ``styles`` and
+    ``init``, the picture it was begun from, have a ``path`` and a ``sha256``, or are None if they come from no file.
+    ``stopped`` is True where the picture is not finished. ``options`` are those of plugins that were given, ``saving``
+    those of the file, ``plugins`` the versions of those that changed the picture; each is None where nothing is known
+    of it. ``more`` is what a job adds.
+    """
+
+    stylize: str | None = None
+    torch: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] | None = None
+    styles: tuple[Mapping[str, Any] | None, ...] = ()
+    init: Mapping[str, Any] | None = None
+    stopped: bool = False
+    options: Mapping[str, Any] | None = None
+    saving: Mapping[str, Any] | None = None
+    plugins: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Record:
+        """The record that a file holds. What is missing, or of another kind than it should be, counts as unknown."""
+
+        def mapping(key: str) -> Mapping[str, Any] | None:
+            value = found.get(key)
+            return value if isinstance(value, Mapping) else None
+
+        names = {each.name for each in dataclasses.fields(cls)} - {"more"}
+        styles = found.get("styles")
+        return cls(
+            stylize=found.get("stylize"),
+            torch=found.get("torch"),
+            settings=mapping("settings") or {},
+            encoder=mapping("encoder") or {},
+            content=mapping("content"),
+            styles=tuple(s if isinstance(s, Mapping) else None for s in styles) if isinstance(styles, list) else (),
+            init=mapping("init"),
+            stopped=bool(found.get("stopped", False)),
+            options=mapping("options"),
+            saving=mapping("saving"),
+            plugins=mapping("plugins"),
+            more={key: value for key, value in found.items() if key not in names},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is embedded in files."""
+        made = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        more, made["styles"] = made.pop("more"), list(self.styles)
+        left_out = {key for key in ("options", "saving", "plugins") if made[key] is None}
+        left_out |= set() if self.stopped else {"stopped"}
+        return {**{key: value for key, value in made.items() if key not in left_out}, **more}
+
+    def same_work_as(self, other: Record) -> bool:
+        """Whether both lead to the same picture."""
+        return not self.changes_since(other)
+
+    def changes_since(self, other: Record) -> list[str]:
+        """What makes this another picture than ``other``, in words; not where the files lie, which version of stylize
+        it was, or on what device."""
+        now, then = self._work(), other._work()
+        return [key for key in now if now[key] != then[key]]
+
+    def _work(self) -> dict[str, Any]:
+        ignored = NOT_THE_RESULT | ({"init"} if self.init else set())
+        return {
+            "photo": _sha256(self.content),
+            "style": [_sha256(style) for style in self.styles],
+            "start": _sha256(self.init),
+            "settings": {key: value for key, value in self.settings.items() if key not in ignored},
+            "encoder": self.encoder,
+            "options": self.options,
+            "saving": self.saving,
+            "stopped": self.stopped,
+        }
+
+
+def _sha256(origin: Mapping[str, Any] | None) -> Any:
+    return None if origin is None else origin.get("sha256")
+
 
 def recipe(record: Mapping[str, Any], picture: Path, sources: Path | None) -> tuple[Settings, Path, list[Path]]:
-    """The settings, the content and the styles of a record; files are found from the picture's folder, or by name in
-    ``sources`` and below, and are the same, byte by byte.
+    """The settings, the content and the styles of a record, as a file holds it; the files named there are looked for
+    from the picture's folder, or by name in ``sources`` and below, and are the same, byte by byte.
 
     Raises:
-        StylizeError: a file is gone or is another now, or the record is not one of ours.
+        StylizeError: a file is missing or has changed, or the record is not one of ours.
     """
     try:
         settings = Settings.from_dict(record["settings"])
@@ -53,22 +142,21 @@ def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None
     raise StylizeError(f"{path}, which {picture} was made of, {state}; --sources FOLDER says where to look")
 
 
-def differences(record: Mapping[str, Any], now: Mapping[str, Any], host: Host) -> Iterator[str]:
-    """What may make a replay come out otherwise, in words."""
-    if record.get("stopped"):
+def differences(record: Mapping[str, Any], now: Record, host: Host) -> Iterator[str]:
+    """What may make a replay of a record, as a file holds it, come out otherwise, in words."""
+    then = Record.from_dict(record)
+    if then.stopped:
         yield "it was stopped before it was done"
     for name in ("stylize", "torch"):
-        if record.get(name) != now[name]:
-            yield f"it was made with {name} {record.get(name)}, this is {now[name]}"
-    then, encoder = record.get("encoder") or {}, now["encoder"]
-    if then != encoder:
-        other = then.get("name") != encoder["name"]
-        yield (
-            f"it was made with the encoder {then.get('name')}"
-            if other
-            else f"the weights of {encoder['name']} are others"
-        )
+        made = getattr(then, name)
+        if made != getattr(now, name):
+            yield f"it was made with {name} {made}, this is {getattr(now, name)}"
+    if then.encoder != now.encoder:
+        if then.encoder.get("name") != now.encoder["name"]:
+            yield f"it was made with the encoder {then.encoder.get('name')}"
+        else:
+            yield f"{now.encoder['name']} has different weights"
     contributors = host.contributors()
-    for name, version in (record.get("plugins") or {}).items():
+    for name, version in (then.plugins or {}).items():
         if contributors.get(name) != version:
             yield f"it was made with plugin {name} {version}, here is {contributors.get(name) or 'none'}"

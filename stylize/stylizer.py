@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, fit, resize
 from stylize.losses import Term
 from stylize.pyramid import Scale, pyramid
+from stylize.records import Record
 from stylize.settings import Settings
 from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
@@ -123,21 +123,21 @@ class Stylizer:
         """The scales at which a picture of that size is painted, coarse to fine, the last being that of the result."""
         return pyramid(*fit(height, width, self.settings.size, upscale=self.settings.upscale), self.settings)
 
-    def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> dict[str, Any]:
-        """How a picture of this content comes about, in plain values; ``styles`` stand in for the stylizer's own."""
+    def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> Record:
+        """How a picture of this content comes about; ``styles`` stand in for the stylizer's own."""
         from stylize import __version__
 
         if styles is None:
             styles = [style.origin for style in self.styles]
-        return {
-            "stylize": __version__,
-            "torch": str(torch.__version__),
-            "settings": self.settings.to_dict(),
-            "encoder": {"name": self.engine.spec.name, "sha256": getattr(self.engine.encoder, "fingerprint", "")},
-            "content": _plain(content),
-            "styles": [_plain(style) for style in styles],
-            "init": _plain(None if self._begin is None else self._begin.origin),
-        }
+        return Record(
+            stylize=__version__,
+            torch=str(torch.__version__),
+            settings=self.settings.to_dict(),
+            encoder={"name": self.engine.spec.name, "sha256": getattr(self.engine.encoder, "fingerprint", "")},
+            content=_plain(content),
+            styles=tuple(_plain(style) for style in styles),
+            init=_plain(None if self._begin is None else self._begin.origin),
+        )
 
     def _paint(
         self,
@@ -171,7 +171,7 @@ class Stylizer:
             )
         )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
-        record = self.record(picture.origin)
+        record = self.record(picture.origin).to_dict()
         return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record)
 
     def terms(

@@ -19,9 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylize import Picture, SettingsError, load, read_record
-from stylize_batch.claims import Claims
 from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
-from tests.conftest import Call, Done, waves
+from tests.conftest import Call, Cli, Done, waves
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
 
@@ -702,7 +701,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        for path in (folder / "out").rglob("[!.]*.*"):
+        for path in [*(folder / "out").glob("[!.]*.*"), *(folder / "out" / "inner").glob("[!.]*.*")]:
             mark = path.stat().st_mtime_ns
             assert read_record(path) is not None  # whole, or not there
             assert made.setdefault(str(path), mark) == mark  # and painted once
@@ -740,34 +739,25 @@ def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Pat
     assert len(files(folder / "out")) == 8
 
 
-def test_a_claim_is_held_against_others_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "cache"))
-    ours = Claims(tmp_path)
-    assert ours.take(PurePath("a"))
-    program = (
-        "import sys; from pathlib import *; from stylize_batch.claims import Claims\n"
-        "claims = Claims(Path(sys.argv[1])); print(claims.take(PurePath('a')), claims.take(PurePath('b')))"
-    )
-
-    def others() -> str:
-        command = [sys.executable, "-c", program, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert others() == "False True\n"
-    ours.give(PurePath("a"))
-    assert others() == "True True\n"
-    assert ours.take(PurePath("a"))
-    ours.close()
-    assert others() == "True True\n"
+def test_pictures_side_by_side_are_the_same(cli: Cli, folder: Path, photos: Path) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    cli("photos", "style.png", "-o", "one", *FAST, check=1)
+    done = cli("photos", "style.png", "-o", "two", "--jobs", "2", "--report", "r.html", *FAST, check=1)
+    assert files(folder / "one") == files(folder / "two")
+    assert "3 painted, 1 failed" in done.stderr
+    assert done.stderr.count("cannot read photos/bad.png") == 2  # at once, and at the end
+    assert re.search(r"/4  inner/c.webp  loss .* s\n", done.stderr)
+    assert (folder / "r.html").read_text().count("data:image/jpeg") == 6
+    done = cli("photos", "style.png", "-o", "two", "--jobs", "2", "--force", "--json", *FAST, check=1)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(e["picture"] for e in events if e["event"] == "painted") == ["a.png", "b.jpg", "inner/c.webp"]
+    assert {e["number"] for e in events if e["event"] == "step"} == {2}  # the last step of each
 
 
-def test_a_cache_that_cannot_be_used_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("STYLIZE_CACHE", str(tmp_path / "file"))
-    claims = Claims(tmp_path)
-    assert claims.take(PurePath("a"))
-    claims.give(PurePath("a"))
-    claims.close()
+def test_an_unknown_executor_is_one_clear_line(call: Call, photos: Path) -> None:
+    done = call("photos", "style.png", "-o", "out", "--executor", "god", *FAST)
+    assert done.code == 2
+    assert done.err == "stylize: unknown executor 'god'; built in are serial and processes\n"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

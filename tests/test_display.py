@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stylize import Display, Frame, Stylizer
-from stylize.cli.display import Json, Live, Quiet, clock
+from stylize.cli.display import Json, Live, Quiet
 from stylize.testing import DisplayContract
 
 
@@ -79,10 +79,3 @@ def test_where_there_is_no_terminal_each_picture_of_several_is_a_line(
     assert [line[0] for line in lines] == shown
     assert [line[1:4] for line in lines] == [["picture", "1", "loss"], ["picture", "2", "loss"]]
     assert said.out == "out\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")]
-)
-def test_a_clock_reads_well(seconds: float, text: str) -> None:
-    assert clock(seconds) == text

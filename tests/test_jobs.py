@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import stylize
-from stylize import Frame, ImageError, Picture, Settings, Step, Stylizer, Term, images
+from stylize import Chain, Claims, Frame, ImageError, Job, Painted, Picture, Settings, Step, Stylizer, Term, images
 from stylize.builtin import stylize_open
-from stylize.jobs import ImageJob, Job, check_distinct
-from stylize.testing import JobContract, tiny_encoder
+from stylize.jobs import ImageJob, check_distinct
+from stylize.testing import FileJobContract, tiny_encoder
 from stylize_batch.job import FolderJob
 from tests.conftest import waves
 
@@ -29,13 +29,13 @@ def image_job(folder: Path) -> Job:
     return ImageJob(folder / "photo.png", folder / "out.png")
 
 
-class TestImageJob(JobContract):
+class TestImageJob(FileJobContract):
     @pytest.fixture
     def job(self, tmp_path: Path) -> Job:
         return image_job(tmp_path)
 
 
-class TestFolderJob(JobContract):
+class TestFolderJob(FileJobContract):
     @pytest.fixture
     def job(self, tmp_path: Path) -> Job:
         (tmp_path / "photos" / "inner").mkdir(parents=True)
@@ -54,13 +54,13 @@ def test_the_picture_of_an_image_job_is_written_with_its_options(tmp_path: Path)
     sizes = []
     for quality in (10, 100):
         job = ImageJob(tmp_path / "photo.png", tmp_path / "out.jpg", quality=quality)
-        (frame,) = job.frames()
-        job.write(frame, Picture(waves(64, 64, 3)))
+        (frame,) = job.frames(Chain(""))
+        job.write(frame, Painted(Picture(waves(64, 64, 3))))
         sizes.append((tmp_path / "out.jpg").stat().st_size)
     assert sizes[0] < sizes[1]
     job = ImageJob(tmp_path / "photo.png", tmp_path / "deep.png", bits=16)
-    (frame,) = job.frames()
-    job.write(frame, Picture(torch.full((1, 3, 4, 4), 0.3)))
+    (frame,) = job.frames(Chain(""))
+    job.write(frame, Painted(Picture(torch.full((1, 3, 4, 4), 0.3))))
     assert float((images.load(tmp_path / "deep.png").rgb - 0.3).abs().max()) < 0.6 / 65535
     assert frame.name == "photo"
 
@@ -72,8 +72,8 @@ def test_without_a_target_an_image_job_writes_beside_the_caller(
     image_job(tmp_path)
     monkeypatch.chdir(tmp_path / "work")
     job = ImageJob(tmp_path / "photo.png", None)
-    (frame,) = job.frames()
-    job.write(frame, frame.image)
+    (frame,) = job.frames(Chain(""))
+    job.write(frame, Painted(frame.image))
     assert job.finish() == Path("photo-stylized.png")
     assert (tmp_path / "work" / "photo-stylized.png").exists()
 
@@ -102,7 +102,7 @@ def test_an_image_job_reads_little_more_than_its_size(tmp_path: Path) -> None:
     image_job(tmp_path)
     for size, read in ((None, (12, 16)), (2, (6, 8)), (100, (12, 16))):
         job = ImageJob(tmp_path / "photo.png", tmp_path / "out.png", size=size)
-        (frame,) = job.frames()
+        (frame,) = job.frames(Chain(""))
         assert frame.image.size == read
 
 
@@ -146,20 +146,22 @@ class Recorder(Job):
     def __init__(self) -> None:
         self.log: list[str] = []
         self.results: list[Picture] = []
+        self.painted: list[Painted] = []
 
     def begin(self, stylizer: Stylizer) -> None:
         self.log.append("begin")
 
-    def frames(self) -> Iterator[Frame | None]:
+    def frames(self, chain: Chain) -> Iterator[Frame]:
         last: Tensor | None = None
         for number in range(3):
             self.log.append(f"pull {number}")
             yield Frame(str(number), Picture(waves(12, 16, number)), last)
             last = self.results[-1].rgb if self.results else None
 
-    def write(self, frame: Frame, result: Picture) -> None:
+    def write(self, frame: Frame, painted: Painted) -> None:
         self.log.append(f"write {frame.name}")
-        self.results.append(result)
+        self.results.append(painted.picture)
+        self.painted.append(painted)
 
     def finish(self) -> Path | None:
         self.log.append("finish")
@@ -230,17 +232,17 @@ def test_an_error_of_the_stylizer_reaches_the_caller_and_writes_nothing(tmp_path
 
 def test_a_job_may_go_on_after_a_frame_that_failed(unlucky: Stylizer) -> None:
     class Forgiving(Recorder):
-        def failed(self, frame: Frame, error: Exception) -> None:
-            self.log.append(f"{frame.name}: {error}")
+        def failed(self, chain: Chain, error: Exception) -> None:
+            self.log.append(f"failed: {error}")
 
     job = Forgiving()
     assert stylize.run(job, unlucky) == Path("the end")
-    assert job.log[1:] == ["pull 0", "0: no luck", "pull 1", "write 1", "pull 2", "2: no luck", "finish"]
+    assert job.log[1:] == ["pull 0", "failed: no luck", "pull 1", "write 1", "pull 2", "failed: no luck", "finish"]
 
 
 def test_a_frame_that_cannot_be_written_is_the_jobs_to_judge(stylizer: Stylizer) -> None:
     class Full(Recorder):
-        def write(self, frame: Frame, result: Picture) -> None:
+        def write(self, frame: Frame, painted: Painted) -> None:
             raise ImageError("disk full")
 
     job = Full()
@@ -251,9 +253,9 @@ def test_a_frame_that_cannot_be_written_is_the_jobs_to_judge(stylizer: Stylizer)
 
 def test_the_frames_of_a_job_are_closed_before_it_is_finished(stylizer: Stylizer, unlucky: Stylizer) -> None:
     class Tidy(Recorder):
-        def frames(self) -> Iterator[Frame | None]:
+        def frames(self, chain: Chain) -> Iterator[Frame]:
             try:
-                yield from super().frames()
+                yield from super().frames(chain)
             finally:
                 self.log.append("closed")
 
@@ -266,23 +268,49 @@ def test_the_frames_of_a_job_are_closed_before_it_is_finished(stylizer: Stylizer
     assert job.log == ["begin", "pull 0", "write 0", "closed", "finish"]
 
 
-def test_a_job_with_nothing_to_do_yet_is_asked_again_until_stopped(
-    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Waiting(Recorder):
-        def frames(self) -> Iterator[Frame | None]:
-            yield None
-            yield None
-            yield from super().frames()
-            while True:
-                yield None
+def test_what_was_painted_says_how(stylizer: Stylizer) -> None:
+    job, seen = Recorder(), list[Step]()
+    stylize.run(job, stylizer, on_step=lambda frame, step: seen.append(step), stop=lambda: len(seen) >= 3)
+    whole, part = job.painted
+    assert (whole.steps, part.steps) == (2, 1)
+    assert (whole.stopped, part.stopped) == (False, True)
+    assert whole.terms == seen[1].terms
+    assert 0 < whole.seconds < 60
+    assert [(painted.picture.record or {}).get("stopped", False) for painted in job.painted] == [False, True]
 
-    naps: list[float] = []
-    monkeypatch.setattr("stylize.jobs.time.sleep", naps.append)
+
+def test_a_job_that_waits_is_asked_for_chains_again_until_stopped(stylizer: Stylizer) -> None:
+    class Waiting(Recorder):
+        poll = 0.01
+
+        def chains(self) -> Iterator[Chain]:
+            self.log.append("chains")
+            if self.log.count("chains") == 3:
+                yield Chain("late")
+
     job = Waiting()
-    assert stylize.run(job, stylizer, stop=lambda: len(naps) >= 5) == Path("the end")
-    assert job.log == WHOLE
-    assert len(naps) == 5
+    assert stylize.run(job, stylizer, stop=lambda: job.log.count("chains") >= 5) == Path("the end")
+    assert [each for each in job.log if each != "chains"] == WHOLE
+
+
+def test_a_chain_is_painted_when_another_run_has_let_it_go(stylizer: Stylizer, tmp_path: Path) -> None:
+    class Two(Recorder):
+        def chains(self) -> Iterator[Chain]:
+            yield Chain("held")
+            yield Chain("free")
+
+        def frames(self, chain: Chain) -> Iterator[Frame]:
+            self.log.append(chain.key)
+            if chain.key == "free":
+                other.release("held")
+            yield Frame(chain.key, Picture(waves(12, 16, 0)))
+
+    other, job = Claims(tmp_path / "claims"), Two()
+    assert other.take("held")
+    job.claims = Claims(tmp_path / "claims")
+    stylize.run(job, stylizer)
+    assert job.log == ["begin", "free", "write free", "held", "write held", "finish"]
+    assert not (tmp_path / "claims").exists()
 
 
 def test_frames_may_have_their_own_styles_each_measured_once(
@@ -291,7 +319,7 @@ def test_frames_may_have_their_own_styles_each_measured_once(
     styles = [(Picture(waves(20, 20, seed)),) for seed in (5, 6)]
 
     class Various(Recorder):
-        def frames(self) -> Iterator[Frame | None]:
+        def frames(self, chain: Chain) -> Iterator[Frame]:
             for number in range(4):
                 yield Frame(str(number), Picture(waves(12, 16, 0)), styles=styles[number % 2])
 
@@ -309,7 +337,7 @@ def test_frames_may_have_their_own_styles_each_measured_once(
 
 def test_the_terms_of_a_frame_are_added_to_the_loss(stylizer: Stylizer) -> None:
     class Dark(Recorder):
-        def frames(self) -> Iterator[Frame | None]:
+        def frames(self, chain: Chain) -> Iterator[Frame]:
             for terms in ([], [Term("dark", 100.0, lambda image, features: image.mean())]):
                 yield Frame("0", Picture(waves(12, 16, 0)), terms=terms)
 

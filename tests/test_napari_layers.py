@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 import stylize
-from stylize import ImageError, Picture, StylizeError, Stylizer
+from stylize import ImageError, Job, Picture, StylizeError, Stylizer
 from stylize.arrays import as_array
+from stylize.testing import JobContract
 from stylize_napari import samples
 from stylize_napari.layers import Slices, mask_of, placed
 from stylize_napari.painting import LayerJob, paint
@@ -118,6 +119,14 @@ def test_a_mask_of_another_size_is_refused_in_one_line() -> None:
 
 
 # Painting
+
+
+class TestLayerJob(JobContract):
+    @pytest.fixture
+    def job(self) -> Job:
+        job = LayerJob(colours(3), STYLE, 16)
+        job.lay_out()
+        return job
 
 
 def painted(stylizer: Stylizer, content: Slices, labels: Array | None = None, **options: Any) -> LayerJob:

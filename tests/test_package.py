@@ -27,10 +27,13 @@ from tests.conftest import ROOT, SAMPLES
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("host", "hookspecs", "display", "builtin", "options", "jobs", "paper", "stylizer", "records", "testing"),
+    (
+        *("host", "hookspecs", "display", "builtin", "options", "contracts", "executors", "processes", "jobs"),
+        *("paper", "stylizer", "records", "testing"),
+    ),
     ("terms",),
     ("engine", "graphs", "optimizer", "pyramid", "tiling"),
-    ("encoders", "losses", "colors", "images", "arrays"),
+    ("encoders", "losses", "colors", "images", "arrays", "claims"),
     ("gradients",),
     ("linalg",),
     ("settings", "errors", "page", "text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stylize import Frame, Job, Picture, SettingsError, Stylizer
-from stylize.testing import JobContract
+import stylize
+from stylize import Claims, Frame, Job, Painted, Picture, SettingsError, Stylizer
+from stylize.testing import FileJobContract
 from stylize_video import contact_sheet, stylize_open
 from stylize_video.estimate import Samples
 from stylize_video.flow import engine
-from stylize_video.job import VideoJob, seconds
+from stylize_video.job import LEAD, VideoJob
+from stylize_video.task import seconds
 from stylize_video.work import Work
 from tests.conftest import Call, Cli, Done, waves
 from tests.test_jobs import QUICK
@@ -79,7 +81,7 @@ def paint(call: Call, style: Path, folder: Path) -> Callable[..., Done]:
 Paint = Callable[..., Done]
 
 
-class TestContract(JobContract):
+class TestContract(FileJobContract):
     @pytest.fixture
     def job(self, tmp_path: Path) -> Job:
         source = clip(tmp_path / "in.mkv", moving(4))
@@ -193,23 +195,23 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "style.png", "-o", "in.mkv"), "also a source", 1),
         (("in.mkv", "style.png", "-o", "no/out.mkv"), "cannot write no/out.mkv", 1),
         (("in.mkv", "style.png", "--flow", "river"), "unknown flow 'river'", 2),
-        (("in.mkv", "style.png", "--preview", "--report", "r.html"), "--preview only makes a sheet", 2),
+        (("in.mkv", "style.png", "--preview", "--report", "r.html"), "--preview, which only makes a sheet", 2),
         (("broken.mp4", "style.png"), "broken.mp4", 1),
         (("empty.mp4", "style.png"), "empty.mp4", 1),
         (("in.mkv", "missing.png"), "missing.png", 1),
         (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
         (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
-        (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec is of clips", 2),
-        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf is of clips", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec does not apply to a sequence", 2),
+        (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf does not apply to a sequence", 2),
         (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 1),
         (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 1),
         (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 1),
         (("in.mkv", "style.png", "-o", "/proc/out.mkv"), "cannot make the folder /proc/", 1),
-        (("in.mkv", "style.png", "-o", "o" * 245 + ".mkv"), "File name too long", 1),
+        (("in.mkv", "style.png", "-o", "o" * 247 + ".mkv"), "File name too long", 1),
         (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 1),
         (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 1),
         (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 1),
-        (("in.mkv", "style.png", "--hold"), "--hold is of the frames that --every leaves out", 2),
+        (("in.mkv", "style.png", "--hold"), "--hold needs --every N", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -298,9 +300,7 @@ def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
 
 def stopping(name: str) -> Callable[..., Any]:
     """A job's run that is stopped, as by Ctrl-C, in the last step of the frame of that name."""
-    from stylize import jobs
-
-    run = jobs.run
+    run = stylize.run
 
     def stopped(job: Job, stylizer: Stylizer, **given: Any) -> Path | None:
         seen: list[str] = []
@@ -315,7 +315,7 @@ def test_a_frame_that_was_stopped_is_painted_anew(paint: Paint, folder: Path, na
     clip(folder / "in.mkv", moving(6))
     paint("in.mkv", target="undisturbed.mkv")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylize.jobs.run", stopping(name))
+        patch.setattr("stylize.executors.run", stopping(name))
         assert f"{name[-1]} of 6 frames are done" in paint("in.mkv").err
     paint("in.mkv")
     pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
@@ -327,7 +327,7 @@ def test_a_part_ends_before_the_first_frame_that_is_missing(paint: Paint, folder
     clip(folder / "in.mkv", [*moving(8), *moving(8, 1)])
     paint("in.mkv", "--preview", target=target, codec=False)  # the first frame of the second shot is there
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylize.jobs.run", stopping("frame 3"))
+        patch.setattr("stylize.executors.run", stopping("frame 3"))
         paint("in.mkv", "--partial", "--report", "part.html", target=target, codec=False)
     made = Path(target)
     assert len(list(made.iterdir()) if made.is_dir() else frames_of(made)) == 4  # with what there is of the last
@@ -341,15 +341,19 @@ def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
         paint("in.mkv")
         assert "4 done before" in paint("in.mkv").err
     said = paint("in.mkv", "--content-weight", "0.2").err
-    assert "4 frames done before are thrown away: they were of other settings" in said
+    assert "4 frames done before discarded: the settings were others" in said
+
+
+def other_run(folder: Path) -> Claims:
+    """The claims of another run on out.mkv, at work or not."""
+    return Claims(Work(folder / "out.mkv").claims)
 
 
 def test_two_runs_on_one_clip_do_not_meet(paint: Paint, folder: Path) -> None:
-    from filelock import FileLock
-
     clip(folder / "in.mkv", moving(3))
-    with FileLock(folder / ".out.mkv.work.lock"):
-        assert "another run is painting out.mkv" in paint("in.mkv", check=1).err
+    with contextlib.closing(other_run(folder)) as claims:
+        assert claims.take(LEAD)
+        assert "another run is painting out.mkv; it has just started" in paint("in.mkv", check=1).err
 
 
 def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path: Path) -> None:
@@ -358,7 +362,7 @@ def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path:
     source = clip(tmp_path / "in.mkv", [picture(0, 22, 34)] * 2)
     for size, wanted in ((33, (20, 32)), (16, (10, 16)), (500, (22, 34))):
         job = VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=size), {}, flow)
-        assert (job._height, job._width) == wanted
+        assert (job._task.height, job._task.width) == wanted
     with pytest.raises(SettingsError, match="must be even"):
         VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=77, upscale=True), {}, flow)
 
@@ -463,39 +467,6 @@ def test_shots_side_by_side_are_the_same_clip(cli: Cli, folder: Path, style: Pat
     assert not list(folder.glob(".two*"))
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted"),
-    [(("--json",), ["--jobs=1", "--quiet"]), (("--", "in.mkv"), ["--jobs=1", "--quiet", "--", "in.mkv"])],
-)
-def test_runs_side_by_side_take_any_command_line(
-    folder: Path, style: Path, stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch, given: Sequence[str],
-    wanted: Sequence[str],
-) -> None:  # fmt: skip
-    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
-    started: list[Sequence[str]] = []
-    monkeypatch.setattr(
-        "stylize_video.job.subprocess",
-        SimpleNamespace(Popen=lambda command, **_: started.append(command), DEVNULL=None),
-    )
-    flow = engine("dis")
-    assert flow is not None
-    command = ("--jobs", "2", *given)
-    VideoJob(folder / "in.mkv", [style], folder / "out.mkv", QUICK, {"jobs": 2}, flow, command).begin(stylizer)
-    assert [words[3:] for words in started] == [["--jobs", "2", *wanted]]
-
-
-def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path) -> None:
-    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
-    paint("in.mkv", "--preview")  # has made the plan
-    work = Work(folder / "out.mkv")
-    with work.main, work.shot(range(8)):
-        assert "7 frames painted; the other run makes the clip" in paint("in.mkv").err
-    assert work.done(range(8, 16)) == 8
-    assert work.done(range(8)) == 1
-    with work.main:
-        assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
-
-
 @pytest.fixture
 def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
     """Something happens when a frame has been written."""
@@ -503,8 +474,8 @@ def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object
     def at(number: int, happens: Callable[[], object]) -> None:
         write = VideoJob.write
 
-        def written(job: VideoJob, frame: Frame, result: Picture) -> None:
-            write(job, frame, result)
+        def written(job: VideoJob, frame: Frame, painted: Painted) -> None:
+            write(job, frame, painted)
             if frame.data["number"] == number:
                 happens()
 
@@ -513,47 +484,48 @@ def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object
     return at
 
 
-def test_a_run_that_joined_another_takes_its_place_when_that_ends(
-    paint: Paint, folder: Path, after: Callable[..., None]
-) -> None:
+def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path, after: Callable[..., None]) -> None:
     clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
-    paint("in.mkv", target="undisturbed.mkv")
-    paint("in.mkv", "--preview")
-    for last in (3, 15):
-        work = Work(folder / "out.mkv")
-        work.main.acquire()
-        after(last, work.main.release)
-        assert "the other run has ended: this one makes the clip" in paint("in.mkv").err
-        pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
-        assert all(np.array_equal(one, other) for one, other in pairs)
-        assert not list(folder.glob(".out.mkv*"))
-        paint("in.mkv", "--preview")
-
-
-def test_a_run_that_joined_another_ends_when_the_clip_is_made(
-    paint: Paint, folder: Path, after: Callable[..., None]
-) -> None:
-    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
-    paint("in.mkv", "--preview")
-    work = Work(folder / "out.mkv")
-    work.main.acquire()
+    paint("in.mkv", "--preview")  # has made the plan
+    work, claims = Work(folder / "out.mkv"), other_run(folder)
+    assert claims.take(LEAD)
+    assert claims.take("00000000")
+    assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
 
     def made() -> None:
-        work.remove()
-        work.end()
+        assert work.done(range(8, 16)) == 8
+        assert work.done(range(8)) == 1
+        work.remove()  # as the other run does when it has made the clip
+        claims.close()
 
-    after(7, made)
+    after(15, made)
     assert "7 frames painted; the other run makes the clip" in paint("in.mkv").err
     assert not list(folder.glob(".out.mkv*"))
 
 
-def test_other_settings_wait_for_a_run_whose_main_run_has_ended(paint: Paint, folder: Path) -> None:
+@pytest.mark.parametrize("last", [3, 15])
+def test_a_run_that_joined_another_takes_the_lead_when_that_ends(
+    paint: Paint, folder: Path, after: Callable[..., None], last: int
+) -> None:
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    paint("in.mkv", target="undisturbed.mkv")
+    paint("in.mkv", "--preview")
+    claims = other_run(folder)
+    assert claims.take(LEAD)
+    after(last, claims.close)
+    assert "the other run has ended: this one makes the clip" in paint("in.mkv").err
+    pairs = zip(frames_of(Path("out.mkv")), frames_of(Path("undisturbed.mkv")), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    assert not list(folder.glob(".out.mkv*"))
+
+
+def test_other_settings_wait_for_a_run_whose_leading_run_has_ended(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
     paint("in.mkv", "--preview")
-    work = Work(folder / "out.mkv")
-    with work.shot(range(8, 16)):
+    with contextlib.closing(other_run(folder)) as claims:
+        assert claims.take("00000008")
         assert "another run is painting out.mkv" in paint("in.mkv", "--content-weight", "0.3", check=1).err
-    assert work.done(range(16)) == 2
+    assert Work(folder / "out.mkv").done(range(16)) == 2
 
 
 def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:
@@ -567,12 +539,12 @@ def test_too_little_room_is_told_before(paint: Paint, folder: Path, monkeypatch:
     assert "only 2 MB are free there" in paint("in.mkv").err
 
 
-def test_the_news_of_samples_is_what_frames_get() -> None:
+def test_the_expected_steps_of_samples_are_what_frames_get() -> None:
     def steps(frames: Sequence[Array], cuts: Sequence[int] = ()) -> float:
         samples, flow = Samples(len(frames)), engine("dis")
         assert flow is not None
         assert len(list(samples.watch(iter(frames)))) == len(frames)
-        return samples.news(cuts, flow, 24)
+        return samples.expected_steps(cuts, flow, 24)
 
     still = [picture(0)] * 10
     assert steps(still) == 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stylize import WeightsError
 from stylize_video.flow import engine, valid, warp
 from stylize_video.shots import cuts
-from stylize_video.steady import Carried, Past, carry, steps_for, still, temporal
+from stylize_video.steady import PaintedFrame, WarpedHistory, expected_steps, is_static, temporal, warp_history
 from tests.conftest import waves
 
 Array = NDArray[Any]
@@ -79,8 +79,8 @@ def test_pixels_from_outside_and_ways_that_do_not_lead_back_are_invalid() -> Non
     assert not valid(edge, -edge)[:, 14:16].any()  # a motion boundary
 
 
-def as_past(content: Array) -> Past:
-    return Past(content, content.astype(np.float32) / 255)
+def as_past(content: Array) -> PaintedFrame:
+    return PaintedFrame(content, content.astype(np.float32) / 255)
 
 
 def dis() -> Any:
@@ -91,7 +91,7 @@ def dis() -> Any:
 
 def test_a_still_scene_is_carried_whole_and_worth_no_step() -> None:
     content = texture(64, 96)
-    carried = carry(content, [as_past(content)], dis())
+    carried = warp_history(content, [as_past(content)], dis())
     assert np.allclose(carried.start, content / 255, atol=1e-3)
     assert carried.mask.all()
     assert (carried.unseen, carried.changed) == (0, pytest.approx(0, abs=1e-4))
@@ -100,18 +100,18 @@ def test_a_still_scene_is_carried_whole_and_worth_no_step() -> None:
 def test_noise_is_still_and_a_small_thing_that_moves_is_not() -> None:
     content = texture(64, 96)
     noise = np.random.default_rng(0).integers(-2, 3, content.shape)
-    assert still(content, content)
-    assert still((content + noise).clip(0, 255).astype(np.uint8), content)
+    assert is_static(content, content)
+    assert is_static((content + noise).clip(0, 255).astype(np.uint8), content)
     small = content.copy()
     small[10:16, 10:16] ^= 128
-    assert not still(small, content)
-    assert not still((content * 0.95).astype(np.uint8), content)  # a fade
+    assert not is_static(small, content)
+    assert not is_static((content * 0.95).astype(np.uint8), content)  # a fade
 
 
 def test_a_moving_scene_is_carried_along() -> None:
     content = texture(64, 96)
     now = moved(content, 4, 2)
-    carried = carry(now, [as_past(content)], dis())
+    carried = warp_history(now, [as_past(content)], dis())
     assert np.abs(carried.start - now / 255)[carried.mask].mean() < 0.01
     assert carried.mask[12:-4, 12:-4].mean() > 0.95
     assert not carried.mask[:, :3].any()
@@ -129,7 +129,7 @@ def test_what_was_hidden_in_the_last_frame_is_found_further_back() -> None:
         return found
 
     last, earlier = as_past(hidden), as_past(content)
-    alone, together = (carry(content, pasts, flow) for pasts in ([last], [last, earlier]))
+    alone, together = (warp_history(content, pasts, flow) for pasts in ([last], [last, earlier]))
     assert not alone.mask[20:44, 36:60].any()
     assert together.mask.all()
     assert np.allclose(together.start[20:44, 36:60], content[20:44, 36:60] / 255, atol=1e-3)
@@ -139,10 +139,12 @@ def test_what_was_hidden_in_the_last_frame_is_found_further_back() -> None:
 
 def test_more_news_are_worth_more_steps() -> None:
     nothing = np.zeros((1, 1))
-    found = [steps_for(Carried(nothing, nothing, unseen, 0.0), 12) for unseen in (0, 0.01, 0.05, 0.1, 0.3, 1)]
+    found = [
+        expected_steps(WarpedHistory(nothing, nothing, unseen, 0.0), 12) for unseen in (0, 0.01, 0.05, 0.1, 0.3, 1)
+    ]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (3, 12)
-    assert steps_for(Carried(nothing, nothing, 0.0, 0.5), 12) == 12
+    assert expected_steps(WarpedHistory(nothing, nothing, 0.0, 0.5), 12) == 12
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -150,7 +152,7 @@ def test_the_temporal_term_is_the_masked_mean_square(grey: bool) -> None:
     start = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
     mask = np.zeros((6, 8), bool)
     mask[2:4, 3:7] = True
-    term = temporal(Carried(start, mask, 0.0, 0.0), 5.0, grey=grey)
+    term = temporal(WarpedHistory(start, mask, 0.0, 0.0), 5.0, grey=grey)
     assert (term.name, term.weight) == ("temporal", 5.0)
     image = waves(6, 8).requires_grad_()
     value = term.function(image, {})

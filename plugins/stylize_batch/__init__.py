@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import bits_option, hookimpl, quality_option, report_option
+from stylize import bits_option, executor_option, hookimpl, jobs_option, quality_option, report_option
 
 if TYPE_CHECKING:
     from stylize import Job, Settings
@@ -19,6 +19,8 @@ OPTIONS = (
     bits_option(),
     quality_option(),
     report_option(),
+    jobs_option(),
+    executor_option(),
     click.Option(
         ["--pair"],
         type=click.Choice(PAIRS),

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from stylize import (
+    Chain,
     Frame,
     Job,
+    Painted,
     Picture,
+    Record,
     Settings,
     Step,
     StylizeError,
@@ -74,21 +77,28 @@ class LayerJob(Job):
 
     def begin(self, stylizer: Stylizer) -> None:
         layers = {"content": self.content, "style": self._style, "mask": self._labels}
-        self._layers = {key: layer.described() for key, layer in layers.items() if isinstance(layer, Slices)}
-        self.record = {**stylizer.record(None), "layers": self._layers, "stopped": True}
+        described = {key: layer.described() for key, layer in layers.items() if isinstance(layer, Slices)}
+        self._layers = {"layers": described}
+        self.record = replace(stylizer.record(None), stopped=True, more=self._layers).to_dict()
 
-    def frames(self) -> Iterator[Frame]:
+    def chains(self) -> Iterator[Chain]:
+        """A chain for each slice."""
         for number, index in enumerate(self._indices, 1):
-            picture = self.content.picture(index)
-            if self._mask is not None:
-                picture = masked(picture, self._mask[index])
-            name = " ".join([self.content.name, *map(str, index)])
-            yield Frame(name, picture, number=number, total=len(self._indices), data={"index": index})
+            yield Chain(" ".join(map(str, index)), (number, index))
 
-    def write(self, frame: Frame, result: Picture) -> None:
-        self.show(frame.data["index"], frame.image, result.rgb)
-        unfinished = {} if frame.number == frame.total else {"stopped": True}
-        self.record = {**(result.record or {}), "layers": self._layers, **unfinished}
+    def frames(self, chain: Chain) -> Iterator[Frame]:
+        number, index = chain.data
+        picture = self.content.picture(index)
+        if self._mask is not None:
+            picture = masked(picture, self._mask[index])
+        name = " ".join([self.content.name, *map(str, index)])
+        yield Frame(name, picture, number=number, total=len(self._indices), data={"index": index})
+
+    def write(self, frame: Frame, painted: Painted) -> None:
+        self.show(frame.data["index"], frame.image, painted.picture.rgb)
+        record = Record.from_dict(painted.picture.record or {})
+        stopped = painted.stopped or frame.number != frame.total
+        self.record = replace(record, stopped=stopped, more=self._layers).to_dict()
 
     def show(self, index: Index, content: Picture, painted: Tensor) -> None:
         """Put a picture (1, 3, H, W) of any size where it belongs."""

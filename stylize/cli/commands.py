@@ -62,18 +62,20 @@ def cli() -> None:
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
 def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     """Repaint CONTENT in the style of STYLE, or in a blend of several styles."""
-    from stylize import jobs
+    from stylize import executors
     from stylize.stylizer import Stylizer
 
     settings, host = settings_from(options), current_host()
     options = options | {"given": _given_to_plugins(host)}
+    name = options.get("executor") or ("serial" if (options.get("jobs") or 1) == 1 else "processes")
+    executor = executors.executor_named(host, name, options)
     with showing(host, options) as display:
         job = host.open(content, styles, options["output"], settings, options, given=_given())
         rest = encoder_options(host, options, display)
         stylizer = Stylizer(job.styles or styles, settings, color_modes=host.color_modes(), **rest)
         display.notes(style.notes for style in stylizer.styles)
         with interruptible(display) as stop:
-            target = jobs.run(job, stylizer, host=host, options=options, stop=stop)
+            target = executors.run(job, stylizer, host=host, options=options, stop=stop, executor=executor)
         display.written(target)
         return INTERRUPTED if stop() else 0
 
@@ -91,7 +93,7 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     """Paint a stylized PICTURE again, from the record it carries, and compare the two."""
     import torch
 
-    from stylize import jobs, records
+    from stylize import executors, jobs, records
     from stylize.images import load, read_record
     from stylize.stylizer import Stylizer
 
@@ -110,7 +112,7 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
         for difference in records.differences(record, stylizer.record(None), host):
             display.warning(difference)
         with interruptible(display) as stop:
-            jobs.run(job, stylizer, host=host, options=options, stop=stop)
+            executors.run(job, stylizer, host=host, options=options, stop=stop)
         same = torch.equal(load(picture).rgb, load(target).rgb)
         display.notes([["the same picture, pixel by pixel" if same else "not the same picture, pixel by pixel"]])
         display.written(target)

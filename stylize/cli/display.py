@@ -13,17 +13,18 @@ from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 
+from stylize.contracts import hookimpl
 from stylize.display import Display
-from stylize.host import hookimpl
+from stylize.text import duration
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from stylize.contracts import Frame
     from stylize.engine import Step
     from stylize.images import Picture
-    from stylize.jobs import Frame
 
 
 class _UnbreakableStream:
@@ -205,7 +206,7 @@ class Live(Display):
             return ""
         number, begun = self._first
         each = (self._begun - begun) / (frame.number - number)
-        return f"{clock(max(0.0, each * (frame.total - frame.number + 1) - (now - self._begun)))} left"
+        return f"{duration(max(0.0, each * (frame.total - frame.number + 1) - (now - self._begun)))} left"
 
     def _end_picture(self) -> None:
         if self._picture is None:
@@ -213,7 +214,7 @@ class Live(Display):
         (frame, step), self._picture = self._picture, None
         number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
         name = " ".join(frame.name.split())
-        self._print(f"{number:>11}  {name}  {_losses(step)}  {time.perf_counter() - self._begun:.0f} s")
+        self._print(f"{number:>11}  {name}  {_losses(step)}  {step.seconds:.0f} s")
 
     def _report_failure(self, step: Step, name: str) -> None:
         if not step.finite and not self._failed:
@@ -247,13 +248,6 @@ class Live(Display):
 
 def _one_of_many(frame: Frame) -> bool:
     return frame.total != 1 or frame.number > 1
-
-
-def clock(seconds: float) -> str:
-    """A time to read: 12 s, 3 min 5 s, 2 h 10 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _losses(step: Step) -> str:

@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         words_without, names = without_plugins(words)
         trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
         host = plugin_manager(without=names, only=_plugins_of_environment(), trace=trace)
-        host.arguments = tuple(words)
         group, problems = extended(host), host.problems
         code = group.main(args=words_without, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:

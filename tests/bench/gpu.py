@@ -286,7 +286,7 @@ def folder(bench: Bench) -> None:
 def clip(bench: Bench) -> None:
     """A photo that is panned over, so that each frame uncovers a little."""
     from stylize_video.flow import engine
-    from stylize_video.steady import Past, carry
+    from stylize_video.steady import PaintedFrame, warp_history
 
     sizes = [(640, 360), (1280, 720)] if bench.cuda else [(64, 36)]
     for width, height in sizes:
@@ -295,12 +295,12 @@ def clip(bench: Bench) -> None:
         stylizer, flow = bench.stylizer(width), engine("dis", str(bench.device))
         assert flow is not None
         result = stylizer(as_tensor(frames[0])).rgb
-        pasts, took = [Past(frames[0], as_array(result))], []
+        pasts, took = [PaintedFrame(frames[0], as_array(result))], []
         for frame in frames[1:]:
             begun = time.perf_counter()
-            carried = carry(frame, pasts, flow)
+            carried = warp_history(frame, pasts, flow)
             stylized = stylizer(as_tensor(frame), init=as_tensor(carried.start), steps=10)
-            pasts.insert(0, Past(frame, as_array(stylized.rgb)))
+            pasts.insert(0, PaintedFrame(frame, as_array(stylized.rgb)))
             bench.wait()
             took.append(time.perf_counter() - begun)
         print(f"{width}x{height}: {1 / statistics.median(took):.1f} following frames of 10 steps a second", flush=True)

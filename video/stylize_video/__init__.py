@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, hookimpl, jobs_option, report_option
+from stylize import SettingsError, executor_option, hookimpl, jobs_option, report_option
 from stylize_video.codecs import VIDEO_CODECS
 
 if TYPE_CHECKING:
-    from stylize import Flow, Frame, Host, Job, Settings, Step
+    from stylize import Flow, Host, Job, Settings
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
 OPTIONS = (
     report_option(),
     jobs_option(),
+    executor_option(),
     click.Option(["--from", "begin"], metavar="TIME", help="Start of the part to paint: 00:01:20.5, or seconds."),
     click.Option(["--to", "end"], metavar="TIME", help="End of the part to paint."),
     click.Option(
@@ -89,12 +90,6 @@ def stylize_flow(name: str, device: str) -> Flow | None:
 
 
 @hookimpl
-def stylize_step(frame: Frame, step: Step) -> None:
-    if "told" in frame.data:  # of ours
-        frame.data["told"]["step"] = step
-
-
-@hookimpl
 def stylize_open(
     source: Path,
     styles: Sequence[Path],
@@ -113,4 +108,4 @@ def stylize_open(
     flow = host.call("stylize_flow", name=options.get("flow", "dis"), device=settings.device)
     if flow is None:
         raise SettingsError(f"unknown flow {options.get('flow')!r}; there are dis, farneback and raft")
-    return VideoJob(source, styles, target, settings, options, flow, host.arguments)
+    return VideoJob(source, styles, target, settings, options, flow)

@@ -49,9 +49,9 @@ def flicker(
     the first frame of a shot. Drift is how much brighter a frame is than the first of its shot, relative to the source.
     """
     from stylize import SettingsError, StylizeError
-    from stylize_video.job import seconds
     from stylize_video.measure import summary
     from stylize_video.probe import probe
+    from stylize_video.task import seconds
 
     if source is None and begin is not None:
         raise SettingsError("--from needs --source: it says where in the source the clip begins")
@@ -111,9 +111,9 @@ def _measured(
 ) -> Iterator[Measured]:
     """What the frames measure at a size (height, width); cuts are looked for in the source, where there is one."""
     from stylize_video.decode import decode
-    from stylize_video.job import LOOK
     from stylize_video.measure import measure
     from stylize_video.shots import cuts
+    from stylize_video.task import LOOK
 
     seen = clip if origin is None else origin
     small = decode(seen, *_within(seen, LOOK), start=start)

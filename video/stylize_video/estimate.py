@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize_video.steady import Past, carry, steps_for, still
+from stylize_video.steady import PaintedFrame, expected_steps, is_static, warp_history
 
 if TYPE_CHECKING:
     from stylize import Flow, Picture, Step, Stylizer
@@ -37,13 +37,14 @@ class Samples:
             yield frame
             last = frame
 
-    def news(self, cuts: Sequence[int], flow: Flow, most: int) -> float:
+    def expected_steps(self, cuts: Sequence[int], flow: Flow, most: int) -> float:
         """The average number of steps of a frame that follows another."""
-        steps = [
-            0 if still(frame, last) else steps_for(carry(frame, [Past(last, last / np.float32(255))], flow), most)
-            for number, last, frame in self._pairs
-            if number not in cuts
-        ]
+        steps = []
+        for number, last, frame in self._pairs:
+            if number in cuts:
+                continue
+            past = PaintedFrame(last, last / np.float32(255))
+            steps.append(0 if is_static(frame, last) else expected_steps(warp_history(frame, [past], flow), most))
         return float(np.mean(steps)) if steps else 0.0
 
 

@@ -1,4 +1,5 @@
-"""What holds a clip still: what is carried over from earlier results, how firmly, and how much is left to paint.
+"""Temporal coherence: earlier results warped to where a frame has their pixels, how firmly it is held to them, and how
+many steps it gets.
 
 Ruder, Dosovitskiy, Brox 2016, "Artistic Style Transfer for Videos".
 """
@@ -25,11 +26,11 @@ Array = NDArray[Any]
 
 DISTANCES = (1, 2, 4, 8)  # how many frames back a pixel may be looked for
 STILL, MOVED = 2.0, 12.0  # levels of 255: mean difference that is the recording's noise, and one that is not
-UNSEEN = 0.002  # share of pixels without a predecessor that is not worth a look
+UNSEEN = 0.002  # share of pixels without a predecessor that is ignored
 
 
 @dataclass(frozen=True)
-class Past:
+class PaintedFrame:
     """A frame that is done: its content (H, W, 3) in uint8, and its result (H, W, 3) in float32, in [0, 1]."""
 
     content: Array
@@ -37,11 +38,11 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Carried:
+class WarpedHistory:
     """What earlier results give a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it.
 
     ``unseen`` is the share of pixels that nothing was found for, ``changed`` the mean difference, over the others,
-    of the content from its carried predecessor, in [0, 1].
+    of the content from its warped predecessor, in [0, 1].
     """
 
     start: Array
@@ -50,18 +51,18 @@ class Carried:
     changed: float
 
 
-def still(content: Array, before: Array) -> bool:
+def is_static(content: Array, before: Array) -> bool:
     """Whether two frames (H, W, 3) in uint8 show the same, but for the noise of the recording."""
     apart = np.abs(content.astype(np.int16) - before.astype(np.int16)).max(2)
     return bool(apart.mean() <= STILL and np.count_nonzero(apart > MOVED) <= UNSEEN * apart.size)
 
 
-def carry(content: Array, pasts: Sequence[Past], flow: Flow) -> Carried:
-    """Earlier results, the last one first in ``pasts``, brought to where their pixels are now.
+def warp_history(content: Array, pasts: Sequence[PaintedFrame], flow: Flow) -> WarpedHistory:
+    """Earlier results, the last one first in ``pasts``, warped to where their pixels are now.
 
-    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was to be seen. Where it was in
-    none, the start is the last result as it is carried there: begun from the content instead, it stays grey for the
-    few steps a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
+    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was visible. Where it was in none,
+    the start is the last result, warped all the same: started from the content instead, it stays grey for the few
+    steps that a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
     """
     start = np.empty(content.shape, np.float32)
     found = np.zeros(content.shape[:2], bool)
@@ -82,17 +83,17 @@ def carry(content: Array, pasts: Sequence[Past], flow: Flow) -> Carried:
                 break
         start[seen] = moved[seen]
         found |= seen
-    return Carried(start.clip(0, 1), found, float(1 - found.mean()), difference)
+    return WarpedHistory(start.clip(0, 1), found, float(1 - found.mean()), difference)
 
 
-def steps_for(carried: Carried, most: int) -> int:
-    """How many steps a frame is worth: ``most`` where four fifths of it are new, or it differs by a tenth of white
-    from what is carried there; half of them for a quarter of that."""
+def expected_steps(carried: WarpedHistory, most: int) -> int:
+    """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
+    what is warped there; half of them for a quarter of that."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)
     return max(3, min(most, math.ceil(most * math.sqrt(min(1.0, need)))))
 
 
-def temporal(carried: Carried, weight: float, *, grey: bool) -> Term:
+def temporal(carried: WarpedHistory, weight: float, *, grey: bool) -> Term:
     """The short- and long-term loss of the paper (eq. 7 and 9): weight x mean(mask x (x - carried)^2)."""
     target, mask = as_tensor(carried.start), as_tensor(carried.mask[..., None].astype(np.float32))
     if grey:  # as the picture is while only its brightness is painted

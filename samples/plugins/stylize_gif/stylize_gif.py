@@ -24,15 +24,15 @@ class GifJob(Job):
             raise ImageError(f"cannot read {source}: {error}") from error
         self.target, self.painted, self.times = target, [], []
 
-    def frames(self):
+    def frames(self, chain):
         for number, image in enumerate(ImageSequence.Iterator(self.gif), 1):
             rgb = pil_to_tensor(image.convert("RGB"))[None] / 255  # (1, 3, H, W)
             last = pil_to_tensor(self.painted[-1])[None] / 255 if self.painted else None
             self.times.append(image.info.get("duration", 100))  # milliseconds
             yield Frame(f"frame {number}", Picture(rgb), init=last, number=number, total=self.gif.n_frames)
 
-    def write(self, frame, result):
-        self.painted.append(to_pil_image(result.rgb[0]))
+    def write(self, frame, painted):
+        self.painted.append(to_pil_image(painted.picture.rgb[0]))
 
     def finish(self):
         with atomic_write(self.target) as file:

@@ -5,7 +5,7 @@ from PIL import Image
 from stylize_gif import GifJob, stylize_open
 
 import stylize
-from stylize.testing import JobContract
+from stylize.testing import FileJobContract
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def gif(tmp_path):
     return tmp_path / "in.gif"
 
 
-class TestContract(JobContract):
+class TestContract(FileJobContract):
     @pytest.fixture
     def job(self, gif, tmp_path):
         return GifJob(gif, tmp_path / "out.gif")

@@ -1,0 +1,155 @@
+"""What of a folder has to be painted: which results are missing, or were made of something else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from stylize import ImageError, Origin, Record, Settings, Stylizer, digest, read_record
+from stylize_batch.scan import Found, Names, Passed, pairs, search
+from stylize_batch.styles import Styles
+
+NEW, FORCED = "new", "again: forced"  # why
+SETTLED = 1.0  # seconds a file must not have changed before it is read from a watched folder
+
+log = logging.getLogger("stylize.batch")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One result to be made."""
+
+    photo: Found
+    style: int
+    target: PurePath  # below the output folder
+    why: str = ""
+
+
+class Planner:
+    """Finds what is to be painted.
+
+    Args:
+        source: the folder or pattern of photos.
+        folder: the output folder.
+        styles, names: what to paint in, and how results are called.
+        settings, options: those of the run.
+        given: the options of plugins that the records of results hold.
+        passed: called with each file that is not painted.
+        unchanged: called with each item whose result is there already.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        styles: Styles,
+        names: Names,
+        settings: Settings,
+        options: Mapping[str, Any],
+        given: Mapping[str, Any],
+        *,
+        passed: Callable[[Passed], object],
+        unchanged: Callable[[Item], object],
+    ) -> None:
+        self._source, self._folder, self._styles, self._names = source, folder, styles, names
+        self._settings, self._options, self._given = settings, options, given
+        self._passed, self._unchanged = passed, unchanged
+        self._watching = bool(options.get("watch"))
+        self._digests: dict[Path, str] = {}
+        self._seen: dict[Path, tuple[int, int]] = {}
+
+    def due(self, stylizer: Stylizer, *, quiet: bool = False) -> list[Item]:
+        """What has to be painted now; unless ``quiet``, says what is left alone, and why."""
+        photos: list[Found] = []
+        for found in search(self._source, [self._folder]):
+            if not isinstance(found, Passed):
+                photos.append(found)
+            elif not quiet:
+                self._passed(found)
+        chosen, alone = pairs(photos, self._styles.names, self._styles.how, self._settings.seed)
+        if not quiet:
+            for passed in alone:
+                self._passed(passed)
+        items = self._named(chosen, quiet)
+        if self._watching:
+            arrived = {photo.path for photo in photos if self._arrived(photo.path)}
+            items = [item for item in items if item.photo.path in arrived]
+        with ThreadPoolExecutor(4, "check") as checkers:
+            reasons = [*checkers.map(lambda item: self.why(item, stylizer), items)]
+        due = []
+        for item, why in zip(items, reasons, strict=True):
+            if why:
+                due.append(replace(item, why=why))
+            else:
+                self._unchanged(item)
+        unchanged = len(items) - len(due)
+        if unchanged and not quiet:
+            log.info("%d of %d are up to date (--force paints them again)", unchanged, len(items))
+        for why, count in Counter(item.why for item in due if item.why != NEW).items():
+            log.info("%d of %d to be painted %s", count, len(items), why)
+        return due
+
+    def why(self, item: Item, stylizer: Stylizer) -> str:
+        """Why an item has to be painted; empty if it is up to date."""
+        if self._options.get("force"):
+            return FORCED
+        path = self._folder / item.target
+        if not os.path.lexists(path):
+            return NEW
+        made = read_record(path)
+        if made is None:
+            return "over a file without a record"
+        try:
+            wanted = self._record(item, stylizer)
+        except ImageError:
+            return NEW  # reading it for painting will say what is wrong
+        differing = wanted.changes_since(Record.from_dict(made))
+        return f"again: changed: {', '.join(differing)}" if differing else ""
+
+    def _record(self, item: Item, stylizer: Stylizer) -> Record:
+        """The record that the result is to have."""
+        photo, *styles = (
+            Origin(path, self._digest(path)) for path in (item.photo.path, *self._styles.all[item.style].paths)
+        )
+        saving = {"bits": self._options.get("bits", 8), "quality": self._options.get("quality")}
+        return replace(stylizer.record(photo, styles), options=dict(self._given), saving=saving)
+
+    def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
+        sources = {os.path.realpath(photo.path) for photo, _ in chosen}
+        sources |= {os.path.realpath(path) for style in self._styles.all for path in style.paths}
+        if self._settings.start_file is not None:
+            sources.add(os.path.realpath(self._settings.start_file))
+        items = []
+        for photo, index in sorted(chosen, key=lambda pair: (pair[0].name.casefold(), pair[0].name, pair[1])):
+            target, note = self._names.give(photo, self._styles.names[index])
+            if os.path.realpath(self._folder / target) in sources:
+                self._passed(Passed(photo.name, f"the result {target} would overwrite a source", True))
+                continue
+            if note and not quiet:
+                log.info("%s", " ".join(note.split()))
+            items.append(Item(photo, index, target))
+        return sorted(items, key=lambda item: item.style)  # those of one style together
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests or self._watching:
+            self._digests[path] = digest(path)
+        return self._digests[path]
+
+    def _arrived(self, path: Path) -> bool:
+        """Whether a file of a watched folder is new, or has changed since it was seen, and is no longer written to."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        mark = (status.st_size, status.st_mtime_ns)
+        if self._seen.get(path) == mark or 0 <= time.time() - status.st_mtime < SETTLED:
+            return False
+        self._seen[path] = mark
+        return True

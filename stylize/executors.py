@@ -1,0 +1,289 @@
+"""Who paints the chains of a job: this process, or several.
+
+:func:`run` drives a job. It hands a :class:`Run` to an executor, which takes chains from ``run.backlog()``, claims
+each by ``run.claim(chain)``, paints it by ``run.paint(chain)`` and gives the outcome to ``run.job.collect()``. Claiming
+and painting may happen in another process, which has a run of its own from the same request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylize.contracts import Chain, Executor, Frame, Job, Painted
+from stylize.errors import PluginError, SettingsError
+from stylize.records import Record
+
+if TYPE_CHECKING:
+    from stylize.engine import Step
+    from stylize.host import Host
+    from stylize.images import Picture
+    from stylize.stylizer import Stylizer
+
+STYLES_KEPT = 4  # stylizers for frames' own styles that are kept, with their statistics
+RETRY = 0.5  # seconds after which a chain that another run had claimed is tried again
+PAUSE = 0.1  # seconds between two looks for something to paint
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    job: Job,
+    stylizer: Stylizer,
+    *,
+    host: Host | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_step: Callable[[Frame, Step], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    executor: Executor | None = None,
+) -> Path | None:
+    """Paint every frame of a job; where its result lies.
+
+    Args:
+        job: what to paint.
+        stylizer: for frames without styles of their own; the others share its encoder.
+        host: plugins that add terms, observe and finish the pictures.
+        options: what the plugins get as ``options``; default: those of the job's request. ``options["given"]``, the
+            options of plugins that were given, goes into the pictures' records.
+        on_step: called after every step of every frame; of frames that other processes paint, after the last.
+        stop: asked after every step; once True, the frame in work is written as far as it is, and no more.
+        executor: who paints; default: :class:`Serial`.
+
+    Raises:
+        StylizeError: what the job, the stylizer or a plugin raised.
+    """
+    if options is None:
+        options = {} if job.request is None else job.request.options
+    running = Run(job, stylizer, host=host, options=options, on_step=on_step, stop=stop)
+    try:
+        job.begin(stylizer)
+        (executor or Serial()).paint(running)
+        return job.finish()
+    finally:
+        if job.claims is not None:
+            job.claims.close()
+
+
+def executor_named(host: Host, name: str, options: Mapping[str, Any]) -> Executor:
+    """The executor that a plugin has under a name.
+
+    Raises:
+        SettingsError: no plugin has one.
+        PluginError: a plugin failed, or gave something else.
+    """
+    found = host.call("stylize_executor", name=name, options=options)
+    if found is None:
+        raise SettingsError(f"unknown executor {name!r}; built in are serial and processes")
+    if not isinstance(found, Executor):
+        raise PluginError(f"a plugin gave {found!r} as the executor {name!r}; it must derive from stylize.Executor")
+    return found
+
+
+class Run:
+    """One process's part in the painting of a job.
+
+    Attributes:
+        job: what is painted, begun already.
+        options: what plugins get as ``options``.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        stylizer: Stylizer,
+        *,
+        host: Host | None = None,
+        options: Mapping[str, Any],
+        on_step: Callable[[Frame, Step], object] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.job, self.host, self.options = job, host, options
+        self._stylizer, self._on_step, self._stop = stylizer, on_step, stop
+        self._styled: OrderedDict[int, tuple[tuple[Picture, ...], Stylizer]] = OrderedDict()
+
+    def stopped(self) -> bool:
+        """Whether the run is to end."""
+        return self._stop is not None and self._stop()
+
+    def backlog(self) -> Backlog:
+        """The chains to be painted; close it at the end."""
+        return Backlog(self.job)
+
+    def claim(self, chain: Chain) -> bool:
+        """Whether no other run is painting a chain; none will until it is released."""
+        return self.job.claims is None or self.job.claims.take(chain.key)
+
+    def release(self, chain: Chain) -> None:
+        """Leave a chain to others."""
+        if self.job.claims is not None:
+            self.job.claims.release(chain.key)
+
+    def paint(self, chain: Chain) -> Any:
+        """Paint and write the frames of a chain that this run has claimed, and release it; its outcome, or a future of
+        that where results are still being written.
+
+        Raises:
+            Exception: what the job did not accept as a failure.
+        """
+        outcome: Any = None
+        try:
+            with contextlib.closing(_closable(self.job.frames(chain))) as frames:
+                for frame in frames:
+                    for note in frame.image.notes:
+                        log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
+                    try:
+                        self.job.write(frame, self._painted(frame))
+                    except Exception as error:  # the job decides
+                        self.job.failed(chain, error)
+                    if self.stopped():
+                        break
+            outcome = self.job.outcome(chain)
+        finally:
+            if isinstance(outcome, Future):
+                outcome.add_done_callback(lambda _: self.release(chain))
+            else:
+                self.release(chain)
+        return outcome
+
+    def observe(self, frame: Frame, step: Step, image: Picture) -> None:
+        """Tell observers that only this process has of a frame that another has painted: its last step, and the result.
+        The frame itself need not have its picture."""
+        if self.host is not None:
+            self.host.observe_here("stylize_step", frame=frame, step=step)
+        if self._on_step is not None:
+            self._on_step(frame, step)
+        if self.host is not None:
+            self.host.observe_here("stylize_painted", frame=frame, image=image)
+
+    def _painted(self, frame: Frame) -> Painted:
+        stylizer, host = self._stylizer_for(frame.styles), self.host
+        settings, terms = stylizer.settings, list(frame.terms)
+        if host is not None:
+            terms += host.terms(frame, settings, self.options)
+        begun, count, last = time.perf_counter(), 0, None
+
+        def observe(step: Step) -> None:
+            nonlocal count, last
+            count, last = count + 1, step
+            if host is not None:
+                host.observe("stylize_step", frame=frame, step=step)
+            if self._on_step is not None:
+                self._on_step(frame, step)
+
+        made = stylizer(
+            frame.image,
+            init=frame.init,
+            steps=frame.steps,
+            terms=lambda scale: terms,
+            on_step=observe,
+            stop=self.stopped,
+        )
+        seconds = time.perf_counter() - begun
+        picture = made if host is None else host.finish(made, frame, settings, self.options)
+        stopped = self.stopped()
+        record = dataclasses.replace(
+            Record.from_dict(made.record or {}),
+            stopped=stopped,
+            options=dict(self.options.get("given", {})),
+            saving={"bits": self.options.get("bits", 8), "quality": self.options.get("quality")},
+            plugins=None if host is None else host.contributors(),
+        )
+        picture = dataclasses.replace(picture, record=record.to_dict())
+        if host is not None:
+            host.observe("stylize_painted", frame=frame, image=picture)
+        return Painted(picture, count, seconds, {} if last is None else dict(last.terms), stopped)
+
+    def _stylizer_for(self, styles: tuple[Picture, ...]) -> Stylizer:
+        if not styles or styles is self.job.styles:
+            return self._stylizer
+        key = id(styles)  # the entry itself holds them: the number cannot come to mean other ones
+        if key not in self._styled:
+            self._styled[key] = styles, self._stylizer.restyled(styles)
+        self._styled.move_to_end(key)
+        if len(self._styled) > STYLES_KEPT:
+            self._styled.popitem(last=False)
+        return self._styled[key][1]
+
+
+def _closable(frames: Any) -> Any:
+    """An iterator with ``close``: the threads and files of a generator end with it, not some time later."""
+    return frames if hasattr(frames, "close") else (frame for frame in frames)
+
+
+class Backlog:
+    """The chains of a job that are still to be painted: new ones first, then those that could not be claimed."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._new = job, _closable(job.chains())
+        self._exhausted, self._look_again = False, 0.0
+        self._held: deque[tuple[float, Chain]] = deque()  # when to try again, monotonic seconds
+        self._said = False
+
+    def next(self) -> Chain | None:
+        """A chain to try; None if there is none at this moment."""
+        now = time.monotonic()
+        if self._exhausted and self._job.poll is not None and now >= self._look_again:
+            self._new, self._exhausted = _closable(self._job.chains()), False
+        if not self._exhausted:
+            for chain in self._new:
+                return chain  # type: ignore[no-any-return]
+            self._exhausted, self._look_again = True, now + (self._job.poll or 0)
+        if self._held and self._held[0][0] <= now:
+            return self._held.popleft()[1]
+        return None
+
+    def hold(self, chain: Chain) -> None:
+        """Try a chain again in a moment: another run is painting it."""
+        if self._exhausted and not self._said:
+            log.info("waiting for another run, which is painting the rest")
+            self._said = True
+        self._held.append((time.monotonic() + RETRY, chain))
+
+    def put_back(self, chain: Chain) -> None:
+        """Try a chain again at once."""
+        self._held.appendleft((0.0, chain))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left, nor will anything come."""
+        return self._exhausted and not self._held and self._job.poll is None
+
+    def close(self) -> None:
+        """Ask for no more chains."""
+        self._new.close()
+
+
+class Serial(Executor):
+    """Paints one chain after the other, in this process."""
+
+    def paint(self, run: Run) -> None:
+        outcomes: deque[tuple[Chain, Future[Any]]] = deque()  # of results that are still being written
+        with contextlib.closing(run.backlog()) as backlog:
+            while not backlog.is_empty:
+                chain = backlog.next()
+                if chain is None:
+                    if run.stopped():
+                        break
+                    time.sleep(PAUSE)
+                elif run.claim(chain):
+                    outcome = run.paint(chain)
+                    if isinstance(outcome, Future):
+                        outcomes.append((chain, outcome))
+                    else:
+                        run.job.collect(chain, outcome)
+                    if run.stopped():
+                        break
+                else:
+                    backlog.hold(chain)
+                while outcomes and outcomes[0][1].done():
+                    written, future = outcomes.popleft()
+                    run.job.collect(written, future.result())
+        for written, future in outcomes:
+            run.job.collect(written, future.result())

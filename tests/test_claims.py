@@ -1,0 +1,181 @@
+"""Claims: exactly one run has one, and it is taken over when its holder is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stylize import Claims
+
+QUICK = 0.05  # seconds between refreshes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "claims"
+
+
+@pytest.fixture
+def two(folder: Path) -> Iterator[tuple[Claims, Claims]]:
+    """The claims of two runs."""
+    one, other = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    yield one, other
+    one.close()
+    other.close()
+
+
+def soon(claims: Claims, key: str, seconds: float = 20) -> bool:
+    """Whether a claim can be taken within a time, asked again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if claims.take(key):
+            return True
+        time.sleep(QUICK / 5)
+    return False
+
+
+def abandoned(folder: Path, *, host: str) -> Path:
+    """A claim whose holder, on a machine of that name, no longer refreshes it."""
+    Claims(folder).take("a")
+    (claim,) = folder.iterdir()
+    text = claim.read_text()
+    claim.write_text(text.replace(text.split('"')[3], host))
+    return claim
+
+
+def test_a_claim_is_held_against_others_until_it_is_released(two: tuple[Claims, Claims], folder: Path) -> None:
+    one, other = two
+    assert one.take("a")
+    assert one.take("a")
+    assert not other.take("a")
+    assert other.take("b")
+    one.release("a")
+    assert other.take("a")
+    other.close()
+    assert not folder.exists()
+
+
+def test_a_claim_that_is_refreshed_is_not_taken_over(two: tuple[Claims, Claims]) -> None:
+    one, other = two
+    assert one.take("a")
+    assert not soon(other, "a", 20 * QUICK)
+
+
+def test_a_claim_that_is_not_refreshed_is_taken_over(folder: Path) -> None:
+    abandoned(folder, host="elsewhere")
+    claims = Claims(folder, refresh=QUICK)
+    assert not claims.take("a")
+    time.sleep(2 * QUICK)
+    assert not claims.take("a")
+    assert soon(claims, "a")
+    third = Claims(folder, refresh=QUICK)
+    assert not soon(third, "a", 10 * QUICK)
+    claims.release("a")
+    assert third.take("a")
+    third.close()
+    assert not folder.exists()
+
+
+def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
+    for _ in range(5):
+        abandoned(folder, host="elsewhere")
+        runs = [Claims(folder, refresh=QUICK) for _ in range(8)]
+        for run in runs:
+            assert not run.take("a")
+        time.sleep(4 * QUICK)
+        gate, got = threading.Barrier(len(runs)), list[Claims]()
+
+        def take(run: Claims, gate: threading.Barrier = gate, got: list[Claims] = got) -> None:
+            gate.wait()
+            if run.take("a"):
+                got.append(run)
+
+        threads = [threading.Thread(target=take, args=(run,)) for run in runs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        for run in runs:
+            run.close()
+
+
+def test_one_who_comes_late_does_not_take_over_what_was_taken_over_before(folder: Path) -> None:
+    abandoned(folder, host="elsewhere")
+    one, late = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    assert not late.take("a")  # has seen the abandoned claim
+    assert soon(one, "a")
+    assert not soon(late, "a", 10 * QUICK)
+    one.close()
+    assert late.take("a")
+    late.close()
+
+
+def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(folder: Path) -> None:
+    sleeper, other, third = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    assert sleeper.take("a")
+    assert soon(other, "a")
+    sleeper.close()
+    assert not soon(third, "a", 10 * QUICK)
+    other.close()
+    assert third.take("a")
+    third.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")
+def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from stylize import Claims\n"
+        "print(Claims(Path(sys.argv[1])).take('a'), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        claims = Claims(folder, refresh=3600)
+        assert not claims.take("a")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert claims.take("a")
+        claims.close()
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")
+def test_what_killed_processes_left_is_removed_at_the_end(folder: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from stylize import Claims\n"
+        "Claims(Path(sys.argv[1])).take('done'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=False)
+    assert len(list(folder.iterdir())) == 1
+    claims, other = Claims(folder), Claims(folder)
+    assert claims.take("a")
+    other.close()  # leaves that of a living process
+    assert len(list(folder.iterdir())) == 1
+    claims.close()
+    assert not folder.exists()
+
+
+def test_a_claim_that_was_cut_off_while_it_was_written_is_taken_over(folder: Path) -> None:
+    abandoned(folder, host="elsewhere").write_bytes(b"")
+    claims = Claims(folder, refresh=QUICK)
+    assert not claims.take("a")
+    assert soon(claims, "a")
+    claims.close()
+
+
+def test_a_folder_that_cannot_be_used_is_no_hindrance(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    claims = Claims(tmp_path / "file" / "claims")
+    assert claims.take("a")
+    assert "other runs may paint the same" in caplog.text
+    claims.release("a")
+    claims.close()

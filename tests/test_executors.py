@@ -1,0 +1,167 @@
+"""Executors: ours keep to the contract; workers that die, fail to start or are interrupted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stylize
+from stylize import Executor, Processes, Request, Serial, Settings, SettingsError, StylizeError, Stylizer, is_alive
+from stylize.testing import ExecutorContract, small_photos
+from tests.test_jobs import Recorder
+
+
+class TestSerial(ExecutorContract):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Serial()
+
+
+class TestProcesses(ExecutorContract):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Processes(2)
+
+
+def paint(folder: Path, steps: int, **options: Any) -> Path | None:
+    small_photos(folder)
+    settings = Settings(encoder="mini", size=32, steps=(steps,), tolerance=0.0, device="cpu")
+    request = Request(folder / "photos", (folder / "style.png",), folder / "out", settings)
+    host = stylize.plugin_manager()
+    job = request.open(host)
+    return stylize.run(job, request.stylizer(job, host), host=host, executor=Processes(2), **options)
+
+
+def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(stylizer: Stylizer) -> None:
+    with pytest.raises(SettingsError, match="Request"):
+        stylize.run(Recorder(), stylizer, executor=Processes(2))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_worker_that_is_killed_is_named_and_another_paints_its_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "stylize")
+    killed: list[int] = []
+
+    def stop() -> bool:
+        """Asked in this process: kill the first worker that has claimed a picture."""
+        for claim in (tmp_path / "out" / ".stylize-claims").glob("*.0") if not killed else ():
+            if found := re.search(r'"process": (\d+)', claim.read_text()):
+                killed.append(int(found[1]))
+                os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    paint(tmp_path, 300, stop=stop)
+    assert killed
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    told = [record.getMessage() for record in caplog.records if "was killed" in record.getMessage()]
+    assert len(told) == 1
+    assert re.fullmatch(
+        rf"worker \d \(process {killed[0]}\) was killed by signal 9; another one paints \d\.png", told[0]
+    )
+
+
+def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_photos(tmp_path)
+    host = stylize.plugin_manager()
+    settings = Settings(encoder="mini", size=32, steps=(2,), device="cpu")
+    request = Request(tmp_path / "photos", (tmp_path / "style.png",), tmp_path / "out", settings)
+    job = request.open(host)
+    stylizer = request.stylizer(job, host)
+    (tmp_path / "style.png").unlink()
+    with pytest.raises(StylizeError, match=r"style\.png"):
+        stylize.run(job, stylizer, host=host, executor=Processes(2))
+
+
+# From the command line
+
+
+def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
+    """A command in a process group of its own, as a terminal starts it."""
+    command = [sys.executable, "-m", "stylize.cli", "photos", "style.png", "-o", "out", "--jobs", "2", *options]
+    fast = ["--encoder", "mini", "--size", "32", "--steps", "100000", "--optimizer", "adam", "--tolerance", "0"]
+    return subprocess.Popen(
+        [*command, *fast],
+        cwd=folder,
+        env={**environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def holders(folder: Path) -> set[int]:
+    """The processes that paint a picture."""
+    claims = [claim.read_text() for claim in (folder / "out" / ".stylize-claims").glob("*.0")]
+    return {int(found[1]) for claim in claims if (found := re.search(r'"process": (\d+)', claim))}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("to_all", [True, False])
+def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str], tmp_path: Path, to_all: bool) -> None:
+    small_photos(tmp_path)
+    process = started(cli_environment, tmp_path)
+    wait_for(lambda: len(holders(tmp_path)) == 2)
+    workers = holders(tmp_path)
+    time.sleep(1)  # they are in the midst of their steps
+    os.killpg(process.pid, signal.SIGINT) if to_all else process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "2 painted, 2 not begun" in err
+    assert all((stylize.read_record(tmp_path / "out" / name) or {})["stopped"] for name in ("0.png", "1.png"))
+    assert not any(is_alive(worker) for worker in workers)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
+    small_photos(tmp_path)
+    process = started(cli_environment, tmp_path)
+    wait_for(lambda: len(holders(tmp_path)) == 2)
+    workers = holders(tmp_path)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # so that they do not heed the first
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "stylize: interrupted"
+    assert not any(is_alive(worker) for worker in workers)
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_workers_end_when_the_process_that_started_them_is_killed(
+    cli_environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    small_photos(tmp_path)
+    process = started(cli_environment, tmp_path)
+    wait_for(lambda: len(holders(tmp_path)) == 2)
+    workers = holders(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not any(is_alive(worker) for worker in workers))
+    assert not list((tmp_path / "out").glob("*.png"))

@@ -1,0 +1,121 @@
+"""What is made of painted frames: the clip, a sequence of pictures, the report, or a contact sheet."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from stylize import Picture
+from stylize_video import clip_report, contact_sheet, image_sequence
+from stylize_video import flow as flows
+from stylize_video.encode import Encoding, encode
+from stylize_video.task import Task, eight_bits
+from stylize_video.work import Plan, Work
+
+
+def write(task: Task, plan: Plan, work: Work, stopped: Picture | None, save: Callable[[Path, Picture], object]) -> None:
+    """Write the clip and its report, as far as its frames are done.
+
+    Args:
+        task, plan, work: the clip.
+        stopped: the first frame that is missing, as far as it is painted.
+        save: writes such a frame.
+    """
+    with _gathered(plan, work, stopped, save) as frames:
+        if image_sequence.is_sequence(task.target):
+            image_sequence.write(task.target, frames)
+        else:
+            _assemble(task, plan, frames)
+        if report := task.options.get("report"):
+            _report(report, task, plan, work, frames)
+
+
+@contextmanager
+def _gathered(
+    plan: Plan, work: Work, stopped: Picture | None, save: Callable[[Path, Picture], object]
+) -> Iterator[list[Path]]:
+    """The frames of the clip, in a folder that holds no others; of a part those up to the first that is missing,
+    and what there is of that."""
+    done = work.first_missing(plan)
+    if done == plan.frames:
+        yield [work.file(number) for number in range(done)]
+        return
+    with tempfile.TemporaryDirectory(dir=work.path) as name:
+        made = [Path(name, work.file(number).name) for number in range(done)]
+        for number, path in enumerate(made):
+            try:
+                path.hardlink_to(work.file(number))
+            except OSError:  # not every file system has links
+                shutil.copyfile(work.file(number), path)
+        if stopped is not None:
+            made.append(Path(name, work.file(done).name))
+            save(made[-1], stopped)
+        yield made
+
+
+def draw(task: Task, plan: Plan, work: Work, wanted: Sequence[int]) -> None:
+    """Draw the contact sheet of the frames ``wanted``, each the first of its shot."""
+    shots = {shot.start: index for index, shot in enumerate(plan.shots(), 1)}
+    first, _ = task.clip.frame_range(task.begin, task.end)
+    cells = []
+    for number, samples in enumerate(task.read()):
+        if number in wanted:
+            moment = float(task.clip.frame_time(first + number))
+            label = f"shot {shots[number]}, {int(moment // 60)}:{moment % 60:05.2f}"
+            with Image.open(work.file(number)) as painted:
+                cells.append((label, Image.fromarray(eight_bits(samples[..., :3])), painted.convert("RGB")))
+        if number >= wanted[-1]:
+            break
+    assert task.sheet is not None
+    contact_sheet.draw(cells).save(task.sheet)
+
+
+def _assemble(task: Task, plan: Plan, frames: Sequence[Path]) -> None:
+    moments = task.moments(len(frames))
+    durations = [end - begin for begin, end in itertools.pairwise(moments)] if task.clip.times else None
+    encode(
+        Encoding(
+            task.clip,
+            frames[0].parent,
+            task.target,
+            rate=task.clip.rate,
+            durations=durations,
+            start=task.begin,
+            # of the clip as far as it is done; the sound is cut at the same moment
+            end=task.end if len(frames) == plan.frames else moments[-1],
+            codec=task.options.get("codec"),
+            crf=task.options.get("crf"),
+        )
+    )
+
+
+def _report(path: Path, task: Task, plan: Plan, work: Work, frames: Sequence[Path]) -> None:
+    facts = [
+        ("clip", str(task.clip.path)),
+        ("style", task.styles),
+        ("size", f"{task.width}x{task.height} px"),
+        ("encoder", plan.wanted["record"]["encoder"]["name"]),
+        ("content weight", f"{task.settings.content_weight:g}"),
+        ("temporal weight", f"{task.temporal_weight:g}"),
+    ]
+    # measured by another flow than the one that the frames were warped by
+    name = "dis" if task.options.get("flow") == "farneback" else "farneback"
+    flow = flows.engine(name)
+    assert flow is not None
+    clip_report.write(
+        path,
+        f"{task.clip.path.name} → {task.target.name}",
+        [*facts, ("E_warp by flow", name)],
+        painted=frames,
+        source=task.read,
+        begins=plan.begins,
+        moments=task.moments(len(frames)),
+        notes=work.notes(),
+        flow=flow,
+    )

@@ -1,0 +1,120 @@
+"""What is to be done with a clip: where it is read, how large it is painted, and where the result goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylize import Picture, Settings, SettingsError
+from stylize_video.decode import decode
+from stylize_video.probe import Clip
+from stylize_video.steady import as_tensor
+
+Array = NDArray[Any]
+
+WEIGHT, STEPS = 15.0, 20  # defaults of the temporal weight and of the most steps of a following frame
+LOOK = 160  # px, longest side of the frames in which cuts are looked for
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stretch of a clip, from ``begin`` to ``end`` in seconds, to be painted at (``height``, ``width``) px.
+
+    ``styles`` is their names, for the report; ``sheet`` is where the contact sheet of a preview goes, None where the
+    whole clip is painted; ``options`` are those of the command line.
+    """
+
+    clip: Clip
+    styles: str
+    target: Path
+    sheet: Path | None
+    begin: Fraction | None
+    end: Fraction | None
+    height: int
+    width: int
+    settings: Settings
+    options: Mapping[str, Any]
+
+    @property
+    def every(self) -> int:
+        """Of so many frames, one is painted."""
+        return self.options.get("every") or 1
+
+    @property
+    def most_steps(self) -> int:
+        """The most steps of a frame that follows another."""
+        return int(self.options.get("frame_steps", STEPS))
+
+    @property
+    def temporal_weight(self) -> float:
+        return float(self.options.get("temporal_weight", WEIGHT))
+
+    @property
+    def bits(self) -> int:
+        """Per channel, of frames in the making."""
+        return 16 if self.clip.bits > 8 else 8
+
+    def read(self) -> Iterator[Array]:
+        """The frames, (H, W, 3 or 4) in uint8 or uint16, at the size they are painted at."""
+        return decode(self.clip, self.height, self.width, start=self.begin, end=self.end)
+
+    def read_small(self) -> Iterator[Array]:
+        """The frames, (H, W, 3) in uint8, small enough to look through the clip."""
+        factor = min(1.0, LOOK / max(self.height, self.width))
+        height, width = max(2, round(self.height * factor)), max(2, round(self.width * factor))
+        for frame in decode(self.clip, height, width, start=self.begin, end=self.end):
+            yield eight_bits(frame[..., :3])
+
+    def moments(self, count: int) -> list[Fraction]:
+        """When each of the first ``count`` frames is shown, in seconds, and when the last of them ends."""
+        first, _ = self.clip.frame_range(self.begin, self.end)
+        return [self.clip.frame_time(first + number) for number in range(count + 1)]
+
+
+def even_size(clip: Clip, settings: Settings) -> tuple[int, int]:
+    """(height, width) to paint at, even, as most codecs ask for.
+
+    Raises:
+        SettingsError: the size is odd, and should be reached exactly.
+    """
+    longest = max(clip.height, clip.width)
+    size = settings.size if settings.upscale else min(settings.size, longest)
+    height, width = (max(2, round(side * size / longest) // 2 * 2) for side in (clip.height, clip.width))
+    if settings.upscale and max(height, width) != settings.size:
+        raise SettingsError(f"size is {settings.size}; for clips with --upscale it must be even")
+    return height, width
+
+
+def eight_bits(samples: Array) -> Array:
+    """Samples in uint8 or uint16 as uint8."""
+    return np.ascontiguousarray(samples if samples.dtype == np.uint8 else (samples // 257).astype(np.uint8))
+
+
+def as_picture(samples: Array, name: str) -> Picture:
+    """A frame (H, W, 3 or 4) in uint8 or uint16 as a picture."""
+    unit = samples.astype(np.float32) / np.iinfo(samples.dtype).max
+    alpha = as_tensor(unit[..., 3:]) if samples.shape[2] == 4 and bool((unit[..., 3] < 1).any()) else None
+    return Picture(as_tensor(unit[..., :3]), alpha, name=name)
+
+
+def seconds(text: str | None, option: str) -> Fraction | None:
+    """00:01:20.5, 1:20 or 80.5 as seconds.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    if text is None:
+        return None
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except (ValueError, ZeroDivisionError):
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        raise SettingsError(f"{option} is {text!r}; it must be a time such as 00:01:20.5 or 80.5")
+    return sum((part * 60**power for power, part in enumerate(reversed(parts))), Fraction(0))
