@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from stylize.jobs import check_distinct
     from stylize.losses import Sums, Term, TileWindow
-    from stylize.options import bits_option, executor_option, jobs_option, quality_option, report_option
+    from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
     from stylize.pyramid import Scale
@@ -82,7 +82,6 @@ _HOMES = {
         "atomic_write",
         "check_target",
         "digest",
-        "executor_option",
         "fit",
         "load",
         "read_record",
@@ -91,7 +90,7 @@ _HOMES = {
     ),
     "stylize.jobs": ("check_distinct",),
     "stylize.losses": ("Sums", "Term", "TileWindow"),
-    "stylize.options": ("bits_option", "executor_option", "jobs_option", "quality_option", "report_option"),
+    "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale",),
@@ -146,7 +145,6 @@ __all__ = [
     "check_distinct",
     "check_target",
     "digest",
-    "executor_option",
     "fit",
     "grid",
     "hookimpl",

@@ -146,8 +146,8 @@ class Host(pluggy.PluginManager):
 
         from stylize import options
 
-        shared = (options.output_option, options.weights_option, options.quiet_option, options.json_option)
-        command = Command("run", params=[make() for make in shared])
+        shared = ("output", "weights", "quiet", "json", "executor")
+        command = Command("run", params=[getattr(options, f"{name}_option")() for name in shared])
         self._add_options(command)
         return dict(command.make_context("run", []).params)
 

@@ -10,7 +10,7 @@ import click
 from stylize.errors import SettingsError, StylizeError
 
 # Recorded as "saving", or without influence on the picture.
-NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "executor"})
+NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
 
 
 def bits_option() -> click.Option:
@@ -50,15 +50,6 @@ def jobs_option() -> click.Option:
     )
 
 
-def executor_option() -> click.Option:
-    """``--executor``: what paints the pictures or shots."""
-    return click.Option(
-        ["--executor"],
-        metavar="NAME",
-        help="What paints: serial, processes, or one of a plugin. Default: processes with --jobs, else serial.",
-    )
-
-
 def output_option(result: str = "what plugins write") -> click.Option:
     """``-o``: where the result goes; ``result`` is what it can be, in words."""
     return click.Option(
@@ -73,6 +64,15 @@ def weights_option() -> click.Option:
     """``--weights``: the file of the encoder's weights."""
     return click.Option(
         ["--weights"], type=Path, metavar="FILE", help="Read the encoder's weights from a safetensors or torch file."
+    )
+
+
+def executor_option() -> click.Option:
+    """``--executor``: what paints the pictures or shots."""
+    return click.Option(
+        ["--executor"],
+        metavar="NAME",
+        help="What paints: serial, processes, or one of a plugin. Default: processes with --jobs, else serial.",
     )
 
 

@@ -31,8 +31,8 @@ from .conftest import Call, waves
 from .test_engine import spoilt_at
 from .test_video import FAST, clip, frames_of, moving
 
-# What Newton-Schulz roots in float32 cost against eigenvalues in float64: of the style's energy, and of the gradient.
-ROOTS, ROOTS_GRADIENT = 5e-4, 5e-3
+# What roots by products in float32 cost against eigenvalues in float64: of the style's energy, and of the gradient.
+ROOTS, ROOTS_GRADIENT = 3e-3, 2e-2
 optimizers = pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 style_losses = pytest.mark.parametrize("style_loss", ["wasserstein", "gram"])
 
@@ -263,7 +263,7 @@ def compare(exact: bool, **settings: Any) -> None:
     assert after[0].total == pytest.approx(
         before[0].total, rel=1e-3 if settings.get("precision") else 1e-4, abs=0 if exact else ROOTS
     )
-    assert after[-1].total == pytest.approx(before[-1].total, rel=0.1)
+    assert after[-1].total == pytest.approx(before[-1].total, rel=0.15)
     assert after[-1].total < after[0].total
     assert set(after[0].terms) == set(before[0].terms)
     apart = (there - here).square().mean().sqrt()
@@ -314,8 +314,8 @@ def test_values_and_gradients_are_those_of_the_cpu(style_loss: str, size: int) -
         found.append((values.cpu(), gradient.cpu()))
     (values, gradient), (other, slope) = found
     exact = style_loss == "gram"
-    np.testing.assert_allclose(other, values, rtol=1e-5, atol=0 if exact else ROOTS)
-    assert (slope - gradient).norm() < (1e-5 if exact else ROOTS_GRADIENT) * gradient.norm()
+    np.testing.assert_allclose(other, values, rtol=1e-4, atol=0 if exact else ROOTS)
+    assert (slope - gradient).norm() < (1e-4 if exact else ROOTS_GRADIENT) * gradient.norm()
 
 
 @optimizers

@@ -70,7 +70,7 @@ def test_a_folder_goes_into_a_folder_same_tree_same_names(paint: Paint, folder: 
     assert done.out == "out\n"
     assert list(files(folder / "out")) == ["a.png", "b.jpg", "inner/c.webp"]
     assert files(folder / "photos") == before
-    assert re.search(r"3/3  inner/c.webp  loss .* \d s\nnote: 3 painted in \d+ s\n$", done.err)
+    assert re.search(r"3/3  inner/c.webp  loss .* \d s\nnote: 3 painted in [\d.]+ s\n$", done.err)
 
 
 def test_a_folder_gives_what_single_runs_give(paint: Paint, call: Call, folder: Path) -> None:
@@ -799,4 +799,4 @@ def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
         events = [json.loads(line) for line in process.communicate(timeout=30)[0].splitlines()]
     assert process.returncode == 130
     assert list(files(folder / "out")) == ["a.png"]
-    assert any(re.fullmatch(r"1 painted, 2 not begun in \d+ s", event.get("text") or "") for event in events)
+    assert any(re.fullmatch(r"1 painted, 2 not begun in [\d.]+ s", event.get("text") or "") for event in events)

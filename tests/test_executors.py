@@ -91,7 +91,7 @@ def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a terminal starts it."""
-    command = [sys.executable, "-m", "stylize.cli", "photos", "style.png", "-o", "out", "--jobs", "2", *options]
+    command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--jobs", "2", *options]
     fast = ["--encoder", "mini", "--size", "32", "--steps", "100000", "--optimizer", "adam", "--tolerance", "0"]
     return subprocess.Popen(
         [*command, *fast],

@@ -11,7 +11,20 @@ import click
 import pytest
 from PIL import Image
 
-from stylize import Host, PluginError, Settings, SettingsError, StylizeError, hookimpl, plugin_manager, report_option
+from stylize import (
+    Chain,
+    Frame,
+    Host,
+    Job,
+    Painted,
+    PluginError,
+    Settings,
+    SettingsError,
+    StylizeError,
+    hookimpl,
+    plugin_manager,
+    report_option,
+)
 from stylize.cli.main import extended
 from tests.conftest import Call
 
@@ -179,10 +192,14 @@ def test_words_for_sources_must_be_two(folder: Path) -> None:
     assert problem.startswith("plugin odd left out: TypeError: ")
 
 
-class NoJob:
+class NoJob(Job):
     """What opens but never paints."""
 
-    begin = frames = write = failed = finish = lambda self: None
+    def frames(self, chain: Chain) -> Iterator[Frame]:
+        return iter(())
+
+    def write(self, frame: Frame, painted: Painted) -> None:
+        raise AssertionError
 
 
 def opening(host: Host, *given: str) -> object:
@@ -206,7 +223,9 @@ def test_a_plugin_without_words_for_its_sources_is_named_itself() -> None:
 
 def test_a_source_that_nobody_opens_and_a_job_that_is_none_are_errors(tmp_path: Path) -> None:
     host, _ = with_plugins(apples=plugin(stylize_open=lambda source: 5 if source.suffix == ".apple" else None))
-    with pytest.raises(PluginError, match=r"plugin apples opened in\.apple as 5, which is not a job"):
+    with pytest.raises(
+        PluginError, match=r"plugin apples opened in\.apple as 5, which is not derived from stylize\.Job"
+    ):
         opening(host)
     with pytest.raises(StylizeError, match="is a folder, which no installed plugin opens"):
         host.open(tmp_path, (), None, Settings(), {})

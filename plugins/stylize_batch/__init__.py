@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import bits_option, executor_option, hookimpl, jobs_option, quality_option, report_option
+from stylize import bits_option, hookimpl, jobs_option, quality_option, report_option
 
 if TYPE_CHECKING:
     from stylize import Job, Settings
@@ -20,7 +20,6 @@ OPTIONS = (
     quality_option(),
     report_option(),
     jobs_option(),
-    executor_option(),
     click.Option(
         ["--pair"],
         type=click.Choice(PAIRS),

@@ -18,6 +18,7 @@ from stylize.cli.options import (
     saving_options,
     settings_from,
     settings_options,
+    with_executor,
 )
 from stylize.cli.session import INTERRUPTED, current_host, encoder_options, interruptible, showing
 from stylize.errors import StylizeError
@@ -57,6 +58,7 @@ def cli() -> None:
 
 @output_options("a picture (PNG, JPEG, WebP, TIFF or AVIF), a folder for the pictures of a folder, or a clip")
 @settings_options()
+@with_executor
 @cli.command(cls=SectionedCommand)
 @click.argument("content", type=Path)
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")

@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from stylize.host import Host
-from stylize.options import bits_option, json_option, output_option, quality_option, quiet_option, weights_option
+from stylize.options import (
+    bits_option,
+    executor_option,
+    json_option,
+    output_option,
+    quality_option,
+    quiet_option,
+    weights_option,
+)
 from stylize.settings import Knob, Settings, knob_of, preset, type_of
 
 # The sections of --help and the parameters in them; options of plugins follow in sections named after their sources.
@@ -21,7 +29,7 @@ SECTIONS = {
     "Style and content": "style_weight style_layers style_loss style_scale style_weights "
     "content_weight content_weights content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",
-    "Encoder and machine": "encoder weights pooling device precision memory",
+    "Encoder and machine": "encoder weights pooling device precision memory executor",
 }
 SECTION = {name: title for title, names in SECTIONS.items() for name in names.split()}
 
@@ -159,6 +167,12 @@ def output_options(result: str = "a picture (PNG, JPEG, WebP, TIFF or AVIF)") ->
 def saving_options(command: click.Command) -> click.Command:
     """Adds to a command the options of how a picture is written."""
     command.params += [bits_option(), quality_option()]
+    return command
+
+
+def with_executor(command: click.Command) -> click.Command:
+    """Adds to a command the option of what paints."""
+    command.params.append(executor_option())
     return command
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, executor_option, hookimpl, jobs_option, report_option
+from stylize import SettingsError, hookimpl, jobs_option, report_option
 from stylize_video.codecs import VIDEO_CODECS
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
 OPTIONS = (
     report_option(),
     jobs_option(),
-    executor_option(),
     click.Option(["--from", "begin"], metavar="TIME", help="Start of the part to paint: 00:01:20.5, or seconds."),
     click.Option(["--to", "end"], metavar="TIME", help="End of the part to paint."),
     click.Option(
