@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
     from stylize.display import Display
     from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
-    from stylize.engine import Step
     from stylize.errors import (
         DeviceError,
         ImageError,
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
         save,
     )
     from stylize.jobs import check_distinct
-    from stylize.losses import Sums, Term, TileWindow
+    from stylize.objective import Sums, Term
+    from stylize.observing import Step
     from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from stylize.records import Record
     from stylize.settings import PRESETS, Settings, preset
     from stylize.stylizer import Stylizer
+    from stylize.tiles import TileWindow
 
 __version__ = "0.1.0"
 
@@ -62,7 +63,7 @@ _HOMES = {
     "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
     "stylize.display": ("Display",),
     "stylize.encoders": ("Build", "Encoder", "EncoderConfig", "EncoderSpec", "Progress"),
-    "stylize.engine": ("Step",),
+    "stylize.observing": ("Step",),
     "stylize.errors": (
         "DeviceError",
         "ImageError",
@@ -89,7 +90,7 @@ _HOMES = {
         "save",
     ),
     "stylize.jobs": ("check_distinct",),
-    "stylize.losses": ("Sums", "Term", "TileWindow"),
+    "stylize.objective": ("Sums", "Term"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
@@ -97,6 +98,7 @@ _HOMES = {
     "stylize.records": ("Record",),
     "stylize.settings": ("PRESETS", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer",),
+    "stylize.tiles": ("TileWindow",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

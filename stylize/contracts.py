@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stylize.executors import Run
     from stylize.host import Host
     from stylize.images import Picture
-    from stylize.losses import Term
+    from stylize.objective import Term
     from stylize.settings import Settings
     from stylize.stylizer import Stylizer
 

@@ -15,8 +15,8 @@ from stylize.contracts import hookimpl
 
 if TYPE_CHECKING:
     from stylize.contracts import Frame
-    from stylize.engine import Step
     from stylize.images import Picture
+    from stylize.observing import Step
 
 
 class Display(ABC):

@@ -35,7 +35,7 @@ class DeviceError(StylizeError):
 
 
 class OptimizationError(StylizeError):
-    """The optimisation left the finite numbers and did not come back."""
+    """The optimisation diverged (NaN or infinity), or does not fit the memory."""
 
 
 class PluginError(StylizeError):

@@ -22,9 +22,9 @@ from stylize.errors import PluginError, SettingsError
 from stylize.records import Record
 
 if TYPE_CHECKING:
-    from stylize.engine import Step
     from stylize.host import Host
     from stylize.images import Picture
+    from stylize.observing import Step
     from stylize.stylizer import Stylizer
 
 STYLES_KEPT = 4  # stylizers for frames' own styles that are kept, with their statistics

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stylize.contracts import Frame
     from stylize.encoders import EncoderSpec
     from stylize.images import Picture
-    from stylize.losses import Term
+    from stylize.objective import Term
     from stylize.settings import Settings
 
 GROUP = "stylize"
@@ -319,7 +319,7 @@ class Host(pluggy.PluginManager):
         Raises:
             PluginError: names the plugin that failed.
         """
-        from stylize.losses import Term
+        from stylize.objective import Term
 
         found: list[Term] = []
         for name, plugin in reversed(self._implementations("stylize_terms")):

@@ -14,16 +14,15 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylize.errors import SettingsError
 from stylize.gradients import (
     ClosedFormGradient,
     Deferred,
@@ -34,64 +33,11 @@ from stylize.gradients import (
 )
 from stylize.linalg import blocks, inner, product, root, root_pair, roots
 
-Features = Mapping[str, Tensor]
-
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
 DAMPING = 1e-4
 SHIFTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of a covariance's trace, to be tried
 SQUARINGS = 8  # of a covariance, for its largest eigenvalue within a fraction of a per cent
 EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
-
-
-@dataclass(frozen=True)
-class Term:
-    """One weighted addend of the loss.
-
-    ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
-    of (at least) ``layers``, in the encoder's precision, which may be bfloat16 (sum ``.float()`` of them); it returns a
-    differentiable scalar. ``sums`` is the same for pictures too large to be seen whole; terms without layers can do
-    without.
-    """
-
-    name: str
-    weight: float
-    function: Callable[[Tensor, Features], Tensor]
-    layers: tuple[str, ...] = ()
-    sums: Sums | None = None
-
-    def weighed(self, value: Tensor) -> Tensor:
-        """A value of the term times its weight.
-
-        Raises:
-            SettingsError: it is no scalar.
-        """
-        if value.shape:
-            raise SettingsError(f"term {self.name} gives {tuple(value.shape)}, not a scalar")
-        return self.weight * value.float()  # one made of an encoder's bfloat16 may be that
-
-
-@dataclass(frozen=True)
-class Sums:
-    """A term as a function of sums over positions, which can be added up tile by tile.
-
-    ``part(image, features, tile)`` gets a tile's own pixels, one more to the right and below where there are (1, 3,
-    h, w), its own features, and where they lie in the whole; it returns differentiable tensors. ``total`` makes the
-    term's value of their sums over all tiles.
-    """
-
-    part: Callable[[Tensor, Features, TileWindow], Sequence[Tensor]]
-    total: Callable[[Sequence[Tensor]], Tensor]
-
-
-class TileWindow(Protocol):
-    """Where a tile lies: its slices of rows and columns in the whole picture, and in the map of a layer."""
-
-    @property
-    def pixels(self) -> tuple[slice, slice]: ...
-
-    def at(self, layer: str) -> tuple[slice, slice]: ...
-
-    def map_size(self, layer: str, features: Features) -> tuple[int, int]: ...
 
 
 # --- moments -----------------------------------------------------------------------------------------------

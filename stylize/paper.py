@@ -12,9 +12,10 @@ import torch
 
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
-from stylize.engine import Observer, Step, enough_memory
 from stylize.errors import SettingsError
 from stylize.images import Picture, fit
+from stylize.objective import enough_memory
+from stylize.observing import Observer, Step
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 from stylize.stylizer import Source, Stylizer, as_picture
 

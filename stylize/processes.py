@@ -27,8 +27,8 @@ from stylize.errors import SettingsError, StylizeError
 from stylize.executors import PAUSE, Backlog, Run
 
 if TYPE_CHECKING:
-    from stylize.engine import Step
     from stylize.images import Picture
+    from stylize.observing import Step
 
 ATTEMPTS = 2  # workers that may die over a chain before it counts as failed
 GRACE = 5.0  # seconds for a worker to end when it is told to
@@ -223,7 +223,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _step(values: Mapping[str, Any]) -> Step:
-    from stylize.engine import Step
+    from stylize.observing import Step
 
     return Step(**values)
 

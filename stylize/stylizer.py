@@ -18,10 +18,12 @@ from torch import Tensor
 from stylize import colors, images
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
-from stylize.engine import Engine, Observer, enough_memory
 from stylize.errors import SettingsError
+from stylize.features import Engine
 from stylize.images import Origin, Picture, fit, resize
-from stylize.losses import Term
+from stylize.objective import Term, enough_memory
+from stylize.observing import Observer
+from stylize.painting import paint
 from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
 from stylize.settings import Settings
@@ -105,7 +107,7 @@ class Stylizer:
             init: where to begin, (1, 3, H, W) in [0, 1] of any size; default: ``settings.init``.
             terms: more terms of the loss at a scale, on any layers of the encoder.
             steps: so many at full size alone, for an ``init`` that is nearly there; default: all scales.
-            on_step: sees every :class:`~stylize.engine.Step`.
+            on_step: sees every :class:`~stylize.observing.Step`.
             stop: asked after every step; True returns the best picture so far.
 
         Raises:
@@ -145,7 +147,7 @@ class Stylizer:
         scales: Sequence[Scale],
         init: Tensor | None,
         terms: Callable[[Scale], Sequence[Term]] | None,
-        near: bool,
+        warm_start: bool,
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
     ) -> Picture:
@@ -166,8 +168,16 @@ class Stylizer:
 
         detail = photo if self.settings.content_weight else None
         painted = in_color(
-            self.engine.optimize(
-                scales, start, all_terms, near=near, detail=detail, on_step=on_step, stop=stop, shown=in_color
+            paint(
+                self.engine,
+                scales,
+                start,
+                all_terms,
+                warm_start=warm_start,
+                detail=detail,
+                on_step=on_step,
+                stop=stop,
+                to_display=in_color,
             )
         )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from stylize import losses
 from stylize.images import fit, resize
-from stylize.losses import Features, Sums, Term, TileWindow
+from stylize.objective import Sums, Term
+from stylize.tiles import Features, TileWindow
 
 if TYPE_CHECKING:
-    from stylize.engine import Engine
+    from stylize.features import Engine
     from stylize.images import Picture
     from stylize.settings import Settings
 

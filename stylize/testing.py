@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stylize.contracts import Chain, Executor, Flow, Job
     from stylize.display import Display
-    from stylize.engine import Step
+    from stylize.observing import Step
     from stylize.stylizer import Stylizer
 
 TINY_WIDTHS = (8, 8, None, 12, 12, None, 16, 16, 16, 16, None, 20, 20, 20, 20, None, 20, 20, 20, 20)

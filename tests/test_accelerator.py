@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylize import Picture, Settings, Stylizer, colors, images, tiling
-from stylize.encoders import builtin, resolve_device
-from stylize.engine import Step
+from stylize import Picture, Settings, Stylizer, colors, images, memory
+from stylize.devices import resolve_device
+from stylize.encoders import builtin
 from stylize.errors import DeviceError, OptimizationError, SettingsError
-from stylize.losses import Term
+from stylize.objective import Term, objective
+from stylize.observing import Step
 from stylize.optimizer import LBFGS, Adam, Optimizer
 from stylize.pyramid import Scale
 from stylize.settings import preset
@@ -28,7 +29,7 @@ from stylize_video.steady import WarpedHistory, temporal
 from . import accelerator
 from .accelerator import NAME, limited, no_waits, peak, waits
 from .conftest import Call, waves
-from .test_engine import spoilt_at
+from .test_painting import spoilt_at
 from .test_video import FAST, clip, frames_of, moving
 
 # What roots by products in float32 cost against eigenvalues in float64: of the style's energy, and of the gradient.
@@ -310,7 +311,7 @@ def test_values_and_gradients_are_those_of_the_cpu(style_loss: str, size: int) -
         made = stylizer(device, style_loss=style_loss, tv_weight=0.1)
         terms = made.terms(PHOTO, Scale(size * 3 // 4, size, 1), alpha=HOLES)
         image = waves(size * 3 // 4, size, 3).to(made.engine.device)
-        values, gradient = made.engine.objective(terms)(image)
+        values, gradient = objective(made.engine, terms)(image)
         found.append((values.cpu(), gradient.cpu()))
     (values, gradient), (other, slope) = found
     exact = style_loss == "gram"
@@ -341,7 +342,7 @@ def test_the_picture_can_be_seen_while_it_grows() -> None:
 @style_losses
 def test_a_wait_within_a_step_does_not_go_unseen(style_loss: str) -> None:
     curious = Term("curious", 1.0, lambda image, _: image.sum() * 0 + image.mean().item())
-    with pytest.raises(AssertionError, match=r"the host waits\nstylize/engine.py:\d+: _local_scalar_dense"):
+    with pytest.raises(AssertionError, match=r"the host waits\nstylize/objective.py:\d+: _local_scalar_dense"):
         stylizer(NAME, style_loss=style_loss)(PHOTO, terms=lambda scale: [curious])
 
 
@@ -433,7 +434,7 @@ def test_a_picture_takes_as_much_memory_as_planned_and_no_more(settings: dict[st
     made(LARGE)  # the style is there by now
     plan = made.engine.plan(260, 300, 1 if "preserve_color" in settings else 3)
     assert bool(plan.side) == ("memory" in settings)
-    planned = plan.peak - tiling.FIXED
+    planned = plan.peak - memory.FIXED
     with peak() as most:
         made(LARGE)
     assert 0.6 * planned < most[0] < planned

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylize.devices import resolve_device, resolve_dtype
 from stylize.encoders import (
     EncoderConfig,
     EncoderSpec,
     builtin,
     choose,
     layer_names,
-    resolve_device,
-    resolve_dtype,
     winograd,
 )
 from stylize.encoders.vgg import AVERAGE_POOLING_SCALES, VGG

@@ -14,6 +14,7 @@ import stylize
 from stylize import Chain, Claims, Frame, ImageError, Job, Painted, Picture, Settings, Step, Stylizer, Term, images
 from stylize.builtin import stylize_open
 from stylize.jobs import ImageJob, check_distinct
+from stylize.painting import paint
 from stylize.testing import FileJobContract, tiny_encoder
 from stylize_batch.job import FolderJob
 from tests.conftest import waves
@@ -210,15 +211,15 @@ def test_stop_writes_the_frame_in_work_and_finishes(stylizer: Stylizer) -> None:
 @pytest.fixture
 def unlucky(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch) -> Stylizer:
     """A stylizer that fails at every second picture."""
-    calls, optimize = [0], stylizer.engine.optimize
+    calls = [0]
 
     def fails(*arguments: Any, **options: Any) -> Tensor:
         calls[0] += 1
         if calls[0] % 2:
             raise stylize.OptimizationError("no luck")
-        return optimize(*arguments, **options)
+        return paint(*arguments, **options)
 
-    monkeypatch.setattr(stylizer.engine, "optimize", fails)
+    monkeypatch.setattr("stylize.stylizer.paint", fails)
     return stylizer
 
 

@@ -10,8 +10,8 @@ import torch
 from stylize import Settings, Stylizer, preset
 from stylize.encoders import EncoderConfig, builtin, choose
 from stylize.encoders.vgg import VGG
-from stylize.engine import Step
 from stylize.images import load
+from stylize.observing import Step
 from stylize.pyramid import equivalent_steps, pyramid
 from tests.bench.score import encoder, scores
 from tests.conftest import SHARED

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from stylize.contracts import Frame
-    from stylize.engine import Step
     from stylize.images import Picture
+    from stylize.observing import Step
 
 
 class _UnbreakableStream:

@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from stylize import __version__
-from stylize.encoders import mini, resolve_dtype, weights
+from stylize.devices import resolve_dtype
+from stylize.encoders import mini, weights
 from stylize.errors import StylizeError
 from stylize.host import unreadable_distributions
 
@@ -132,7 +133,7 @@ def _memory() -> Check:
     """What a plan may use on the CPU: less than what is free, by a margin."""
     import torch
 
-    from stylize.tiling import free_memory
+    from stylize.devices import free_memory
 
     usable = free_memory(torch.device("cpu"))
     if usable is None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stylize.encoders import mini, weights
 from stylize.encoders.weights import Progress
-from stylize.errors import DeviceError, SettingsError, WeightsError
+from stylize.errors import SettingsError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -166,78 +164,6 @@ def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     return known[name]
 
 
-def resolve_device(name: str) -> torch.device:
-    """The torch device of a setting: auto takes CUDA (or ROCm), then MPS, then the CPU. Another accelerator that torch
-    itself reports, as Intel's xpu, is taken by its name.
-
-    Raises:
-        SettingsError: not a device name.
-        DeviceError: the device is not there.
-    """
-    import torch
-
-    if name == "auto":
-        mps = platform.system() == "Darwin" and torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    kind, _, index = name.partition(":")
-    other = kind not in ("cpu", "mps", "cuda") and kind == _accelerator()
-    if not re.fullmatch(r"\w+(:\d+)?" if other else r"cpu|mps|cuda(:\d+)?", name, re.ASCII):
-        raise SettingsError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
-    found = torch.accelerator.device_count() if other else torch.cuda.device_count()
-    if (other or kind == "cuda") and int(index or 0) >= found:
-        what = kind if other else "CUDA"
-        raise DeviceError(f"device {name} is not there ({found} {what} devices found); use --device cpu or auto")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device mps is not there; use --device cpu or auto")
-    return torch.device(name)
-
-
-def _accelerator() -> str:
-    """The kind of accelerator that torch reports, or nothing."""
-    import torch
-
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return "" if found is None else found.type
-
-
-def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The encoder's dtype of a setting; auto is bfloat16 on CPUs with instructions for it and on NVIDIA GPUs with
-    tensor cores for it (compute capability 8.0), where convolutions take half the time and the pictures score the same,
-    else float32.
-
-    Raises:
-        DeviceError: the device cannot compute in it.
-    """
-    import torch
-
-    if precision == "bfloat16":
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise DeviceError("this GPU has no bfloat16; use --precision float32")
-        return torch.bfloat16
-    return torch.bfloat16 if precision == "auto" and _bfloat16_is_fast(device) else torch.float32
-
-
-def _bfloat16_is_fast(device: torch.device) -> bool:
-    import torch
-
-    if device.type == "cuda":
-        return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    known = cpu_capabilities()
-    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def cpu_capabilities() -> Mapping[str, object]:
-    """What torch tells of the CPU, its name and its instructions; old versions tell nothing."""
-    import torch
-
-    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return found
-
-
 __all__ = [
     "Build",
     "Encoder",
@@ -249,6 +175,4 @@ __all__ = [
     "having",
     "layer_names",
     "load",
-    "resolve_device",
-    "resolve_dtype",
 ]

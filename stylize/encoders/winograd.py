@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylize.encoders import cpu_capabilities
+from stylize.devices import cpu_capabilities
 
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 INVERSE = [5, 3, 4, 1, 2, 0]  # where in this list the inverse of each is

@@ -35,7 +35,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import images
-from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, mini, resolve_dtype, weights
+from stylize.devices import resolve_dtype
+from stylize.encoders import Encoder, EncoderConfig, EncoderSpec, Progress, mini, weights
 from stylize.encoders.vgg import MEAN, STD, VGG, modules
 from stylize.images import resize
 from stylize.settings import Settings

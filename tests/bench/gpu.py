@@ -35,10 +35,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Scale, Settings, Stylizer
-from stylize.encoders import EncoderSpec, resolve_device, weights
+from stylize.devices import resolve_device
+from stylize.encoders import EncoderSpec, weights
 from stylize.graphs import RecordedStep
 from stylize.images import Picture, load, resize
+from stylize.objective import objective
 from stylize.optimizer import Optimizer
+from stylize.painting import optimizer_for
 from stylize.testing import TINY_WIDTHS, random_weights
 from tests.bench.step import bare, vgg19
 
@@ -73,7 +76,7 @@ class Bench:
         stylizer = self.stylizer(width, **settings)
         photo = self.photo(width)
         terms = [term for term in stylizer.terms(photo, Scale(photo.shape[2], photo.shape[3], 1)) if term.weight]
-        return stylizer.engine.optimizer(terms, photo.to(self.device))
+        return optimizer_for(stylizer.engine, terms, photo.to(self.device))
 
     def wait(self) -> None:
         if self.cuda:
@@ -216,7 +219,7 @@ def error(bench: Bench) -> None:
         photo = bench.photo(width)
         noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(0))
         terms = [term for term in stylizer.terms(photo, Scale(photo.shape[2], photo.shape[3], 1)) if term.weight]
-        values, gradient = stylizer.engine.objective(terms)(((photo + noise) / 2).to(stylizer.engine.device))
+        values, gradient = objective(stylizer.engine, terms)(((photo + noise) / 2).to(stylizer.engine.device))
         found[name] = values.cpu(), gradient.cpu().float()
         torch.backends.cudnn.allow_tf32 = before
     exact = found["CPU"]

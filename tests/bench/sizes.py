@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from stylize.engine import Step
+from stylize.observing import Step
 from stylize.pyramid import equivalent_steps, pyramid
 from stylize.settings import Settings
 from stylize.stylizer import Stylizer, as_picture

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from stylize.encoders import EncoderConfig, EncoderSpec, builtin, choose, layer_names, weights
 from stylize.encoders.vgg import VGG
+from stylize.painting import optimizer_for
 from stylize.pyramid import Scale
 from stylize.settings import Settings
 from stylize.stylizer import Stylizer
@@ -70,7 +71,7 @@ def step(spec: EncoderSpec, image: torch.Tensor, style: torch.Tensor, loss: str,
     )
     stylizer = Stylizer(style.cpu(), settings, encoders=[spec])
     scale = Scale(image.shape[2], image.shape[3], 1)
-    optimizer = stylizer.engine.optimizer(stylizer.terms(image.cpu(), scale), image)
+    optimizer = optimizer_for(stylizer.engine, stylizer.terms(image.cpu(), scale), image)
     return optimizer.step
 
 

@@ -15,7 +15,8 @@ import time
 import torch
 from torch import Tensor
 
-from stylize import Scale, Settings, Stylizer, load, resize, tiling
+from stylize import Scale, Settings, Stylizer, load, resize, tiles
+from stylize.objective import objective
 from stylize.optimizer import Evaluate
 
 
@@ -43,14 +44,14 @@ def main() -> None:
         terms = stylizer.terms(resize(photo, height, width), Scale(height, width, 1))
         noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 0.05
         image = (resize(photo, height, width) + noise).clamp(0, 1)
-        encoder = tiling.tileable(stylizer.engine.encoder, height, width)
+        encoder = tiles.tileable(stylizer.engine.encoder, height, width)
         assert encoder is not None
-        whole, seconds = timed(stylizer.engine.objective(terms, 0), image)
+        whole, seconds = timed(objective(stylizer.engine, terms, 0), image)
         for side in options.sides:
-            made = tiling.tiles(height, width, side, encoder)
+            made = tiles.tiles(height, width, side, encoder)
             if len(made) == 1:
                 continue
-            gradient, taken = timed(stylizer.engine.objective(terms, side), image)
+            gradient, taken = timed(objective(stylizer.engine, terms, side), image)
             error = (gradient - whole).abs().sum(1)[0]
             border = torch.zeros(height, width, dtype=torch.bool)
             for tile in made:

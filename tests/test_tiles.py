@@ -14,11 +14,11 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stylize import OptimizationError, Settings, SettingsError, Stylizer, Term, tiling
+from stylize import OptimizationError, Settings, SettingsError, Stylizer, Term, devices, memory, tiles
 from stylize.encoders import EncoderConfig, EncoderSpec
 from stylize.encoders.vgg import VGG
 from stylize.images import load, resize
-from stylize.losses import Sums
+from stylize.objective import Sums, evaluate_in_tiles, objective
 from stylize.pyramid import Scale
 from stylize.testing import random_weights
 from tests.conftest import SHARED, Call, waves
@@ -65,9 +65,9 @@ def both(
     photo = waves(height, width, 1)[:, : image.shape[1]]
     terms = stylizer.terms(photo, Scale(height, width, 1), alpha=alpha)
     engine = stylizer.engine
-    encoder = tiling.tileable(engine.encoder, height, width)
+    encoder = tiles.tileable(engine.encoder, height, width)
     assert encoder is not None
-    return engine.objective(terms, 0)(image), tiling.evaluate(image, terms, encoder, side)
+    return objective(engine, terms, 0)(image), evaluate_in_tiles(image, terms, encoder, side)
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -129,7 +129,7 @@ def test_the_gradient_at_tile_borders_is_as_elsewhere(make: Make) -> None:
 def test_a_term_of_pixels_needs_no_sums(make: Make) -> None:
     image = waves(100, 120, 7)
     terms = [Term("dark", 2.0, lambda image, _: image.square().mean())]
-    values, gradient = tiling.evaluate(image, terms, narrow(), 48)
+    values, gradient = evaluate_in_tiles(image, terms, narrow(), 48)
     assert float(values[1]) == pytest.approx(2 * float(image.square().mean()), rel=1e-6)
     assert torch.allclose(gradient, 4 * image / image.numel())
 
@@ -141,7 +141,7 @@ def test_a_term_may_be_constant_in_tiles_too() -> None:
         Term("nothing", 1.0, lambda *_: torch.zeros(())),
         Term("zero", 1.0, lambda *_: torch.zeros(()), sums=Sums(lambda i, *_: [i.sum()], lambda _: torch.zeros(()))),
     ]
-    values, gradient = tiling.evaluate(image, terms, narrow(), 48)
+    values, gradient = evaluate_in_tiles(image, terms, narrow(), 48)
     assert values[2:].tolist() == [0, 0]
     assert torch.allclose(gradient, torch.full_like(image, 1 / image.numel()))
 
@@ -150,13 +150,13 @@ def test_a_term_may_be_constant_in_tiles_too() -> None:
 def test_a_term_that_gives_no_scalar_is_refused_by_name_in_tiles_too(sums: Sums | None) -> None:
     term = Term("mine", 1.0, lambda image, _: image.sum((2, 3)), sums=sums)
     with pytest.raises(SettingsError, match=r"^term mine gives \(1, 3\), not a scalar"):
-        tiling.evaluate(waves(100, 120), [term], narrow(), 48)
+        evaluate_in_tiles(waves(100, 120), [term], narrow(), 48)
 
 
 def test_a_term_of_the_whole_features_is_refused_by_name() -> None:
     term = Term("mine", 1.0, lambda _, features: features["relu1_1"].mean(), ("relu1_1",))
     with pytest.raises(SettingsError, match=r"^the term mine sees relu1_1 of the whole picture"):
-        tiling.evaluate(waves(100, 120), [term], narrow(), 48)
+        evaluate_in_tiles(waves(100, 120), [term], narrow(), 48)
 
 
 @pytest.mark.parametrize("size", [(150, 190), (301, 64)])
@@ -183,7 +183,7 @@ def test_every_pixel_and_position_is_owned_by_one_tile(height: int, width: int, 
     encoder = narrow()
     count = torch.zeros(height, width, dtype=torch.int)
     maps = {layer: torch.zeros(height // s, width // s, dtype=torch.int) for layer, s in encoder.strides.items()}
-    for tile in tiling.tiles(height, width, side, encoder):
+    for tile in tiles.tiles(height, width, side, encoder):
         count[tile.pixels] += 1
         for layer, counted in maps.items():
             counted[tile.at(layer)] += 1
@@ -215,9 +215,9 @@ def test_a_feature_sees_no_further_than_the_reach(layer: str) -> None:
 # Plans
 
 
-def plan(height: int, width: int, gib: float, **options: Any) -> tiling.Plan:
+def plan(height: int, width: int, gib: float, **options: Any) -> memory.Plan:
     options = {"history": 20, "kept": 68.0 * height * width, **options}
-    return tiling.plan(height, width, narrow(), gib * 2**30, **options)
+    return memory.plan(height, width, narrow(), gib * 2**30, **options)
 
 
 def test_what_fits_is_painted_as_a_whole_with_its_full_history() -> None:
@@ -236,14 +236,14 @@ def test_a_plan_keeps_within_the_budget_or_there_is_none(height: int, width: int
         assert made.side == 0
     assert made.peak <= gib * 2**30
     assert 3 <= made.history <= 20
-    assert made.side == 0 or made.side >= tiling.SMALLEST
+    assert made.side == 0 or made.side >= tiles.SMALLEST
 
 
 def test_more_memory_is_never_less_history_or_smaller_tiles() -> None:
     before = (False, 0, 0)
     for gib in (3.8, 4, 4.5, 5, 6, 8, 16, 64):
         made = plan(4096, 4096, gib)
-        now = (made.side >= tiling.GOOD or not made.side, made.history, made.side or 10**6)
+        now = (made.side >= memory.GOOD or not made.side, made.history, made.side or 10**6)
         assert now >= before or now[1] > before[1]
         before = now
     assert before == (True, 20, 10**6)
@@ -265,15 +265,15 @@ def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
         def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
             return {"relu1_1": image}
 
-    made = tiling.plan(4096, 4096, Plain(), 2**20, 20, kept=1e9)
+    made = memory.plan(4096, 4096, Plain(), 2**20, 20, kept=1e9)
     assert made.side == 0
 
 
 @pytest.mark.parametrize("size", [(8, 9000), (9000, 15)])
 def test_a_strip_that_deep_layers_have_no_room_in_is_seen_whole(size: tuple[int, int]) -> None:
-    assert tiling.tileable(narrow(), *size) is None
-    assert tiling.tileable(narrow(), 16, 16) is not None
-    assert tiling.plan(*size, narrow(), 2**20, 20, kept=1e9).side == 0
+    assert tiles.tileable(narrow(), *size) is None
+    assert tiles.tileable(narrow(), 16, 16) is not None
+    assert memory.plan(*size, narrow(), 2**20, 20, kept=1e9).side == 0
 
 
 # The whole way
@@ -285,11 +285,11 @@ def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatc
     def painted() -> Tensor:
         return Stylizer(waves(60, 80, 4), settings, encoders=[deep])(waves(150, 120, 1)).rgb
 
-    def small_tiles(height: int, width: int, *_: Any, **__: Any) -> tiling.Plan:
-        return tiling.Plan(height, width, 64, 0, 96, 20, False, 0)
+    def small_tiles(height: int, width: int, *_: Any, **__: Any) -> memory.Plan:
+        return memory.Plan(height, width, 64, 0, 96, 20, False, 0)
 
     whole = painted()
-    monkeypatch.setattr(tiling, "plan", small_tiles)
+    monkeypatch.setattr(memory, "plan", small_tiles)
     tiled = painted()
     assert not torch.equal(whole, tiled)  # in tiles indeed
     assert torch.allclose(whole, tiled, atol=2e-3)
@@ -350,15 +350,15 @@ def test_running_out_of_memory_halves_the_tiles_and_goes_on(
 
 
 def test_free_memory_is_found_here() -> None:
-    free = tiling.free_memory(torch.device("cpu"))
+    free = devices.free_memory(torch.device("cpu"))
     assert free is not None
     assert 2**28 < free < 2**50
 
 
 def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "_available", lambda: 10_000)
-    monkeypatch.setattr(tiling, "_allowed", lambda: 1_000)
-    assert tiling.free_memory(torch.device("cpu")) == 850
+    monkeypatch.setattr(devices, "_available", lambda: 10_000)
+    monkeypatch.setattr(devices, "_allowed", lambda: 1_000)
+    assert devices.free_memory(torch.device("cpu")) == 850
 
 
 @pytest.mark.parametrize("history", [4, 20])
@@ -385,7 +385,7 @@ def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:
     size, side = (640, 530), 400
     image = resize(photo, *size)
     terms = stylizer.terms(image.roll(30, 3), Scale(*size, 1))
-    values, gradient = stylizer.engine.objective(terms, 0)(image)
-    tiled, by_tiles = stylizer.engine.objective(terms, side)(image)
+    values, gradient = objective(stylizer.engine, terms, 0)(image)
+    tiled, by_tiles = objective(stylizer.engine, terms, side)(image)
     assert torch.allclose(tiled, values, rtol=1e-5)
     assert apart(by_tiles, gradient) < 1e-5

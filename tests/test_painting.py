@@ -13,12 +13,15 @@ from torch import Tensor
 
 from stylize import losses
 from stylize.encoders import EncoderSpec
-from stylize.engine import GIVE_UP, WINDOW, Engine, Step
 from stylize.errors import DeviceError, OptimizationError, SettingsError
+from stylize.features import Engine
 from stylize.images import resize
-from stylize.losses import Features, Term
+from stylize.objective import Term
+from stylize.observing import Step
+from stylize.painting import GIVE_UP, WINDOW, paint
 from stylize.pyramid import Scale
 from stylize.settings import Settings
+from stylize.tiles import Features
 
 from .conftest import waves
 
@@ -68,13 +71,13 @@ def nothing(scale: Scale) -> list[Term]:
 @pytest.mark.parametrize("stop", [False, True])
 def test_what_the_photo_has_at_a_scale_alone_is_added_there(make: Callable[..., Engine], stop: bool) -> None:
     photo = 0.3 + 0.4 * torch.rand(1, 3, 33, 39, generator=torch.Generator().manual_seed(5))
-    kept = make().optimize(SCALES, photo, nothing, detail=photo, stop=lambda: stop)
+    kept = paint(make(), SCALES, photo, nothing, detail=photo, stop=lambda: stop)
     np.testing.assert_allclose(kept, photo, atol=1e-6)
-    lost = make().optimize(SCALES, photo, nothing)
+    lost = paint(make(), SCALES, photo, nothing)
     assert (lost - photo).abs().mean() > 0.05
 
     other = waves(33, 39)
-    found = make().optimize(SCALES[1:], other, nothing, detail=photo)
+    found = paint(make(), SCALES[1:], other, nothing, detail=photo)
     unseen = photo - resize(resize(photo, 16, 20), 33, 39)
     np.testing.assert_allclose(found, (resize(resize(other, 16, 20), 33, 39) + unseen).clamp(0, 1), atol=1e-6)
 
@@ -87,7 +90,7 @@ def test_the_result_is_a_picture_of_the_finest_size(
     engine = make(optimizer=optimizer)
     half = Scale(max(1, size[0] // 2), max(1, size[1] // 2), 3)
     beyond = waves(12, 14, seed=2) * 3 - 1  # pulls out of [0, 1]
-    result = engine.optimize((half, Scale(*size, 6)), waves(9, 11), lambda scale: [towards(beyond)])
+    result = paint(engine, (half, Scale(*size, 6)), waves(9, 11), lambda scale: [towards(beyond)])
     assert result.shape == (1, 3, *size)
     assert result.device.type == "cpu"
     assert result.min() >= 0
@@ -98,7 +101,7 @@ def test_the_result_is_a_picture_of_the_finest_size(
 def test_the_loss_is_minimised(make: Callable[..., Engine], optimizer: str) -> None:
     target = waves(16, 20, seed=2)
     scales = (Scale(8, 10, 40), Scale(16, 20, 80))
-    result = make(optimizer=optimizer).optimize(scales, waves(16, 20), lambda scale: [towards(target)])
+    result = paint(make(optimizer=optimizer), scales, waves(16, 20), lambda scale: [towards(target)])
     np.testing.assert_allclose(result, target, atol=0.01)
 
 
@@ -106,7 +109,7 @@ def test_features_lead_the_picture(make: Callable[..., Engine]) -> None:
     engine, target, scale = make(), waves(16, 20, seed=2), Scale(16, 20, 60)
     wanted = engine.encode(target)[LAYER]
     start = waves(16, 20)
-    result = engine.optimize((scale,), start, lambda scale: [resembling(engine, target, scale)])
+    result = paint(engine, (scale,), start, lambda scale: [resembling(engine, target, scale)])
     before, after = ((engine.encode(image)[LAYER] - wanted).norm() for image in (start, result))
     assert after < 0.1 * before
 
@@ -123,14 +126,14 @@ def test_a_grey_start_is_painted_grey(make: Callable[..., Engine]) -> None:
         watching = Term("watching", 1.0, watch)
         return [resembling(engine, target, scale), watching]
 
-    result = engine.optimize((Scale(8, 10, 3), Scale(16, 20, 3)), waves(16, 20)[:, :1], terms)
+    result = paint(engine, (Scale(8, 10, 3), Scale(16, 20, 3)), waves(16, 20)[:, :1], terms)
     assert result.shape == (1, 1, 16, 20)
     assert set(seen) == {(1, 3, 8, 10), (1, 3, 16, 20)}
 
 
 def test_the_start_is_not_written_to(make: Callable[..., Engine]) -> None:
     start = waves(16, 20)
-    make().optimize((Scale(16, 20, 4),), start, lambda scale: [towards(waves(16, 20, seed=2))])
+    paint(make(), (Scale(16, 20, 4),), start, lambda scale: [towards(waves(16, 20, seed=2))])
     assert torch.equal(start, waves(16, 20))
 
 
@@ -139,7 +142,8 @@ def test_the_same_run_is_bit_identical(make: Callable[..., Engine], optimizer: s
     found = []
     for _ in range(2):
         engine, target, steps = make(optimizer=optimizer), waves(40, 40, seed=2), list[Step]()
-        result = engine.optimize(
+        result = paint(
+            engine,
             SCALES,
             waves(33, 39),
             lambda scale, engine=engine, target=target: [  # type: ignore[misc]
@@ -160,7 +164,7 @@ def test_the_same_run_is_bit_identical(make: Callable[..., Engine], optimizer: s
 def test_observers_see_every_step_in_order(make: Callable[..., Engine], optimizer: str) -> None:
     steps: list[Step] = []
     target = waves(33, 39, seed=2)
-    make(optimizer=optimizer).optimize(SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=steps.append)
+    paint(make(optimizer=optimizer), SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=steps.append)
     expected = [(i, n) for i, scale in enumerate(SCALES, 1) for n in range(1, scale.steps + 1)]
     assert [(step.scale, step.number) for step in steps] == expected
     for step in steps:
@@ -177,8 +181,8 @@ def test_an_observer_sees_the_picture_as_it_grows(make: Callable[..., Engine], o
     seen: list[Tensor] = []
     target = waves(33, 39, seed=2)
     engine = make(optimizer=optimizer)
-    result = engine.optimize(
-        SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=lambda step: seen.append(step.image())
+    result = paint(
+        engine, SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=lambda step: seen.append(step.image())
     )
     sizes = [(1, 3, scale.height, scale.width) for scale in SCALES for _ in range(scale.steps)]
     assert [image.shape for image in seen] == sizes
@@ -194,25 +198,27 @@ def test_looking_on_changes_nothing_and_looking_away_costs_nothing(make: Callabl
         shown.append(image)
         return image
 
-    def paint(on_step: Callable[[Step], object]) -> Tensor:
-        return make().optimize(
+    def painted(on_step: Callable[[Step], object]) -> Tensor:
+        return paint(
+            make(),
             SCALES,
             waves(33, 39),
             lambda scale: [towards(target)],
             on_step=on_step,
-            shown=look,
+            to_display=look,
         )
 
-    unseen = paint(lambda step: None)
+    unseen = painted(lambda step: None)
     assert not shown
-    assert torch.equal(paint(lambda step: step.image().fill_(0)), unseen)
+    assert torch.equal(painted(lambda step: step.image().fill_(0)), unseen)
     assert len(shown) == sum(scale.steps for scale in SCALES)
 
 
 def test_a_grey_picture_is_seen_in_three_channels(make: Callable[..., Engine]) -> None:
     seen: list[Tensor] = []
     target = waves(8, 10, seed=2)
-    make().optimize(
+    paint(
+        make(),
         (Scale(8, 10, 1),),
         waves(8, 10)[:, :1],
         lambda scale: [towards(target)],
@@ -223,7 +229,7 @@ def test_a_grey_picture_is_seen_in_three_channels(make: Callable[..., Engine]) -
 
 def test_a_step_that_is_kept_keeps_no_picture(make: Callable[..., Engine]) -> None:
     steps: list[Step] = []
-    make().optimize((Scale(8, 8, 2),), waves(8, 8), lambda scale: [towards(waves(8, 8))], on_step=steps.append)
+    paint(make(), (Scale(8, 8, 2),), waves(8, 8), lambda scale: [towards(waves(8, 8))], on_step=steps.append)
     with pytest.raises(LookupError, match="while its scale is painted"):
         steps[-1].image()
     assert "look" not in dataclasses.asdict(steps[-1])
@@ -236,7 +242,7 @@ def test_terms_are_weighted_and_add_up_to_the_total(make: Callable[..., Engine])
     def terms(scale: Scale) -> list[Term]:
         return [towards(target, 2.5), resembling(engine, target, scale, 0.5)]
 
-    engine.optimize((Scale(16, 20, 5),), start, terms, on_step=steps.append)
+    paint(engine, (Scale(16, 20, 5),), start, terms, on_step=steps.append)
     for step in steps:
         assert set(step.terms) == {"pixels", "features"}
         assert sum(step.terms.values()) == pytest.approx(step.total, rel=1e-5)
@@ -252,7 +258,7 @@ def test_a_term_without_weight_is_not_computed(make: Callable[..., Engine]) -> N
 
     steps: list[Step] = []
     terms = [towards(waves(8, 8)), Term("nothing", 0.0, fail)]
-    make().optimize((Scale(8, 8, 3),), waves(8, 8, seed=2), lambda scale: terms, on_step=steps.append)
+    paint(make(), (Scale(8, 8, 3),), waves(8, 8, seed=2), lambda scale: terms, on_step=steps.append)
     assert set(steps[-1].terms) == {"pixels"}
 
 
@@ -263,7 +269,7 @@ def test_terms_are_asked_for_once_a_scale(make: Callable[..., Engine]) -> None:
         asked.append(scale)
         return [towards(waves(33, 39))]
 
-    make().optimize(SCALES, waves(33, 39, seed=2), terms)
+    paint(make(), SCALES, waves(33, 39, seed=2), terms)
     assert asked == list(SCALES)
 
 
@@ -274,8 +280,8 @@ def test_terms_are_asked_for_once_a_scale(make: Callable[..., Engine]) -> None:
 def test_stop_ends_with_the_picture_so_far_at_the_final_size(make: Callable[..., Engine], after: int) -> None:
     steps: list[Step] = []
     target, start = waves(33, 39, seed=2), waves(33, 39)
-    result = make().optimize(
-        SCALES, start, lambda scale: [towards(target)], on_step=steps.append, stop=lambda: len(steps) >= after
+    result = paint(
+        make(), SCALES, start, lambda scale: [towards(target)], on_step=steps.append, stop=lambda: len(steps) >= after
     )
     assert len(steps) == after
     assert result.shape == (1, 3, 33, 39)
@@ -286,7 +292,7 @@ def test_stop_ends_with_the_picture_so_far_at_the_final_size(make: Callable[...,
 def test_a_stop_that_never_comes_changes_nothing(make: Callable[..., Engine]) -> None:
     target = waves(33, 39, seed=2)
     results = [
-        make().optimize(SCALES, waves(33, 39), lambda scale: [towards(target)], stop=stop)
+        paint(make(), SCALES, waves(33, 39), lambda scale: [towards(target)], stop=stop)
         for stop in (None, lambda: False)
     ]
     assert torch.equal(*results)
@@ -296,7 +302,7 @@ def test_a_settled_scale_ends_early_and_the_next_begins(make: Callable[..., Engi
     steps: list[Step] = []
     flat = Term("flat", 1.0, lambda image, _: 1 + 1e-6 * image.square().sum())
     scales = (Scale(8, 8, 50), Scale(16, 16, 50))
-    make(tolerance=0.01).optimize(scales, waves(16, 16), lambda scale: [flat], on_step=steps.append)
+    paint(make(tolerance=0.01), scales, waves(16, 16), lambda scale: [flat], on_step=steps.append)
     assert [step.number for step in steps if step.scale == 1] == list(range(1, WINDOW + 2))
     assert [step.number for step in steps if step.scale == 2] == list(range(1, WINDOW + 2))
 
@@ -305,7 +311,7 @@ def test_a_scale_that_still_improves_takes_all_its_steps(make: Callable[..., Eng
     steps: list[Step] = []
     falling = count()
     better = Term("better", 1.0, lambda image, _: image.mean() * 0 + 0.9 ** next(falling))
-    make(tolerance=0.1).optimize((Scale(8, 8, 40),), waves(8, 8), lambda scale: [better], on_step=steps.append)
+    paint(make(tolerance=0.1), (Scale(8, 8, 40),), waves(8, 8), lambda scale: [better], on_step=steps.append)
     assert len(steps) == 40
 
 
@@ -313,7 +319,7 @@ def test_steps_that_were_taken_back_do_not_count_as_settled(make: Callable[..., 
     engine, seen = make(tolerance=1e-3), list[Step]()
     scale, start = Scale(16, 20, 40), waves(16, 20, seed=4)
     terms = [resembling(engine, waves(16, 20), scale), spoilt_at(lambda call: 4 <= call < 12)]
-    engine.optimize([scale], start, lambda _: terms, on_step=seen.append)
+    paint(engine, [scale], start, lambda _: terms, on_step=seen.append)
     assert len(seen) > 25
 
 
@@ -327,8 +333,8 @@ def test_a_large_start_is_taken_down_before_it_goes_to_the_device(
         asked.append((image.shape[2], height))
         return resize(image, height, width)
 
-    monkeypatch.setattr("stylize.engine.resize", spy)
-    make().optimize(SCALES, waves(800, 80), lambda scale: [towards(waves(8, 8))])
+    monkeypatch.setattr("stylize.painting.resize", spy)
+    paint(make(), SCALES, waves(800, 80), lambda scale: [towards(waves(8, 8))])
     (first, *rest) = asked
     assert first == (800, 8)
     assert all(before <= after for before, after in rest)
@@ -338,8 +344,8 @@ def test_a_large_start_is_taken_down_before_it_goes_to_the_device(
 def test_without_tolerance_every_step_is_taken(make: Callable[..., Engine], optimizer: str) -> None:
     steps: list[Step] = []
     near = waves(8, 8) + 1e-3  # Adam's first steps overshoot: the loss rises
-    make(optimizer=optimizer).optimize(
-        (Scale(8, 8, 25),), waves(8, 8), lambda scale: [towards(near)], on_step=steps.append
+    paint(
+        make(optimizer=optimizer), (Scale(8, 8, 25),), waves(8, 8), lambda scale: [towards(near)], on_step=steps.append
     )
     assert len(steps) == 25 or steps[-1].retries > GIVE_UP
 
@@ -355,8 +361,12 @@ def test_a_term_that_is_not_finite_once_is_survived(
 ) -> None:
     steps: list[Step] = []
     target, spoilt = waves(8, 10, seed=2), spoilt_at(lambda number: number == call, by)
-    result = make(optimizer=optimizer).optimize(
-        (Scale(8, 10, 200),), waves(8, 10), lambda scale: [towards(target), spoilt], on_step=steps.append
+    result = paint(
+        make(optimizer=optimizer),
+        (Scale(8, 10, 200),),
+        waves(8, 10),
+        lambda scale: [towards(target), spoilt],
+        on_step=steps.append,
     )
     assert [step.number for step in steps if not step.finite] == [call + 1]
     assert steps[call].retries == 1
@@ -369,8 +379,12 @@ def test_a_term_that_stays_nan_is_an_error_after_some_tries(make: Callable[..., 
     steps: list[Step] = []
     target, spoilt = waves(8, 10, seed=2), spoilt_at(lambda number: number >= 3)
     with pytest.raises(OptimizationError, match=r"at 10x8, step \d+; try") as caught:
-        make(optimizer=optimizer).optimize(
-            (Scale(8, 10, 80),), waves(8, 10), lambda scale: [towards(target), spoilt], on_step=steps.append
+        paint(
+            make(optimizer=optimizer),
+            (Scale(8, 10, 80),),
+            waves(8, 10),
+            lambda scale: [towards(target), spoilt],
+            on_step=steps.append,
         )
     assert [step.retries for step in steps if not step.finite] == list(range(1, GIVE_UP + 1))
     assert "\n" not in str(caught.value)
@@ -379,8 +393,8 @@ def test_a_term_that_stays_nan_is_an_error_after_some_tries(make: Callable[..., 
 @optimizers
 def test_nan_at_the_very_start_is_an_error_at_once(make: Callable[..., Engine], optimizer: str) -> None:
     with pytest.raises(OptimizationError, match=r"at 10x8, step 1; try"):
-        make(optimizer=optimizer).optimize(
-            (Scale(8, 10, 5),), waves(8, 10), lambda scale: [spoilt_at(lambda number: True)]
+        paint(
+            make(optimizer=optimizer), (Scale(8, 10, 5),), waves(8, 10), lambda scale: [spoilt_at(lambda number: True)]
         )
 
 
@@ -401,7 +415,7 @@ def test_a_term_may_ask_for_a_layer_that_nobody_else_needs(make: Callable[..., E
     assert "relu5_1" not in engine.encoder.layers
     term = Term("mine", 1.0, lambda image, found: found["relu5_1"].square().mean(), ("relu5_1",))
     before = engine.encode(waves(8, 8))
-    engine.optimize((Scale(8, 8, 9),), waves(8, 8), lambda scale: [term], on_step=lambda step: seen.append(step.total))
+    paint(engine, (Scale(8, 8, 9),), waves(8, 8), lambda scale: [term], on_step=lambda step: seen.append(step.total))
     assert seen[-1] < seen[0]
     assert all(
         torch.equal(found, before[layer]) for layer, found in engine.encode(waves(8, 8)).items() if layer in before
@@ -411,7 +425,7 @@ def test_a_term_may_ask_for_a_layer_that_nobody_else_needs(make: Callable[..., E
 def test_a_term_that_needs_a_layer_nobody_has_is_refused(make: Callable[..., Engine]) -> None:
     term = Term("mine", 1.0, lambda image, found: found["relu9_1"].sum(), ("relu9_1",))
     with pytest.raises(SettingsError, match="term mine needs relu9_1; tiny has relu1_1, "):
-        make().optimize((Scale(8, 8, 3),), waves(8, 8), lambda scale: [term])
+        paint(make(), (Scale(8, 8, 3),), waves(8, 8), lambda scale: [term])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")], ids=["host", "GPU"])
@@ -420,7 +434,7 @@ def test_too_little_memory_is_one_line(make: Callable[..., Engine], error: Excep
         raise error
 
     with pytest.raises(OptimizationError, match="not enough memory for 10x8; use a smaller --size"):
-        make().optimize((Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("large", 1.0, exhaust)])
+        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("large", 1.0, exhaust)])
 
 
 def test_any_other_failure_of_a_term_is_not_hidden(make: Callable[..., Engine]) -> None:
@@ -428,7 +442,7 @@ def test_any_other_failure_of_a_term_is_not_hidden(make: Callable[..., Engine]) 
         raise RuntimeError("the plugin's own fault")
 
     with pytest.raises(RuntimeError, match="the plugin's own fault"):
-        make().optimize((Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("broken", 1.0, fail)])
+        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("broken", 1.0, fail)])
 
 
 def test_encode_has_no_gradient(make: Callable[..., Engine]) -> None:

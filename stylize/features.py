@@ -1,0 +1,147 @@
+"""The encoder of a run on its device: the service that the terms are measured with."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stylize import memory
+from stylize.devices import free_memory, resolve_device, resolve_dtype
+from stylize.encoders import EncoderConfig, EncoderSpec, Progress, builtin, having, load
+from stylize.errors import SettingsError
+from stylize.memory import Plan
+from stylize.optimizer import MOVING
+from stylize.tiles import SMALLEST, Features, TileWindow, Whole, tileable, tiles
+
+if TYPE_CHECKING:
+    from stylize.encoders import Encoder
+    from stylize.settings import Settings
+
+COLORS = 12  # bytes for each pixel of a picture that is painted as grey: its colours
+PROBE = 64  # px: a picture to see how large features are
+
+
+class Engine:
+    """Encoder and device of one run.
+
+    Args:
+        settings: the run's settings.
+        layers: the encoder layers that are asked for in any case; terms may ask for more.
+        encoders: specs to choose ``settings.encoder`` from; default: the built-in ones.
+        weights: a weights file, instead of the usual search.
+        progress: called with (bytes done, bytes in all or None) while weights are downloaded.
+
+    Attributes:
+        content: the layers of the content term, with factors.
+
+    Raises:
+        SettingsError: unknown encoder or layer.
+        DeviceError: the device is not there.
+        WeightsError: no usable weights.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        layers: Iterable[str],
+        *,
+        encoders: Iterable[EncoderSpec] | None = None,
+        weights: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = settings
+        self.device = resolve_device(settings.device)
+        dtype = resolve_dtype(settings.precision, self.device)
+        specs, wanted = builtin() if encoders is None else encoders, frozenset(layers)
+        named = settings.content_layer != "auto"
+        self.content: Mapping[str, float] = {settings.content_layer: 1.0} if named and settings.content_weight else {}
+        file = None if weights is None else Path(weights)
+        self.spec, self._build = load(settings.encoder, wanted.union(self.content), specs, file, progress)
+        if settings.content_weight and not named:
+            self.content = having(self.spec.content, self.spec).content
+        wanted = wanted.union(self.content)
+        self._place = EncoderConfig(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
+        self.encoder: Encoder = self._build(wanted, self._place)
+        self.largest_tile = sys.maxsize  # px: the largest side that has fitted the memory, once one did not
+
+    def encode(self, image: Tensor) -> Features:
+        """Features of a picture (1, 3, H, W) on any device, without gradients."""
+        with torch.no_grad():
+            return self.encoder(image.to(self.device))
+
+    def placed(self, image: Tensor) -> Tensor:
+        """The image on the device, where it is resized faster, if it takes little of the memory; else as it is."""
+        small = image.nbytes <= self._budget() / 32
+        return image.to(self.device) if self.device.type == "cuda" and small else image
+
+    def parts(self, image: Tensor) -> Iterator[tuple[TileWindow, Features]]:
+        """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
+        encoder, area = tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
+        if encoder is None or area * encoder.footprint <= self._budget() / 2:
+            yield Whole(), self.encode(image)
+            return
+        side = max(SMALLEST, int((self._budget() / 4 / encoder.footprint) ** 0.5) - 2 * encoder.reach)
+        for tile in tiles(image.shape[2], image.shape[3], side, encoder):
+            yield tile, tile.own(self.encode(image[(..., *tile.seen)]))
+
+    def _budget(self) -> float:
+        """Bytes that may be used."""
+        if self.settings.memory_bytes is not None:
+            return self.settings.memory_bytes
+        free = free_memory(self.device)
+        return math.inf if free is None else free
+
+    def plan(
+        self, height: int, width: int, channels: int = 3, *, steps: int | None = None, held: int | None = None
+    ) -> Plan:
+        """How a picture of that size is painted within the memory.
+
+        Args:
+            steps: how many; a single one needs less.
+            held: bytes of the pictures it is painted from; default: one of that size.
+
+        Raises:
+            OptimizationError: it cannot be.
+        """
+        area = height * width
+        history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
+        held = area * memory.PIXEL if held is None else held
+        kept = held + area * (self._content_bytes + (COLORS if channels == 1 else 0))
+        return memory.plan(
+            height,
+            width,
+            self.encoder,
+            self._budget(),
+            history,
+            kept,
+            seen=self._content_bytes,  # how far from the content's they are
+            moving=MOVING - (steps == 1),  # there is no last gradient
+            channels=channels,
+        )
+
+    @cached_property
+    def _content_bytes(self) -> float:
+        """What the features of the content take for each pixel."""
+        found = self.encode(torch.zeros(1, 3, PROBE, PROBE))
+        return sum(found[layer].numel() * found[layer].element_size() for layer in self.content) / PROBE**2
+
+    def provide(self, layers: Mapping[str, Iterable[str]]) -> None:
+        """Make the encoder give the layers that each term needs, by the term's name.
+
+        Raises:
+            SettingsError: it does not have all of them.
+        """
+        for term, needed in layers.items():
+            if unknown := set(needed) - set(self.spec.layers):
+                names, known = ", ".join(sorted(unknown)), ", ".join(self.spec.layers)
+                raise SettingsError(f"term {term} needs {names}; {self.spec.name} has {known}")
+        wanted = self.encoder.layers.union(*layers.values())
+        if wanted != self.encoder.layers:
+            self.encoder = self._build(wanted, self._place)

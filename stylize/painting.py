@@ -1,0 +1,228 @@
+"""The loop: one picture optimised over its pyramid, coarse to fine. Every job, texture and reconstruction goes through
+:func:`paint`.
+
+Where it differs from Gatys, Ecker and Bethge (2016): the paper optimises one scale from white noise by L-BFGS with a
+line search. Here a picture is painted at several scales, each starting from the one before, enlarged, with the detail
+of the photo that the coarser scale could not hold (the residual of a Laplacian pyramid: Burt, Adelson 1983); the first
+start is the photo; L-BFGS takes one evaluation a step (:mod:`stylize.optimizer`); and a scale ends early once it no
+longer improves. The preset ``gatys2015`` turns all but the line search back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stylize.errors import OptimizationError
+from stylize.graphs import RecordedStep
+from stylize.images import resize
+from stylize.memory import Plan
+from stylize.objective import Term, enough_memory, objective
+from stylize.observing import Observer, Snapshot, Step
+from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Optimizer
+from stylize.text import duration
+
+if TYPE_CHECKING:
+    from stylize.features import Engine
+    from stylize.pyramid import Scale
+
+log = logging.getLogger(__name__)
+
+WINDOW = 10  # steps over which the tolerance is judged
+GIVE_UP = 8  # failed trials in a row: the scale is done, or the numbers are beyond recovery
+
+
+class Report(NamedTuple):
+    """What the optimizer tells of one step; ``values`` has the total first."""
+
+    number: int
+    retries: int
+    finite: bool
+    values: list[float]
+
+
+Terms = Callable[["Scale"], Sequence[Term]]
+
+
+def paint(
+    engine: Engine,
+    scales: Sequence[Scale],
+    start: Tensor,
+    terms: Terms,
+    *,
+    warm_start: bool = False,
+    detail: Tensor | None = None,
+    on_step: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+    to_display: Callable[[Tensor], Tensor] = lambda painted: painted,
+) -> Tensor:
+    """The picture after all scales, (1, C, H, W) in [0, 1] on the CPU, at the size of the finest.
+
+    Args:
+        engine: the encoder on its device, with the settings of the run.
+        scales: coarse to fine.
+        start: where to start, (1, C, H, W) of any size; C = 1 is painted as grey.
+        terms: the terms of the loss at a scale.
+        warm_start: the start is nearly the result, and the first step should be short.
+        detail: a picture like the start, whose detail each scale adds that the one before could not hold.
+        on_step: called after every step.
+        stop: asked after every step; True ends with the best picture so far.
+        to_display: makes the colours of :meth:`Step.image` from what is painted, (1, C, H, W) on the CPU.
+
+    Raises:
+        OptimizationError: NaN or infinity that smaller steps could not avoid, or too little memory.
+    """
+    begun = time.perf_counter()
+    image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
+    sources = [start] if detail is None else [start, detail]
+    source_bytes = sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
+    seconds_per_pixel = 0.0  # forward and backward
+    for index, scale in enumerate(scales, 1):
+
+        def observe(
+            report: Report, names: Sequence[str], snapshot: Snapshot, place: tuple[int, Scale] = (index, scale)
+        ) -> None:
+            if on_step is not None:
+                on_step(_step(report, names, snapshot, *place, len(scales), time.perf_counter() - begun))
+
+        with enough_memory(scale.height, scale.width):
+            # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
+            image = _enlarged(image, scale, detail)
+            plan = engine.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, held=source_bytes)
+            if plan.side:
+                seconds = seconds_per_pixel * plan.passed * scale.steps
+                log.info("%s%s", plan.said, f", about {duration(seconds, rough=True)}" if seconds else "")
+            active = [term for term in terms(scale) if term.weight]
+            engine.provide({term.name: term.layers for term in active})
+            optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start)
+            del image  # large pictures are most of the memory
+            first = time.perf_counter()
+            image, steps = _optimized(
+                engine, optimizer, scale, [term.name for term in active], observe, stop, to_display
+            )
+            seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.passed * steps)
+            del optimizer, active
+        if stop is not None and stop():
+            break
+    return _enlarged(image, scales[-1], detail).cpu()
+
+
+def _optimized(
+    engine: Engine,
+    optimizer: Optimizer,
+    scale: Scale,
+    names: Sequence[str],
+    observe: Callable[[Report, Sequence[str], Snapshot], None],
+    stop: Callable[[], bool] | None,
+    to_display: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, int]:
+    """The picture after the steps of one scale, and how many there were."""
+
+    def snapshot() -> Tensor:
+        return to_display(optimizer.image.to("cpu", copy=True)).expand(-1, 3, -1, -1)
+
+    totals: list[float] = []
+    number = 0
+    for report in _reports(optimizer, scale.steps):
+        number = report.number
+        if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
+            precision = ", or --precision float32" if engine.settings.precision == "bfloat16" else ""
+            raise OptimizationError(
+                f"the optimisation diverged (NaN or infinity) at {scale.width}x{scale.height}, step {number}; "
+                f"try a smaller style or content weight{precision}"
+            )
+        if not report.retries:
+            totals.append(report.values[0])
+        observe(report, names, snapshot)
+        if report.retries > GIVE_UP or _settled(totals, engine.settings.tolerance) or (stop is not None and stop()):
+            break
+    return optimizer.image, number
+
+
+def optimizer_for(
+    engine: Engine, terms: Sequence[Term], image: Tensor, plan: Plan | None = None, *, warm_start: bool = False
+) -> Optimizer:
+    """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
+    evaluate, image = objective(engine, terms, plan.side if plan else 0), image.clamp(0, 1)
+    if engine.settings.optimizer == "adam":
+        return Adam(evaluate, image, engine.settings.learning_rate)
+    return LBFGS(
+        evaluate,
+        image,
+        plan.history if plan else engine.settings.history,
+        bounds=(0.0, 1.0),
+        first_move=NEAR_MOVE if warm_start else FIRST_MOVE,
+        compact=plan is not None and plan.compact,
+    )
+
+
+def _reports(optimizer: Optimizer, steps: int) -> Iterator[Report]:
+    """The report of each step; on CUDA one step late, so that the host never waits."""
+    pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def read() -> Report:
+        number, report, event = pending.popleft()
+        if event is not None:
+            event.synchronize()
+        retries, finite, *values = report.tolist()
+        return Report(number, int(retries), bool(finite), values)
+
+    step = RecordedStep(optimizer, steps)
+    for number in range(1, steps + 1):
+        step()
+        report, event = step.report, None
+        if report.is_cuda:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            stream = torch.cuda.current_stream(report.device)
+            report = torch.empty(report.shape, pin_memory=True).copy_(report, non_blocking=True)
+            event.record(stream)
+        pending.append((number, report, event))
+        if len(pending) > (event is not None):
+            yield read()
+    while pending:
+        yield read()
+
+
+def _settled(totals: Sequence[float], tolerance: float) -> bool:
+    """Whether the last ten steps together improved by less than the tolerance, relative to the loss."""
+    if not tolerance or len(totals) <= WINDOW:
+        return False
+    before, now = totals[-1 - WINDOW], totals[-1]
+    return before - now < tolerance * abs(before)
+
+
+def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
+    """A picture painted at one scale, to begin the next with."""
+    larger = resize(image, scale.height, scale.width)
+    if detail is None or larger.shape == image.shape:
+        return larger
+    seen = resize(detail, *image.shape[2:])
+    fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
+    return (larger + fine.to(larger.device)).clamp(0, 1)
+
+
+def _step(
+    report: Report, names: Sequence[str], snapshot: Snapshot, index: int, scale: Scale, scales: int, seconds: float
+) -> Step:
+    return Step(
+        scale=index,
+        scales=scales,
+        height=scale.height,
+        width=scale.width,
+        number=report.number,
+        steps=scale.steps,
+        total=report.values[0],
+        terms=dict(zip(names, report.values[1:], strict=True)),
+        retries=report.retries,
+        finite=report.finite,
+        seconds=seconds,
+        snapshot=weakref.ref(snapshot),
+    )
