@@ -84,10 +84,12 @@ class Engine:
     def parts(self, image: Tensor) -> Iterator[tuple[TileWindow, Features]]:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
         encoder, area = tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
-        if encoder is None or area * encoder.footprint <= self._budget() / 2:
+        if encoder is None or area * encoder.bytes_per_pixel <= self._budget() / 2:
             yield Whole(), self.encode(image)
             return
-        side = max(SMALLEST, int((self._budget() / 4 / encoder.footprint) ** 0.5) - 2 * encoder.reach)
+        side = max(
+            SMALLEST, int((self._budget() / 4 / encoder.bytes_per_pixel) ** 0.5) - 2 * encoder.receptive_field_radius
+        )
         for tile in tiles(image.shape[2], image.shape[3], side, encoder):
             yield tile, tile.own(self.encode(image[(..., *tile.seen)]))
 

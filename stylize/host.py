@@ -10,17 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pluggy
-
-from stylize import hookspecs
 from stylize.contracts import Job, Request
 from stylize.errors import PluginError, SettingsError, StylizeError
+from stylize.registry import PLUGIN_ERRORS, Registry, abbreviated, described
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,91 +33,18 @@ if TYPE_CHECKING:
     from stylize.settings import Settings
 
 GROUP = "stylize"
-PLUGIN_ERRORS = (Exception, SystemExit)  # what a plugin may raise without ending the program
 BUILTIN = ("stylize.builtin", "stylize.cli.display")
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class PluginInfo:
-    """One line of ``stylize plugins``; ``problem`` says why it was left out."""
-
-    name: str
-    distribution: str
-    version: str
-    hooks: tuple[str, ...] = ()
-    problem: str = ""
-
-
-class Host(pluggy.PluginManager):
-    """pluggy's manager for the hooks of stylize. ``problems`` has one line for each plugin that was left out."""
+class Host(Registry):
+    """The plugins at work, and how a run calls their hooks."""
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
-        super().__init__("stylize")
-        self.problems: list[str] = []
-        self._infos: dict[str, PluginInfo] = {}
+        super().__init__(trace)
         self._owned: dict[str, _Owned] = {}  # by the name of the parameter
-        self._callers: dict[tuple[str, int], pluggy.HookCaller] = {}
-        self._loaded: list[str] = []  # from entry points
-        self.add_hookspecs(hookspecs)
-        if trace is not None:
-            self._trace(trace)
-
-    # --- which plugins there are
-
-    def register(self, plugin: object, name: str | None = None) -> str | None:
-        self._callers.clear()
-        return super().register(plugin, name)
-
-    def unregister(self, plugin: object = None, name: str | None = None) -> Any:
-        self._callers.clear()
-        return super().unregister(plugin, name)
-
-    def load(self, name: str, distribution: Distribution, target: str) -> None:
-        """Import and register one entry point; if that fails, it is left out."""
-        self._infos[name] = PluginInfo(name, distribution.name or "?", distribution.version or "?")
-        try:
-            module, _, attribute = target.partition(":")
-            plugin: object = import_module(module)
-            for part in filter(None, attribute.split(".")):
-                plugin = getattr(plugin, part)
-            self.register(plugin, name)
-            self.check_pending()
-            self._loaded.append(name)
-        except PLUGIN_ERRORS as error:
-            self._leave_out(name, _described(error))
-
-    def infos(self) -> list[PluginInfo]:
-        """All plugins, the built-in ones first, those left out included."""
-        from stylize import __version__
-
-        found = []
-        for name, plugin in self.list_name_plugin():
-            hooks = () if plugin is None else sorted(caller.name for caller in self.get_hookcallers(plugin) or ())
-            if name not in self._infos and plugin is not None:
-                self._infos[name] = PluginInfo(name, "stylize-host", __version__)
-            if name in self._infos and not self._infos[name].problem:
-                found.append(dataclasses.replace(self._infos[name], hooks=tuple(hooks)))
-        return found + [info for info in self._infos.values() if info.problem]
-
-    def loaded(self) -> tuple[str, ...]:
-        """The names of the plugins at work that were found by their entry points: other processes find them, too."""
-        return tuple(name for name in self._loaded if self.has_plugin(name))
-
-    def _leave_out(self, name: str, reason: str) -> str:
-        if self.has_plugin(name):
-            self.unregister(name=name)
-        problem = f"{self.label(name)} left out: {reason}"
-        self.problems.append(problem)
-        self._infos[name] = dataclasses.replace(self._infos.get(name, PluginInfo(name, "?", "?")), problem=reason)
-        return problem
-
-    def label(self, name: str) -> str:
-        """A plugin with its distribution, for messages."""
-        info = self._infos.get(name)
-        return f"plugin {name}" + (f" ({info.distribution} {info.version})" if info else "")
 
     # --- what plugins add to the program
 
@@ -137,7 +61,7 @@ class Host(pluggy.PluginManager):
             except PLUGIN_ERRORS as error:
                 group.commands.clear()
                 group.commands.update(known)
-                self._leave_out(name, _described(error))
+                self._leave_out(name, described(error))
 
     def default_options(self) -> dict[str, Any]:
         """What hooks get as ``options`` where there is no command line: the default of every option of ``run``,
@@ -169,7 +93,7 @@ class Host(pluggy.PluginManager):
             try:
                 self._source_words(name)
             except PLUGIN_ERRORS as error:
-                self._leave_out(name, _described(error))
+                self._leave_out(name, described(error))
         for name, plugin in self._implementations("stylize_options"):
             before, owned = [*command.params], {key: value.copy() for key, value in self._owned.items()}
             try:
@@ -177,7 +101,7 @@ class Host(pluggy.PluginManager):
                 command.params[:] = [*before, *self._new_options(name, before, command.params)]
             except PLUGIN_ERRORS as error:
                 command.params[:], self._owned = before, owned
-                self._leave_out(name, _described(error))
+                self._leave_out(name, described(error))
 
     def _new_options(self, name: str, before: Sequence[Parameter], after: Sequence[Parameter]) -> Iterator[Parameter]:
         """The options that plugin ``name`` has added. It becomes another owner of those that exist already;
@@ -226,7 +150,7 @@ class Host(pluggy.PluginManager):
             try:
                 made = _all_of(kind, self._call_one(hook, plugin))
             except PLUGIN_ERRORS as error:
-                self._leave_out(name, _described(error))
+                self._leave_out(name, described(error))
             else:
                 found += made
         return found
@@ -294,7 +218,7 @@ class Host(pluggy.PluginManager):
         except PLUGIN_ERRORS as error:
             name = self._plugin_in_traceback(hook, error)
             named = self.label(name) if name else "a plugin"
-            raise PluginError(f"{named} failed in {hook}: {_described(error)}") from error
+            raise PluginError(f"{named} failed in {hook}: {described(error)}") from error
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
@@ -311,7 +235,7 @@ class Host(pluggy.PluginManager):
             try:
                 self._call_one(hook, plugin, **arguments)
             except PLUGIN_ERRORS as error:
-                log.warning("%s", self._leave_out(name, f"it failed in {hook}: {_described(error)}"))
+                log.warning("%s", self._leave_out(name, f"it failed in {hook}: {described(error)}"))
 
     def terms(self, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> list[Term]:
         """The terms that plugins add for a frame; an error in their functions names the plugin, too.
@@ -351,67 +275,15 @@ class Host(pluggy.PluginManager):
         names = {name for hook in hooks for name, _ in self._implementations(hook)}
         return {name: self._infos[name].version for name in sorted(names) if name in self._infos}
 
-    @contextmanager
-    def _attribute_errors(self, name: str, place: str, passing: type[Exception] = MemoryError) -> Iterator[None]:
-        """Turn what is raised into a PluginError with the plugin's name, ``passing`` aside."""
-        try:
-            yield
-        except passing:
-            raise
-        except PLUGIN_ERRORS as error:
-            raise PluginError(f"{self.label(name)} failed in {place}: {_described(error)}") from error
-
     def _guarded(self, name: str, term: Term) -> Term:
         def function(image: Tensor, features: Mapping[str, Tensor]) -> Tensor:
             with self._attribute_errors(name, f"its term {term.name!r}"):
                 value = term.function(image, features)
                 if getattr(value, "shape", None) != ():
-                    raise TypeError(f"it returned {_abbreviated(value)}, not a tensor without dimensions")
+                    raise TypeError(f"it returned {abbreviated(value)}, not a tensor without dimensions")
                 return value
 
         return dataclasses.replace(term, function=function)
-
-    def _implementations(self, hook: str) -> list[tuple[str, object]]:
-        """The plugins that implement a hook, last called first."""
-        return [(each.plugin_name, each.plugin) for each in getattr(self.hook, hook).get_hookimpls()]
-
-    def _call_one(self, hook: str, plugin: object, **arguments: object) -> Any:
-        """Call the hook of one plugin alone."""
-        key = hook, id(plugin)  # of a registered plugin, which lives as long as its entry here
-        if key not in self._callers:
-            others = [other for other in self.get_plugins() if other is not plugin]
-            self._callers[key] = self.subset_hook_caller(hook, others)
-        return self._callers[key](**arguments)
-
-    def _plugin_in_traceback(self, hook: str, error: BaseException) -> str:
-        """The name of the plugin whose implementation of the hook is in the traceback of an error; empty if none is."""
-        frames = set()
-        trace = error.__traceback__
-        while trace is not None:
-            frames.add(trace.tb_frame.f_code)
-            trace = trace.tb_next
-        for implementation in getattr(self.hook, hook).get_hookimpls():
-            if getattr(implementation.function, "__code__", None) in frames:
-                return str(implementation.plugin_name)
-        return ""
-
-    def _trace(self, say: Callable[[str], object]) -> None:
-        def before(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, Any]) -> None:
-            names = ", ".join(each.plugin_name for each in reversed(implementations))
-            given = ", ".join(f"{key}={_abbreviated(value)}" for key, value in arguments.items())
-            say(f"{hook}({given}) -> {names or 'nobody'}")
-
-        def after(
-            outcome: pluggy.Result[Any], hook: str, implementations: Sequence[pluggy.HookImpl], arguments: object
-        ) -> None:
-            gave = (
-                f"raised {_described(outcome.exception)}"
-                if outcome.exception
-                else f"gave {_abbreviated(outcome.get_result())}"
-            )
-            say(f"{hook} {gave}")
-
-        self.add_hookcall_monitoring(before, after)
 
 
 def _all_of(kind: type[T], results: Iterable[Iterable[object]]) -> list[T]:
@@ -443,16 +315,6 @@ def _same(one: Parameter, other: Parameter) -> bool:
     """Whether two options differ in nothing but their help."""
     first, second = ({**each.to_info_dict(), "help": None} for each in (one, other))
     return first == second and one.callback == other.callback
-
-
-def _described(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, StylizeError) else f"{type(error).__name__}: {text}"
-
-
-def _abbreviated(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def plugin_manager(
@@ -504,7 +366,7 @@ def unreadable_distributions() -> Iterator[str]:
                 raise ValueError("it has no name")
             _ = each.version, [*each.entry_points]
         except PLUGIN_ERRORS as error:
-            yield f"{_place(each)}: unreadable metadata: {_described(error)}"
+            yield f"{_place(each)}: unreadable metadata: {described(error)}"
 
 
 def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
@@ -521,7 +383,7 @@ def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
             entries = [] if found.name in seen else [*_plugins_of(home)]
             seen.add(found.name)
         except PLUGIN_ERRORS as error:
-            host.problems.append(f"the plugins in {_place(found)} left out: unreadable metadata: {_described(error)}")
+            host.problems.append(f"the plugins in {_place(found)} left out: unreadable metadata: {described(error)}")
             continue
         for entry in entries:
             yield entry, home

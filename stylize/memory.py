@@ -70,8 +70,8 @@ def plan(
     """
     area = height * width
     parted = tileable(encoder, height, width)
-    footprint = parted.footprint + seen if parted else 0.0
-    fixed = FIXED + (getattr(parted, "fixed", 0) if parted else 0)
+    footprint = parted.bytes_per_pixel + seen if parted else 0.0
+    fixed = FIXED + (getattr(parted, "fixed_bytes", 0) if parted else 0)
     pixel = PIXEL * channels / 3
     shorter = [(pairs, True) for pairs in dict.fromkeys((history, 10, 5, 3)) if pairs <= history]
     least = 0
@@ -83,7 +83,7 @@ def plan(
             if not parted or whole <= budget:
                 return Plan(height, width, 0, 1, 0, pairs, compact, round(whole), area)
             grid = max(parted.strides.values(), default=1)
-            halo, more = margin_of(parted), getattr(parted, "grid", grid) - grid
+            halo, more = margin_of(parted), getattr(parted, "alignment", grid) - grid
             side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo - more) // grid * grid
             least = round(rest + footprint * (SMALLEST + 2 * halo + more) ** 2)
             if side >= minimum:

@@ -41,10 +41,10 @@ class Tileable(Protocol):
     def strides(self) -> Mapping[str, int]: ...
 
     @property
-    def reach(self) -> int: ...
+    def receptive_field_radius(self) -> int: ...
 
     @property
-    def footprint(self) -> float: ...
+    def bytes_per_pixel(self) -> float: ...
 
     def __call__(self, image: Tensor) -> Features: ...
 
@@ -115,7 +115,7 @@ def tiles(height: int, width: int, side: int, encoder: Tileable) -> list[Tile]:
     """Tiles of about ``side`` px that cover (height, width), each pixel owned by one; row by row."""
     grid = max(encoder.strides.values(), default=1)
     halo = margin_of(encoder)
-    begin = getattr(encoder, "grid", grid)
+    begin = getattr(encoder, "alignment", grid)
 
     def cuts(length: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         count = -(-length // max(side, grid))
@@ -135,13 +135,13 @@ def tiles(height: int, width: int, side: int, encoder: Tileable) -> list[Tile]:
 def margin_of(encoder: Tileable) -> int:
     """How many px around what it owns a tile is seen with at least: as far as a feature sees, in whole positions."""
     grid = max(encoder.strides.values(), default=1)
-    return -(-encoder.reach // grid) * grid
+    return -(-encoder.receptive_field_radius // grid) * grid
 
 
 def tileable(encoder: Encoder, height: int, width: int) -> Tileable | None:
     """The encoder, if it tells enough of itself to see a picture of that size in tiles; none does where the deepest
     layer has no position of its own to each side."""
-    if not all(hasattr(encoder, name) for name in ("strides", "reach", "footprint")):
+    if not all(hasattr(encoder, name) for name in ("strides", "receptive_field_radius", "bytes_per_pixel")):
         return None
     parted = cast(Tileable, encoder)
     return parted if min(height, width) >= max(parted.strides.values(), default=1) else None

@@ -17,6 +17,7 @@ from stylize.encoders import (
     builtin,
     choose,
     layer_names,
+    plain,
     winograd,
 )
 from stylize.encoders.vgg import AVERAGE_POOLING_SCALES, VGG
@@ -98,6 +99,30 @@ def test_vgg_equals_plain_torch_on_a_normalised_picture(size: tuple[int, int], p
         np.testing.assert_allclose(found[layer], expected[layer], rtol=0, atol=2e-5 * largest)
 
 
+@sizes
+@poolings
+@pytest.mark.parametrize("rescale", [True, False], ids=["rescaled", "as in the paper"])
+def test_the_plain_vgg_has_the_features_and_gradients_of_the_other(
+    size: tuple[int, int], pooling: str, rescale: bool
+) -> None:
+    """The gradient of the two differs by rounding alone, though one is written out and the other left to autograd."""
+    weights = random_weights(TINY_WIDTHS)
+    for dtype, close in ((torch.float64, 2e-6), (torch.float32, 2e-5)):
+        pictures = [photo(size, dtype=dtype).requires_grad_() for _ in range(2)]
+        simple = plain.features(pictures[0], weights, TINY_WIDTHS, pooling, rescale=rescale)
+        ours = tiny_vgg(LAYERS, pooling=pooling, rescale=rescale, dtype=dtype)(pictures[1])
+        for layer in LAYERS:
+            torch.testing.assert_close(
+                ours[layer], simple[layer], rtol=0, atol=close * simple[layer].abs().max().item()
+            )
+        for found in (simple, ours):
+            torch.stack([found[layer].square().sum() for layer in LAYERS]).sum().backward()
+        expected, gradient = pictures[0].grad, pictures[1].grad
+        assert expected is not None
+        assert gradient is not None
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=close * 10 * expected.abs().max().item())
+
+
 @poolings
 @pytest.mark.parametrize("size", [(1, 1), (5, 6), (9, 16)])
 def test_vgg_gradient_equals_finite_differences(size: tuple[int, int], pooling: str) -> None:
@@ -132,8 +157,8 @@ def test_fast_convolutions_give_what_float64_gives(size: tuple[int, int], monkey
         picks = [torch.linspace(-1, 2, features[layer].numel()).view(features[layer].shape) for layer in layers]
         total = torch.stack([(features[layer] * pick).sum() for layer, pick in zip(layers, picks, strict=True)]).sum()
         gradients.append(torch.autograd.grad(total, leaf)[0])
-    assert wide_vgg(layers).grid == 16
-    assert wide_vgg(layers, torch.float64).grid == 4
+    assert wide_vgg(layers).alignment == 16
+    assert wide_vgg(layers, torch.float64).alignment == 4
     for layer in layers:
         assert (found[0][layer] - found[1][layer]).norm() <= 2e-6 * found[1][layer].norm()
     # an activation at zero to rounding passes a gradient in one of them only, or is not the largest of four

@@ -193,8 +193,8 @@ def test_every_pixel_and_position_is_owned_by_one_tile(height: int, width: int, 
             (tile.columns, tile.seen_columns, width),
         ):
             assert seen % 16 == 0
-            assert seen == 0 or first - seen >= encoder.reach
-            assert end == length or end - stop >= encoder.reach
+            assert seen == 0 or first - seen >= encoder.receptive_field_radius
+            assert end == length or end - stop >= encoder.receptive_field_radius
     assert (count == 1).all()
     assert all((counted == 1).all() for counted in maps.values())
 
@@ -208,8 +208,8 @@ def test_a_feature_sees_no_further_than_the_reach(layer: str) -> None:
     (gradient,) = torch.autograd.grad(features[:, :, middle].sum(), image)
     seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
     first = middle * encoder.strides[layer]
-    assert first - encoder.reach <= int(seen.min())
-    assert int(seen.max()) < first + encoder.strides[layer] + encoder.reach
+    assert first - encoder.receptive_field_radius <= int(seen.min())
+    assert int(seen.max()) < first + encoder.strides[layer] + encoder.receptive_field_radius
 
 
 # Plans

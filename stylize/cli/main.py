@@ -18,12 +18,10 @@ from stylize.errors import SettingsError, StylizeError
 from stylize.host import Host, plugin_manager
 
 NO_PLUGIN = "--no-plugin"
+SPINS = "10000"  # some microseconds: parallel regions follow each other faster
 
 for command in (presets, weights, plugins, doctor):
     cli.add_command(command)
-
-
-SPINS = "10000"  # some microseconds: parallel regions follow each other faster
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -27,13 +27,15 @@ class Encoder(Protocol):
     """Features {layer: (1, C, H', W')} of a picture (1, 3, H, W) in [0, 1], differentiable, weights frozen.
 
     The same picture gives the same features, layers asked for exist at every picture size, and the features of a
-    layer do not depend on which others were asked for. An encoder may have an attribute ``fingerprint``: a text that
-    changes with its weights, for the record in the pictures it helped to paint. For pictures that are too large for
-    the memory as a whole it needs three more: ``strides``, the px between the positions of each layer, powers of 2;
-    ``reach``, how many px to each side a feature sees at most; and ``footprint``, the bytes it holds for each pixel
-    until the gradient is there. Two more it may have: ``fixed``, the bytes it holds whatever the size of the picture;
-    and ``grid``, a multiple of the strides, on whose multiples parts of a picture should begin for the same rounding
-    errors as in the whole.
+    layer do not depend on which others were asked for. Optional attributes:
+
+    * ``fingerprint``: a text that changes with its weights, for the records of pictures.
+    * ``strides``, ``receptive_field_radius`` and ``bytes_per_pixel``, needed for pictures too large to be seen as a
+      whole: the px between the positions of each layer, powers of 2; how many px to each side a feature sees at most;
+      and the bytes held for each pixel until the gradient is there.
+    * ``fixed_bytes``: the bytes held whatever the size of the picture.
+    * ``alignment``: a multiple of the strides, in px, on whose multiples parts of a picture should begin for the same
+      rounding errors as in the whole.
     """
 
     @property

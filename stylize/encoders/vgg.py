@@ -104,7 +104,7 @@ class VGG:
         return found
 
     @cached_property
-    def reach(self) -> int:
+    def receptive_field_radius(self) -> int:
         """How many px to each side a feature of the deepest layer sees."""
         reach, stride = 0, 1
         for part in self._program:  # a 3x3 convolution sees a position further, a 2x2 pooling too, to one side
@@ -113,7 +113,7 @@ class VGG:
         return reach
 
     @cached_property
-    def footprint(self) -> float:
+    def bytes_per_pixel(self) -> float:
         """Bytes for each pixel of a picture that are held until its gradient is there: the picture in all its forms,
         the activations and what is given of them, the indices of max pooling, and the two largest gradients."""
         held, widest, stride, width, item = 24.0, 0, 1, 9, self._at.dtype.itemsize
@@ -132,7 +132,7 @@ class VGG:
         return held + 2 * widest * item
 
     @cached_property
-    def fixed(self) -> int:
+    def fixed_bytes(self) -> int:
         """Bytes that are held whatever the size of the picture: the weights, as they are read and as they are used,
         and what fast convolutions need."""
         read = sum(tensor.nbytes for tensor in self._weights.values())
@@ -141,7 +141,7 @@ class VGG:
         return read + used + fast
 
     @cached_property
-    def grid(self) -> int:
+    def alignment(self) -> int:
         """The px on whose multiples a part of a picture should begin, for the rounding errors that it has there."""
         return max(self.strides.values(), default=1) * (OUT if self._fast else 1)
 
