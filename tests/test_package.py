@@ -101,6 +101,11 @@ def test_every_package_of_the_wheel_is_typed_and_whole(wheel: zipfile.ZipFile) -
         assert f"{package}/__init__.py" in modules
 
 
+def test_no_chapter_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    pages = [name for name in wheel.namelist() if name.endswith(".md")]
+    assert pages == ["stylize_napari/samples/CREDITS.md"]
+
+
 def test_the_embedded_encoder_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert wheel.read("stylize/encoders/mini.safetensors") == mini.FILE.read_bytes()
 
