@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +22,9 @@ from stylize.encoders import EncoderSpec
 from stylize.testing import stylizer, tiny_encoder
 
 __all__ = ["stylizer"]  # a fixture
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is not what is tested
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
