@@ -82,7 +82,7 @@ class RecordedStep:
                     report = optimizer.report
                 finally:
                     graph.capture_end()
-        except RuntimeError as error:
+        except Exception as error:  # a plugin's, too: if it is more than the recording, the next step raises it
             log.info("steps are not recorded as a CUDA graph: %s", str(error).partition("\n")[0])
         else:
             self._graph, self._report = graph, report

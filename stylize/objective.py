@@ -33,7 +33,8 @@ class Term:
 
     ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
     of (at least) ``layers``, in the encoder's precision, which may be bfloat16 (sum ``.float()`` of them); it returns a
-    differentiable scalar. ``sums`` is the same for pictures too large to be seen whole; terms without layers can do
+    differentiable scalar. It is called at every step, and on CUDA its operations may be recorded once and launched
+    again: it must depend on nothing but its arguments and tensors that stay where they are. ``sums`` is the same for pictures too large to be seen whole; terms without layers can do
     without.
     """
 
@@ -93,8 +94,9 @@ def objective(engine: Engine, terms: Sequence[Term], side: int = 0) -> Evaluate:
                 return evaluate_in_tiles(image, terms, encoder, side)
             except (RuntimeError, MemoryError) as error:
                 smaller = (side or longest) // 2
-                if not _too_little(error) or encoder is None or smaller < SMALLEST:
-                    raise
+                recording = image.is_cuda and torch.cuda.is_current_stream_capturing()
+                if not _too_little(error) or encoder is None or smaller < SMALLEST or recording:
+                    raise  # what cannot be recorded for want of memory may well be computed
                 engine.largest_tile = side = smaller
             log.warning("too little memory: going on in tiles of %d px", side)
             if engine.device.type == "cuda":

@@ -7,6 +7,8 @@ in bfloat16. Whoever calls them has another way for where Triton is missing or c
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -64,6 +66,11 @@ def _add(gradient, x, matrix, shift, count, channels: tl.constexpr, rows: tl.con
     tl.store(gradient + at, tl.where(own > 0, total, 0.0).to(own.dtype), mask=inside)
 
 
+def _on(x: Tensor) -> AbstractContextManager[object]:
+    """The device of a tensor as the current one, on which Triton launches."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
 def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """Maxima of 2x2 positions (1, C, H // 2, W // 2), and which of the four each is, in uint8: row by row, the first
     of equals."""
@@ -72,7 +79,8 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     pooled = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     winner = torch.empty_like(pooled, dtype=torch.uint8)
     count = pooled.numel()
-    _pool[(triton.cdiv(count, BLOCK),)](x, pooled, winner, width, shape[3], count, channels, BLOCK)
+    with _on(x):
+        _pool[(triton.cdiv(count, BLOCK),)](x, pooled, winner, width, shape[3], count, channels, BLOCK)
     return pooled, winner
 
 
@@ -86,7 +94,8 @@ def unpool(gradient: Tensor, pooled: Tensor, winner: Tensor, height: int, width:
         result.zero_()
     count = gradient.numel()
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    _unpool[(triton.cdiv(count, BLOCK),)](gradient, pooled, winner, result, width, across, count, channels, BLOCK)
+    with _on(gradient):
+        _unpool[(triton.cdiv(count, BLOCK),)](gradient, pooled, winner, result, width, across, count, channels, BLOCK)
     return result
 
 
@@ -97,4 +106,5 @@ def add(gradient: Tensor, x: Tensor, matrix: Tensor, shift: Tensor | None) -> No
     shift = matrix.new_zeros(channels) if shift is None else shift.contiguous()
     grid = (triton.cdiv(count, ROWS), channels // COLUMNS)
     matrix = matrix.to(x.dtype).contiguous()
-    _add[grid](gradient, x, matrix, shift, count, channels, ROWS, COLUMNS)
+    with _on(x):
+        _add[grid](gradient, x, matrix, shift, count, channels, ROWS, COLUMNS)
