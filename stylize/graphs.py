@@ -8,6 +8,7 @@ their decisions there (:mod:`stylize.optimizer`).
 from __future__ import annotations
 
 import logging
+import threading
 from functools import cache
 
 import torch
@@ -20,14 +21,16 @@ log = logging.getLogger(__name__)
 WARM_UP = 2  # steps before one is recorded: the first differs, and in the second libraries set themselves up
 FEWEST = 6  # steps of a scale for which recording one pays
 LARGEST = 2**23  # pixels: on larger pictures launches take no time beside the work, and a graph keeps its own memory
-FREED = 2**30  # bytes of unused memory from which on it is given back before a step is recorded
+FREED = 2**28  # bytes of unused memory from which on it is given back before a step is recorded
 
-_set_up: set[tuple[type[Optimizer], torch.device]] = set()  # by a step recorded before: one to warm up will do
+# Where libraries are set up by a step recorded before: one step to warm up will do.
+_set_up: set[tuple[object, ...]] = set()
+_failed: set[torch.device] = set()  # what could not be recorded once is not tried again
 
 
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """The one stream to record on: libraries keep tens of MB for every stream they have been used on."""
+def _stream(device: torch.device, thread: int) -> torch.cuda.Stream:
+    """A thread's one stream to record on: libraries keep tens of MB for every stream they have been used on."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
@@ -36,6 +39,10 @@ class RecordedStep:
 
     Between calls the optimizer's tensors stay where they are in memory, so that they can be read as before. Where a
     step cannot be recorded, the log says why and steps go on one by one.
+
+    Args:
+        optimizer: not stepped yet.
+        steps: how many are to come.
     """
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
@@ -44,8 +51,11 @@ class RecordedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._report: Tensor | None = None
         self._calls = 0
-        self._warm_up = WARM_UP - ((type(optimizer), image.device) in _set_up)
-        self._wanted = image.is_cuda and steps >= FEWEST and image.shape[2] * image.shape[3] <= LARGEST
+        shapes = tuple(value.shape[:1] for value in vars(optimizer).values() if isinstance(value, Tensor))
+        self._kind = type(optimizer), shapes, image.device, threading.get_ident()
+        self._warm_up = WARM_UP - (self._kind in _set_up)
+        pays = steps >= FEWEST and image.shape[2] * image.shape[3] <= LARGEST
+        self._wanted = image.is_cuda and pays and image.device not in _failed
 
     def __call__(self) -> None:
         """One step."""
@@ -59,34 +69,52 @@ class RecordedStep:
             self._graph.replay()
 
     @property
+    def recorded(self) -> bool:
+        """Whether steps are launched as a graph now."""
+        return self._graph is not None
+
+    @property
     def report(self) -> Tensor:
         return self._optimizer.report if self._report is None else self._report
 
     def _record(self) -> None:
         optimizer, device = self._optimizer, self._optimizer.image.device
         before = {name: value for name, value in vars(optimizer).items() if isinstance(value, Tensor)}
-        if torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > FREED:
-            torch.cuda.empty_cache()  # a graph cannot use it
-        graph, stream = torch.cuda.CUDAGraph(), _stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
         try:
+            if torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > FREED:
+                torch.cuda.empty_cache()  # a graph cannot use it
+            stream = _stream(device, threading.get_ident())
+            stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
-                graph.capture_begin(capture_error_mode="thread_local")
-                try:
-                    optimizer.step()
-                    after = {name: getattr(optimizer, name) for name in before}
-                    for name, value in after.items():
-                        if value is not before[name]:
-                            before[name].copy_(value)
-                    vars(optimizer).update(before)
-                    report = optimizer.report
-                finally:
-                    graph.capture_end()
+                self._graph, self._report = self._captured(before)
+            torch.cuda.current_stream(device).wait_stream(stream)
         except Exception as error:  # a plugin's, too: if it is more than the recording, the next step raises it
             log.info("steps are not recorded as a CUDA graph: %s", str(error).partition("\n")[0])
+            _failed.add(device)
         else:
-            self._graph, self._report = graph, report
-            _set_up.add((type(optimizer), device))
+            _set_up.add(self._kind)
         finally:
             vars(optimizer).update(before)
-        torch.cuda.current_stream(device).wait_stream(stream)
+
+    def _captured(self, before: dict[str, Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """A step as a graph that leaves what it computes in the tensors of ``before``, and its report."""
+        optimizer, device = self._optimizer, self._optimizer.image.device
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            optimizer.step()
+            after = {name: getattr(optimizer, name) for name in before}
+            for name, value in after.items():
+                if value is not before[name]:
+                    before[name].copy_(value)
+            vars(optimizer).update(before)
+            report = optimizer.report
+        finally:
+            try:
+                graph.capture_end()
+            except Exception:
+                # torch leaves its allocator recording then, which breaks all that follows
+                torch._C._cuda_endAllocateToPool(device.index or 0, pool)
+                torch._C._cuda_releasePool(device.index or 0, pool)
+                raise
+        return graph, report

@@ -88,7 +88,8 @@ def _inner_in_chunks(x: Tensor, other: Tensor) -> Tensor:
         return torch.bmm(left.mT, right).sum(0).add_(rest)
     if x.is_cuda and torch.version.hip is None and hasattr(torch.ops.aten.bmm, "dtype"):  # torch 2.8
         return torch.bmm(left.mT, right, out_dtype=torch.float32).sum(0).add_(rest)
-    return torch.bmm(left.mT.float(), right.float()).sum(0).add_(rest)
+    wide = left.float()
+    return torch.bmm(wide.mT, wide if x is other else right.float()).sum(0).add_(rest)
 
 
 def blocks(
@@ -117,11 +118,13 @@ def blocks(
 # --- roots -----------------------------------------------------------------------------------------------------------
 
 
-def root(matrix: Tensor, floor: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def root(
+    matrix: Tensor, floor: Tensor, factor: Tensor | None = None, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """tr (M + floor)^1/2 - tr floor^1/2, and F (M + floor)^-1/2 F' in float32, of a symmetric positive semidefinite
-    M (k, k) and F (m, k), the identity unless given."""
+    M (k, k) and F (m, k), the identity unless given; for ``scale`` see :func:`roots`."""
     if matrix.device.type != "cpu":
-        trace, inverse = roots(matrix[None], floor.view(1))
+        trace, inverse = roots(matrix[None], floor.view(1), None if scale is None else scale.view(1))
         return trace[0], inverse[0] if factor is None else factor @ inverse[0] @ factor.T
     if not torch.isfinite(matrix).all():  # LAPACK would raise; let the optimizer see the NaN
         size = len(matrix if factor is None else factor)
@@ -134,16 +137,19 @@ def root(matrix: Tensor, floor: Tensor, factor: Tensor | None = None) -> tuple[T
     return (found - floor.sqrt()).sum(), product(half, half.T)
 
 
-def roots(matrices: Tensor, floors: Tensor) -> tuple[Tensor, Tensor]:
+def roots(matrices: Tensor, floors: Tensor, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """tr (M + floor)^1/2 - tr floor^1/2 (B,), and (M + floor)^-1/2 (B, k, k), of a batch of symmetric positive
     semidefinite M (B, k, k) with a floor each (B,).
 
     By products alone, for devices on which eigenvalues are slow: the coupled iteration for a root and its inverse
     (Higham 2008, eq. 6.35, there with Newton-Schulz's polynomial), with :data:`POLYNOMIALS`. Rounding leaves
-    eigenvalues a little below zero, and those would grow: the floor is raised by :data:`ROUNDING` of the norm.
+    eigenvalues a little below zero, and those would grow: the floor is raised by :data:`ROUNDING` of the norm, or of
+    ``scales`` (B,), the norms of what the matrices were multiplied from, where those are larger.
     """
-    norm = torch.linalg.matrix_norm(matrices).clamp_min(1e-30)[:, None, None]
-    lift = floors[:, None, None] + ROUNDING * norm
+    norm = torch.linalg.matrix_norm(matrices).clamp_min(1e-30)
+    scales = norm if scales is None else torch.maximum(norm, scales)
+    lift = (floors + ROUNDING * scales)[:, None, None]
+    norm = norm[:, None, None]
     norm = SAFETY * norm + lift
     scaled = matrices / norm
     scaled.diagonal(dim1=1, dim2=2).add_((lift / norm)[:, 0])

@@ -14,6 +14,7 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from stylize.linalg import blocks, inner, product, root, root_pair, roots
 
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
 DAMPING = 1e-4
+SAMPLED = 16  # one of so many positions tells about where the mean is
 SHIFTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of a covariance's trace, to be tried
 SQUARINGS = 8  # of a covariance, for its largest eigenvalue within a fraction of a per cent
 EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
@@ -45,6 +47,8 @@ EXACT = 2  # positions for each channel from which on roots in float64 cost next
 
 def moments(features: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) of features (1, C, H, W); ``weight`` (H*W,) sums to one."""
+    if weight is None and features.device.type != "cpu":
+        return _centred_moments(features)
     if weight is None:  # one pass instead of two; the root tolerates the cancellation
         mean, second = _both_moments(features, weight)
         return mean, second.addr_(mean, mean, alpha=-1)
@@ -78,6 +82,18 @@ def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tens
         first += weighted.sum(0)
         second += inner(x, weighted)
     return (first, second) if weight is not None else (first / count, second.div_(count))
+
+
+def _centred_moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and covariance (C, C), for accelerators, whose roots need a covariance without negative eigenvalues:
+    what subtracting the square of the mean leaves of a flat picture is rounding of either sign. The features are
+    centred first, about a mean of some of them, in their own precision."""
+    x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
+    center = x[::SAMPLED].mean(0, dtype=torch.float32).to(x.dtype)
+    x = x - center
+    rest = x.mean(0, dtype=torch.float32)
+    covariance = inner(x, x).div_(len(x))
+    return center.float() + rest, covariance.addr_(rest, rest, alpha=-1)
 
 
 def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
@@ -166,13 +182,16 @@ class Gaussian:
             factor, failed = torch.linalg.cholesky_ex(made)
             if not failed:
                 break
+        else:  # far from positive semidefinite: the variances alone
+            made = exact.diagonal().clamp_min(0).diag() + SHIFTS[-1] * total * eye
+            factor = made.sqrt()
         power = made / total
         for _ in range(SQUARINGS):  # their trace tends to the largest eigenvalue's
             power = power @ power
             power = power / power.trace()
-        largest = (made * power.T).sum()
+        largest = (made * power.T).sum().clamp_min(1e-12)
         trace = made.trace()
-        energy = trace + center.square().sum()
+        energy = (trace + center.square().sum()).clamp_min(1e-12)
         found = (center, factor, trace, energy, (DAMPING * largest).square())
         return cls(*(value.float().to(mean.device) for value in found))
 
@@ -231,6 +250,7 @@ class WassersteinBatch:
             self._mean[index, : len(target.mean)] = target.mean
             self._factor[index, : target.factor.shape[0], : target.factor.shape[1]] = target.factor
         self._trace, self._floor = (torch.stack([getattr(t, name) for t in targets]) for name in ("trace", "floor"))
+        self._largest = self._floor.sqrt() / DAMPING  # eigenvalue of the style's covariance
         self._share = torch.tensor(shares, device=device) / torch.stack([target.energy for target in targets])
         self._eye = torch.eye(size, device=device)
         self._scales: dict[tuple[int, ...], Tensor] = {}
@@ -240,13 +260,13 @@ class WassersteinBatch:
     ) -> tuple[Tensor, list[ClosedFormGradient]]:
         """The sum over the layers, a scalar, and its gradients with respect to features (1, C, H, W) with position
         weights (H*W,) of each."""
-        mean, second = torch.zeros_like(self._mean), self._mean.new_zeros(len(features), *self._eye.shape)
+        mean, covariance = torch.zeros_like(self._mean), self._mean.new_zeros(len(features), *self._eye.shape)
         for index, (each, weight) in enumerate(zip(features, weights, strict=True)):
-            first, moment = _both_moments(each, weight)
-            mean[index, : len(first)] = first
-            second[index, : len(first), : len(first)] = moment
-        covariance = torch.baddbmm(second, mean[:, :, None], mean[:, None], alpha=-1)
-        trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor)
+            own, spread = moments(each, weight)
+            mean[index, : len(own)] = own
+            covariance[index, : len(own), : len(own)] = spread
+        norm = self._largest * torch.linalg.matrix_norm(covariance)
+        trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor, norm)
         matrix = torch.baddbmm(self._eye, self._factor @ inverse, self._factor.mT, alpha=-1)
         shift = mean - self._mean
         distance = shift.square().sum(1) + covariance.diagonal(dim1=1, dim2=2).sum(1) + self._trace - 2 * trace
@@ -300,8 +320,13 @@ def _beside(device: torch.device, number: int) -> Iterator[None]:
         yield
 
 
-@cache
 def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    return _stream_of(device, number, threading.get_ident())
+
+
+@cache
+def _stream_of(device: torch.device, number: int, thread: int) -> torch.cuda.Stream:
+    """Each thread has its own: what one records must not get among another's work."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
@@ -321,7 +346,8 @@ def _transport(mean: Tensor, covariance: Tensor, target: Gaussian, *, exact: boo
     if exact and mean.device.type == "cpu":
         mean, covariance, factor, floor = (each.double() for each in (mean, covariance, factor, floor))
     shift = mean - target.mean
-    trace, inverse = root(product(product(factor.T, covariance), factor), floor, factor)
+    scale = None if mean.device.type == "cpu" else floor.sqrt() / DAMPING * torch.linalg.matrix_norm(covariance)
+    trace, inverse = root(product(product(factor.T, covariance), factor), floor, factor, scale)
     matrix = torch.eye(len(mean), device=mean.device) - inverse
     value = (shift.square().sum() + covariance.trace() + target.trace - 2 * trace) / target.energy
     vector = (shift - matrix.to(mean) @ mean) * (2 / target.energy)

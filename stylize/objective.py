@@ -33,9 +33,9 @@ class Term:
 
     ``function(image, features)`` gets the picture (1, 3, H, W) at the scale in work and the encoder's features
     of (at least) ``layers``, in the encoder's precision, which may be bfloat16 (sum ``.float()`` of them); it returns a
-    differentiable scalar. It is called at every step, and on CUDA its operations may be recorded once and launched
-    again: it must depend on nothing but its arguments and tensors that stay where they are. ``sums`` is the same for pictures too large to be seen whole; terms without layers can do
-    without.
+    differentiable scalar. It must depend on nothing but its arguments and on tensors that stay where they are: on CUDA
+    its operations are recorded in one step and launched again in those that follow. ``sums`` is the same for pictures
+    too large to be seen whole; terms without layers can do without.
     """
 
     name: str
@@ -190,5 +190,6 @@ def enough_memory(height: int, width: int) -> Iterator[None]:
 
 
 def _too_little(error: Exception) -> bool:
-    """Whether it was raised for too little memory, for which torch has no class of its own on the CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+    """Whether it was raised for too little memory, for which torch does not always have a class of its own."""
+    known = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in known)

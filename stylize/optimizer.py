@@ -34,7 +34,8 @@ class Optimizer:
     """State shared by both: ``image`` is the last good picture, ``values`` its losses, ``failures`` in a row.
 
     ``report`` holds (failures in a row, whether the last evaluation was finite, *values) as one tensor. ``image`` is
-    replaced, never written to. Besides what an optimizer keeps there are at most :data:`MOVING` pictures at once.
+    replaced, never written to, unless steps are recorded (:mod:`stylize.graphs`): copy it to keep it. Besides what an
+    optimizer keeps there are at most :data:`MOVING` pictures at once.
     """
 
     def __init__(self, evaluate: Evaluate, image: Tensor) -> None:

@@ -29,6 +29,11 @@ for height, width, channels in ((8, 10, 64), (7, 9, 128), (2, 3, 64), (13, 6, 24
     pooled, winner = kernels.pool(x)
     expected, indices = F.max_pool2d(x, 2, return_indices=True)
     assert torch.equal(pooled, expected)
+    if height * width > 6:
+        for place in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            spoilt = x.clone()
+            spoilt[0, 3, place[0], place[1]] = torch.nan
+            assert kernels.pool(spoilt)[0].isnan().sum() == 1, place
     gradient = random(*pooled.shape)
     found = kernels.unpool(gradient, pooled, winner, height, width)
     rest = ((2, 2), (2, 2), (0, 0), (1, 1), False, indices)

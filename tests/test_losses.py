@@ -455,7 +455,9 @@ def test_nan_features_give_nan_instead_of_an_exception(device: str) -> None:
         assert torch.isnan(loss)
 
 
-def root_by_products(matrix: Tensor, floor: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def root_by_products(
+    matrix: Tensor, floor: Tensor, factor: Tensor | None = None, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """As :func:`linalg.root` takes it on accelerators."""
     trace, inverse = linalg.roots(matrix[None], floor.view(1))
     return trace[0], inverse[0] if factor is None else factor @ inverse[0] @ factor.T

@@ -29,8 +29,9 @@ def _pool(x, pooled, winner, wide, across, count, channels: tl.constexpr, block:
     which = tl.zeros([block], tl.uint8)
     for index in tl.static_range(1, 4):
         other = tl.load(corner + ((index // 2) * wide + index % 2) * channels, mask=inside)
-        which = tl.where(other > best, index, which).to(tl.uint8)
-        best = tl.where(other > best, other, best)
+        better = (other > best) | (other != other)  # NaN, too: it must not be lost
+        which = tl.where(better, index, which).to(tl.uint8)
+        best = tl.where(better, other, best)
     tl.store(pooled + number, best, mask=inside)
     tl.store(winner + number, which, mask=inside)
 
@@ -42,7 +43,7 @@ def _unpool(gradient, pooled, winner, result, wide, across, count, channels: tl.
     position, channel = number // channels, number % channels
     corner = result + (2 * (position // across) * wide + 2 * (position % across)) * channels + channel
     value = tl.load(gradient + number, mask=inside)
-    value = tl.where(tl.load(pooled + number, mask=inside) > 0, value, 0.0).to(value.dtype)
+    value = tl.where(tl.load(pooled + number, mask=inside) <= 0, 0.0, value).to(value.dtype)
     which = tl.load(winner + number, mask=inside)
     for index in tl.static_range(0, 4):
         own = tl.where(which == index, value, 0.0).to(value.dtype)
@@ -63,7 +64,7 @@ def _add(gradient, x, matrix, shift, count, channels: tl.constexpr, rows: tl.con
     at = row[:, None] * channels + column[None]
     total += tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32) + tl.load(shift + column)[None]
     own = tl.load(x + at, mask=inside, other=0.0)
-    tl.store(gradient + at, tl.where(own > 0, total, 0.0).to(own.dtype), mask=inside)
+    tl.store(gradient + at, tl.where(own <= 0, 0.0, total).to(own.dtype), mask=inside)
 
 
 def _on(x: Tensor) -> AbstractContextManager[object]:

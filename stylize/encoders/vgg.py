@@ -135,8 +135,9 @@ class VGG:
     def fixed_bytes(self) -> int:
         """Bytes that are held whatever the size of the picture: the weights, as they are read and as they are used,
         and what fast convolutions need."""
-        read = sum(tensor.nbytes for tensor in self._weights.values())
-        used = sum(part.weight.nbytes for part in self._program if part is not None)
+        parts = [part for part in self._program if part is not None]
+        read = sum(tensor.nbytes for tensor in self._weights.values()) if self._at.device.type == "cpu" else 0
+        used = sum(part.weight.nbytes * (1 + part.has_turned) for part in parts)
         fast = sum(fast.values_bytes for fast in self._fast) + max((fast.room for fast in self._fast), default=0)
         return read + used + fast
 
@@ -258,6 +259,7 @@ def _tried(device: torch.device) -> ModuleType | None:
         pooled, winner = kernels.pool(x)
         gradient = kernels.unpool(pooled, pooled, winner, 4, 4)
         kernels.add(gradient, x, torch.zeros(64, 64, device=device), None)
+        torch.cuda.synchronize(device)  # for errors that come late
     except Exception as error:  # no Triton, no compiler for it, or a GPU that it does not know
         log.info("without kernels of our own on %s: %s", device, str(error).partition("\n")[0] or type(error).__name__)
         return None
@@ -300,6 +302,11 @@ class _Convolution:
         self._turned: Tensor | None = None  # cuDNN's forward convolutions are faster than its backward ones
         if fused and not first:
             self._turned = weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether there is a second copy of the weight, for the backward pass."""
+        return self._turned is not None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fast is not None and self.fast.pays(*x.shape[2:]):

@@ -88,6 +88,8 @@ def resize(image: Tensor, height: int, width: int, *, clamp: bool = True) -> Ten
         return image
     try:
         resized = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    except torch.OutOfMemoryError:
+        raise
     except (NotImplementedError, RuntimeError):
         # MPS before torch 2.8; on CUDA the filter of a large reduction does not fit the shared memory of a block
         if image.device.type == "cpu":
