@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
@@ -23,8 +23,11 @@ from stylize.testing import stylizer, tiny_encoder
 
 __all__ = ["stylizer"]  # a fixture
 
-settings.register_profile("any machine", deadline=None)  # how long an example takes is not what is tested
-settings.load_profile("any machine")
+with contextlib.suppress(ImportError):  # the environment of the napari plugin does without
+    from hypothesis import settings
+
+    settings.register_profile("any machine", deadline=None)  # how long an example takes is not what is tested
+    settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
