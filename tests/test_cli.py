@@ -996,3 +996,15 @@ def test_ctrl_c_while_the_reader_of_the_events_is_slow_writes_the_picture(
     assert process.returncode == 130
     assert json.loads(out.splitlines()[-1])["event"] == "written"
     assert size_of(tmp_path / "out.png") == (16, 12)
+
+
+def test_a_closed_standard_error_does_not_cost_the_picture(
+    pictures: tuple[Path, Path], cli_environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "stylize", *map(str, pictures), "-o", "out.png", "--encoder", "tiny"]
+    command += ["--size", "16", "--steps", "1"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", *command], env=dict(cli_environment), cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "out.png").exists()

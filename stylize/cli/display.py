@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class _UnbreakableStream:
     """A stream that may break (a closed pipe, a full disk) without ending the run: what is written later is dropped."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115, kept; None: it is closed
 
     def write(self, text: str) -> int:
         text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8

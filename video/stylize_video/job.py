@@ -151,7 +151,8 @@ class VideoJob(Job):
         ours = found is not None and found.wanted == wanted
         if not self._leads and (self._task.sheet or not ours):
             soon = "" if found else "; it has just started: try again in a moment to share the work"
-            raise StylizeError(f"another run is painting {target}{soon}")
+            where = f" (if none is, it died on another machine: delete {self._work.claims})"
+            raise StylizeError(f"another run is painting {target}{soon}{where}")
         if found is not None and ours:
             self._plan = found
             if not self._leads:
@@ -161,6 +162,12 @@ class VideoJob(Job):
             if found is not None and not all(self._is_free(shot) for shot in found.shots()):
                 raise StylizeError(f"another run is painting {target}")
             if found is not None and (done := self._work.done(range(found.frames))):
+                previewed = sum(self._work.done(range(shot.start, shot.start + 1)) for shot in found.shots())
+                if self._task.sheet and done > previewed:
+                    raise StylizeError(
+                        f"a preview with these settings would discard {counted(done, 'frame')} of an unfinished run, "
+                        f"in {self._work.path}; finish that run, delete the folder, or give another target"
+                    )
                 log.warning("%s done before discarded: the settings were others", counted(done, "frame"))
             self._work.clear()
             self._plan = self._look(wanted)
