@@ -101,30 +101,30 @@ class Engine:
         return math.inf if free is None else free
 
     def plan(
-        self, height: int, width: int, channels: int = 3, *, steps: int | None = None, held: int | None = None
+        self, height: int, width: int, channels: int = 3, *, steps: int | None = None, source_bytes: int | None = None
     ) -> Plan:
         """How a picture of that size is painted within the memory.
 
         Args:
             steps: how many; a single one needs less.
-            held: bytes of the pictures it is painted from; default: one of that size.
+            source_bytes: bytes of the pictures it is painted from; default: one of that size.
 
         Raises:
             OptimizationError: it cannot be.
         """
         area = height * width
         history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
-        held = area * memory.PIXEL if held is None else held
-        kept = held + area * (self._content_bytes + (COLORS if channels == 1 else 0))
+        sources = area * memory.PIXEL if source_bytes is None else source_bytes
+        resident = sources + area * (self._content_bytes + (COLORS if channels == 1 else 0))
         return memory.plan(
             height,
             width,
             self.encoder,
             self._budget(),
             history,
-            kept,
-            seen=self._content_bytes,  # how far from the content's they are
-            moving=MOVING - (steps == 1),  # there is no last gradient
+            resident,
+            content_bytes_per_pixel=self._content_bytes,  # how far from the content's they are
+            live_images=MOVING - (steps == 1),  # there is no last gradient
             channels=channels,
         )
 

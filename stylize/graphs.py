@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from stylize.optimizer import Optimizer
+from stylize.streams import beside, join
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,6 @@ FREED = 2**28  # bytes of unused memory from which on it is given back before a 
 # Where libraries are set up by a step recorded before: one step to warm up will do.
 _set_up: set[tuple[object, ...]] = set()
 _failed: set[torch.device] = set()  # what could not be recorded once is not tried again
-
-
-@cache
-def _stream(device: torch.device, thread: int) -> torch.cuda.Stream:
-    """A thread's one stream to record on: libraries keep tens of MB for every stream they have been used on."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class RecordedStep:
@@ -83,11 +77,9 @@ class RecordedStep:
         try:
             if torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > FREED:
                 torch.cuda.empty_cache()  # a graph cannot use it
-            stream = _stream(device, threading.get_ident())
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
+            with beside(device, "recording"):
                 self._graph, self._report = self._captured(before)
-            torch.cuda.current_stream(device).wait_stream(stream)
+            join(device, "recording")
         except Exception as error:  # a plugin's, too: if it is more than the recording, the next step raises it
             log.info("steps are not recorded as a CUDA graph: %s", str(error).partition("\n")[0])
             _failed.add(device)

@@ -14,11 +14,8 @@ matrices, so that no other pass over the features is needed.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -33,6 +30,7 @@ from stylize.gradients import (
     with_plain_gradients,
 )
 from stylize.linalg import blocks, inner, product, root, root_pair, roots
+from stylize.streams import beside, join
 
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
 DAMPING = 1e-4
@@ -297,37 +295,14 @@ def wasserstein_of_batches(
     total, features, gradients = [], list[Tensor](), list[ClosedFormGradient]()
     with torch.no_grad():
         for number, (batch, maps, weights) in enumerate(batches):
-            with _beside(maps[0].device, number):
+            with beside(maps[0].device, number):
                 value, found = batch.measured(maps, weights)
             total.append(value)
             features += maps
             gradients += found
-        if maps[0].is_cuda:
-            for number in range(len(batches)):
-                torch.cuda.current_stream(maps[0].device).wait_stream(_stream(maps[0].device, number))
+        for number in range(len(batches)):
+            join(features[0].device, number)
     return with_gradients(torch.stack(total).sum(), features, gradients)
-
-
-@contextmanager
-def _beside(device: torch.device, number: int) -> Iterator[None]:
-    """On CUDA, a stream that begins with what the current one has done so far."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = _stream(device, number)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-
-
-def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    return _stream_of(device, number, threading.get_ident())
-
-
-@cache
-def _stream_of(device: torch.device, number: int, thread: int) -> torch.cuda.Stream:
-    """Each thread has its own: what one records must not get among another's work."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def wasserstein_of_moments(mean: Tensor, second: Tensor, target: Gaussian) -> Tensor:

@@ -22,8 +22,11 @@ TWO_PASS_COST = 1.5  # (2 forward + 1 backward) / (1 forward + 1 backward)
 @dataclass(frozen=True)
 class Plan:
     """How a scale is painted: in tiles of ``side`` px, 0 being the picture as a whole, with ``history`` pairs of the
-    optimizer, ``compact`` in bfloat16; ``peak`` is what that takes at most, in bytes; ``passed`` how many px go through
-    the network in a step, there and back."""
+    optimizer, ``compact`` in bfloat16.
+
+    ``peak`` is what that takes at most, in bytes; ``network_pixels`` how many pixels go through the network in a step,
+    forward and backward.
+    """
 
     height: int
     width: int
@@ -33,10 +36,10 @@ class Plan:
     history: int
     compact: bool
     peak: int
-    passed: float = 0.0
+    network_pixels: float = 0.0
 
     @cached_property
-    def said(self) -> str:
+    def description(self) -> str:
         pairs = f", {self.history} pairs of history{' in bfloat16' if self.compact else ''}" if self.history else ""
         parts = f"{self.count} tiles of {self.side} px with {self.halo} px around them, in two passes"
         return f"{self.width}x{self.height} in {parts}{pairs}; at most about {self.peak / 2**30:.2g} GiB"
@@ -48,10 +51,10 @@ def plan(
     encoder: Encoder,
     budget: float,
     history: int,
-    kept: float,
+    resident_bytes: float,
     *,
-    seen: float = 0.0,
-    moving: int = MOVING,
+    content_bytes_per_pixel: float = 0.0,
+    live_images: int = MOVING,
     channels: int = 3,
 ) -> Plan:
     """The cheapest way to paint at (height, width) within ``budget`` bytes: as a whole, else in the largest tiles, with
@@ -60,9 +63,9 @@ def plan(
     Args:
         encoder: one that is not :class:`Tileable` is given the picture as a whole, whatever that takes.
         history: pairs wanted; 0 for an optimizer that keeps two pictures instead.
-        kept: bytes that are there all the time, besides the optimizer's.
-        seen: bytes for each pixel that the terms take of what is seen at once, besides the encoder's.
-        moving: pictures that the optimizer works on at once.
+        resident_bytes: bytes held throughout, besides the optimizer's.
+        content_bytes_per_pixel: bytes that the content term takes for each pixel seen at once, besides the encoder's.
+        live_images: pictures that the optimizer works on at once.
         channels: of what is painted.
 
     Raises:
@@ -70,7 +73,7 @@ def plan(
     """
     area = height * width
     parted = tileable(encoder, height, width)
-    footprint = parted.bytes_per_pixel + seen if parted else 0.0
+    bytes_per_pixel = parted.bytes_per_pixel + content_bytes_per_pixel if parted else 0.0
     fixed = FIXED + (getattr(parted, "fixed_bytes", 0) if parted else 0)
     pixel = PIXEL * channels / 3
     shorter = [(pairs, True) for pairs in dict.fromkeys((history, 10, 5, 3)) if pairs <= history]
@@ -78,22 +81,22 @@ def plan(
     for minimum in (GOOD, SMALLEST):
         for pairs, compact in [(history, False), *shorter] if history else [(0, False)]:
             pictures = 2 * pairs * (0.5 if compact else 1) if history else 2
-            rest = fixed + kept + area * pixel * (pictures + moving)
-            whole = rest + area * footprint
+            rest = fixed + resident_bytes + area * pixel * (pictures + live_images)
+            whole = rest + area * bytes_per_pixel
             if not parted or whole <= budget:
                 return Plan(height, width, 0, 1, 0, pairs, compact, round(whole), area)
             grid = max(parted.strides.values(), default=1)
             halo, more = margin_of(parted), getattr(parted, "alignment", grid) - grid
-            side = int((max(0.0, budget - rest) / footprint) ** 0.5 - 2 * halo - more) // grid * grid
-            least = round(rest + footprint * (SMALLEST + 2 * halo + more) ** 2)
+            side = int((max(0.0, budget - rest) / bytes_per_pixel) ** 0.5 - 2 * halo - more) // grid * grid
+            least = round(rest + bytes_per_pixel * (SMALLEST + 2 * halo + more) ** 2)
             if side >= minimum:
                 made = tiles(height, width, side, parted)
                 areas = [
                     (tile.seen_rows[1] - tile.seen_rows[0]) * (tile.seen_columns[1] - tile.seen_columns[0])
                     for tile in made
                 ]
-                peak, passed = round(rest + footprint * max(areas)), sum(areas) * TWO_PASS_COST
-                return Plan(height, width, side, len(made), halo, pairs, compact, peak, passed)
+                peak, network_pixels = round(rest + bytes_per_pixel * max(areas)), sum(areas) * TWO_PASS_COST
+                return Plan(height, width, side, len(made), halo, pairs, compact, peak, network_pixels)
     raise OptimizationError(
         f"{width}x{height} takes at least {least / 2**30:.3g} GiB of memory, and {budget / 2**30:.3g} GiB are to be "
         "used; use a smaller --size, or more --memory"

@@ -96,10 +96,10 @@ def paint(
         with enough_memory(scale.height, scale.width):
             # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
             image = _enlarged(image, scale, detail)
-            plan = engine.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, held=source_bytes)
+            plan = engine.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, source_bytes=source_bytes)
             if plan.side:
-                seconds = seconds_per_pixel * plan.passed * scale.steps
-                log.info("%s%s", plan.said, f", about {duration(seconds, rough=True)}" if seconds else "")
+                seconds = seconds_per_pixel * plan.network_pixels * scale.steps
+                log.info("%s%s", plan.description, f", about {duration(seconds, rough=True)}" if seconds else "")
             active = [term for term in terms(scale) if term.weight]
             engine.provide({term.name: term.layers for term in active})
             optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start)
@@ -108,7 +108,7 @@ def paint(
             image, steps = _optimized(
                 engine, optimizer, scale, [term.name for term in active], observe, stop, to_display
             )
-            seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.passed * steps)
+            seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.network_pixels * steps)
             del optimizer, active
         if stop is not None and stop():
             break

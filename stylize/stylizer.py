@@ -1,8 +1,8 @@
-"""Stylizer: the whole method, top to bottom.
+"""Stylizer: from a photo, a style and settings to a repainted picture.
 
-Where it differs from Gatys, Ecker and Bethge (2016): styles are compared by the Wasserstein distance of their feature
-Gaussians instead of Gram matrices, every term is relative to its target, the picture starts from the content and is
-painted coarse to fine. The preset ``gatys2015`` turns all of this back.
+It chooses the scales, the start, the terms and the colours; the loop is :func:`stylize.painting.paint`. Where the terms
+differ from Gatys, Ecker and Bethge (2016): styles are compared by the Wasserstein distance of their feature Gaussians
+instead of Gram matrices, and every term is relative to its target. The preset ``gatys2015`` turns both back.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ FLOORS = (
     ("optimizer", "tiles"),
     ("encoders", "losses", "colors", "images", "arrays", "claims"),
     ("devices", "gradients"),
-    ("linalg",),
+    ("linalg", "streams"),
     ("settings", "errors", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

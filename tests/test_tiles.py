@@ -216,7 +216,7 @@ def test_a_feature_sees_no_further_than_the_reach(layer: str) -> None:
 
 
 def plan(height: int, width: int, gib: float, **options: Any) -> memory.Plan:
-    options = {"history": 20, "kept": 68.0 * height * width, **options}
+    options = {"history": 20, "resident_bytes": 68.0 * height * width, **options}
     return memory.plan(height, width, narrow(), gib * 2**30, **options)
 
 
@@ -252,7 +252,7 @@ def test_more_memory_is_never_less_history_or_smaller_tiles() -> None:
 def test_a_plan_counts_the_pictures_there_are(make: Make) -> None:
     engine, picture = make(memory="16GiB").engine, 4096 * 4096 * 12
     usual = engine.plan(4096, 4096)
-    assert engine.plan(4096, 4096, held=2 * picture).peak == usual.peak + picture
+    assert engine.plan(4096, 4096, source_bytes=2 * picture).peak == usual.peak + picture
     assert engine.plan(4096, 4096, steps=2).peak == usual.peak
     assert engine.plan(4096, 4096, steps=1).peak == usual.peak - picture
     assert usual.side == 0
@@ -265,7 +265,7 @@ def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
         def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
             return {"relu1_1": image}
 
-    made = memory.plan(4096, 4096, Plain(), 2**20, 20, kept=1e9)
+    made = memory.plan(4096, 4096, Plain(), 2**20, 20, resident_bytes=1e9)
     assert made.side == 0
 
 
@@ -273,7 +273,7 @@ def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
 def test_a_strip_that_deep_layers_have_no_room_in_is_seen_whole(size: tuple[int, int]) -> None:
     assert tiles.tileable(narrow(), *size) is None
     assert tiles.tileable(narrow(), 16, 16) is not None
-    assert memory.plan(*size, narrow(), 2**20, 20, kept=1e9).side == 0
+    assert memory.plan(*size, narrow(), 2**20, 20, resident_bytes=1e9).side == 0
 
 
 # The whole way
@@ -296,15 +296,15 @@ def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatc
 
 
 def test_a_plan_tells_of_history_where_there_is_any() -> None:
-    assert plan(4096, 4096, 4).said.startswith("4096x4096 in ")
-    assert " pairs of history in bfloat16; at most about " in plan(4096, 4096, 4).said
-    assert " px around them, in two passes; at most about " in plan(4096, 4096, 4, history=0).said
+    assert plan(4096, 4096, 4).description.startswith("4096x4096 in ")
+    assert " pairs of history in bfloat16; at most about " in plan(4096, 4096, 4).description
+    assert " px around them, in two passes; at most about " in plan(4096, 4096, 4, history=0).description
 
 
 def test_a_plan_knows_what_goes_through_the_network() -> None:
     whole, tiled = plan(4096, 4096, 64), plan(4096, 4096, 4)
-    assert whole.passed == 4096**2
-    assert 1.5 * 4096**2 < tiled.passed < 2 * 4096**2
+    assert whole.network_pixels == 4096**2
+    assert 1.5 * 4096**2 < tiled.network_pixels < 2 * 4096**2
 
 
 def test_the_plan_is_told(call: Call, pictures: object) -> None:

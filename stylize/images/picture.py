@@ -88,11 +88,9 @@ def resize(image: Tensor, height: int, width: int, *, clamp: bool = True) -> Ten
         return image
     try:
         resized = F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    except torch.OutOfMemoryError:
-        raise
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError as error:
         # MPS before torch 2.8; on CUDA the filter of a large reduction does not fit the shared memory of a block
-        if image.device.type == "cpu":
+        if image.device.type == "cpu" or isinstance(error, torch.OutOfMemoryError):
             raise
         return resize(image.cpu(), height, width, clamp=clamp).to(image.device)
     return resized.clamp(0, 1) if clamp else resized

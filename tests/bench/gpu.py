@@ -254,7 +254,7 @@ def large(bench: Bench) -> None:
     for memory in ("70GiB", "24GiB"):
         bench.free()
         stylizer = bench.stylizer(size, scales=1, steps=(2,), memory=memory)
-        plan = stylizer.engine.plan(size, size, steps=2, held=photo.nbytes)
+        plan = stylizer.engine.plan(size, size, steps=2, source_bytes=photo.nbytes)
         took = bench.seconds(lambda s=stylizer: s(photo))  # type: ignore[misc]
         peak = torch.cuda.max_memory_allocated() / 2**30 if bench.cuda else 0.0
         held = torch.cuda.max_memory_reserved() / 2**30 if bench.cuda else 0.0

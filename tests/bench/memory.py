@@ -48,7 +48,7 @@ def main() -> None:
     encoders = [tiny_encoder()] if options.encoder == "tiny" else None
     stylizer = Stylizer(options.style, settings, encoders=encoders)
     plan = stylizer.engine.plan(height, width, steps=options.steps)
-    print(plan.said if plan.side else f"{width}x{height} as a whole")
+    print(plan.description if plan.side else f"{width}x{height} as a whole")
     begun = time.perf_counter()
     painted = stylizer(Picture(photo), on_step=lambda step: print(f"{step.number}: {step.seconds:.0f} s", flush=True))
     seconds = time.perf_counter() - begun
