@@ -461,7 +461,7 @@ def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
     text = " ".join(call("run", "--help").out.split())
     for shown in ("[default: 512; 16<=x<=32768]", "[default: 40,16,33; 1<=x<=100000]", "[default: 0; x>=0]"):
         assert shown in text
-    assert "[default: 15.0; x>=0]" in text  # of a plugin
+    assert "[default: 2.0; x>=0]" in text  # of a plugin
     assert "(default" not in text
     text = " ".join(call("texture", "--help").out.split())
     assert "[default: 100,60; 1<=x<=100000]" in text  # what texture starts from

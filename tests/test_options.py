@@ -236,7 +236,7 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
     with extended(host).commands["run"].make_context("run", ["photo.png", "starry.png"]) as context:
         settings = {*Settings().to_dict(), "scales", "preset_name", "config", "content", "styles"}
         assert host.default_options() == {name: context.params[name] for name in context.params if name not in settings}
-    assert host.default_options()["temporal_weight"] == 15.0
+    assert host.default_options()["temporal_weight"] == 2.0
 
 
 def test_the_defaults_know_the_options_of_every_plugin() -> None:

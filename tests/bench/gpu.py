@@ -298,12 +298,12 @@ def clip(bench: Bench) -> None:
         stylizer, flow = bench.stylizer(width), engine("dis", str(bench.device))
         assert flow is not None
         result = stylizer(as_tensor(frames[0])).rgb
-        pasts, took = [PaintedFrame(frames[0], as_array(result))], []
+        past, took = PaintedFrame(frames[0], as_array(result)), []
         for frame in frames[1:]:
             begun = time.perf_counter()
-            carried = warp_history(frame, pasts, flow)
+            carried = warp_history(frame, past, flow)
             stylized = stylizer(as_tensor(frame), init=as_tensor(carried.start), steps=10)
-            pasts.insert(0, PaintedFrame(frame, as_array(stylized.rgb)))
+            past = PaintedFrame(frame, as_array(stylized.rgb))
             bench.wait()
             took.append(time.perf_counter() - begun)
         print(f"{width}x{height}: {1 / statistics.median(took):.1f} following frames of 10 steps a second", flush=True)

@@ -24,7 +24,7 @@ OPTIONS = (
     click.Option(
         ["--temporal-weight"],
         type=click.FloatRange(0),
-        default=15.0,
+        default=2.0,
         show_default=True,
         metavar="X",
         help="Weight of the temporal term, which holds a frame to the one before it.",

@@ -44,7 +44,7 @@ class Samples:
             if number in cuts:
                 continue
             past = PaintedFrame(last, last / np.float32(255))
-            steps.append(0 if is_static(frame, last) else expected_steps(warp_history(frame, [past], flow), most))
+            steps.append(0 if is_static(frame, last) else expected_steps(warp_history(frame, past, flow), most))
         return float(np.mean(steps)) if steps else 0.0
 
 

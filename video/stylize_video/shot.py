@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Flow, Frame, Painted, Picture, StylizeError, Term, load
-from stylize_video.steady import DISTANCES, PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
+from stylize_video.steady import PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
 
@@ -70,7 +69,7 @@ class ShotPainter:
         self._task, self._work, self._flow = task, work, flow
         self._reader: Iterator[Array] | None = None
         self._at = 0  # the number of the frame that the reader gives next
-        self._pasts: deque[PaintedFrame] = deque(maxlen=max(DISTANCES))
+        self._past: PaintedFrame | None = None  # the last one painted
         self._counts = Counts()
 
     def frames(self, shot: Shot) -> Iterator[Frame]:
@@ -80,38 +79,40 @@ class ShotPainter:
             StylizeError: the clip can no longer be read.
         """
         every, held = self._task.every, self._task.options.get("hold")
-        self._pasts.clear()
-        pasts = self._pasts
+        self._past = None
         for number in shot.frames:
             samples = self._read(number)
             content = eight_bits(samples[..., :3])
-            same = bool(pasts) and is_static(content, pasts[0].content)
-            if same:  # compared with the last painted one: slow changes add up until they are painted
-                content = pasts[0].content
+            past = self._past
+            same = past is not None and is_static(content, past.content)
+            if (
+                past is not None and same
+            ):  # compared with the last painted one: slow changes add up until they are painted
+                content = past.content
             between = (number - shot.frames.start) % every > 0
             if self._work.file(number).exists():
                 if not between:
                     self._remember(content, load(self._work.file(number)))
                 continue
             picture = as_picture(samples, f"frame {number}")
-            if same or (between and held):
+            if past is not None and (same or (between and held)):
                 self._counts += Counts(copied=1)
-                self.save(self._work.file(number), Picture(as_tensor(pasts[0].result), picture.alpha))
+                self.save(self._work.file(number), Picture(as_tensor(past.result), picture.alpha))
                 self._work.note(number, {"steps": 0, "seconds": 0.0})
                 if not between:
                     self._remember(content, load(self._work.file(number)))
                 continue
-            if between:
-                carried = warp_history(content, list(pasts), self._flow)
+            if past is not None and between:
+                carried = warp_history(content, past, self._flow)
                 self.save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 continue
             data = {"number": number, "content": content}
             frame = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, data=data)
-            yield self._following(frame, content) if pasts else frame
+            yield frame if past is None else self._following(frame, content, past)
 
-    def _following(self, frame: Frame, content: Array) -> Frame:
+    def _following(self, frame: Frame, content: Array, past: PaintedFrame) -> Frame:
         """A frame as it is painted after another."""
-        carried = warp_history(content, list(self._pasts), self._flow)
+        carried = warp_history(content, past, self._flow)
         steps = expected_steps(carried, self._task.most_steps)
         self._counts += Counts(following=1, steps=steps)
         weight, terms = self._task.temporal_weight, list[Term]()
@@ -155,4 +156,4 @@ class ShotPainter:
 
     def _remember(self, content: Array, result: Picture) -> None:
         rgb = np.ascontiguousarray(result.rgb[0].permute(1, 2, 0).numpy())
-        self._pasts.appendleft(PaintedFrame(content, rgb))
+        self._past = PaintedFrame(content, rgb)

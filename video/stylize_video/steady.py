@@ -1,5 +1,5 @@
-"""Temporal coherence: earlier results warped to where a frame has their pixels, how firmly it is held to them, and how
-many steps it gets.
+"""Temporal coherence: the last result warped to where a frame has its pixels, how firmly the frame is held to it, and
+how many steps it gets.
 
 Ruder, Dosovitskiy, Brox 2016, "Artistic Style Transfer for Videos".
 """
@@ -7,7 +7,6 @@ Ruder, Dosovitskiy, Brox 2016, "Artistic Style Transfer for Videos".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-DISTANCES = (1, 2, 4, 8)  # how many frames back a pixel may be looked for
 STILL, MOVED = 2.0, 12.0  # levels of 255: mean difference that is the recording's noise, and one that is not
 UNSEEN = 0.002  # share of pixels without a predecessor that is ignored
 
@@ -39,7 +37,7 @@ class PaintedFrame:
 
 @dataclass(frozen=True)
 class WarpedHistory:
-    """What earlier results give a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it.
+    """What the last result gives a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it.
 
     ``unseen`` is the share of pixels that nothing was found for, ``changed`` the mean difference, over the others,
     of the content from its warped predecessor, in [0, 1].
@@ -57,33 +55,18 @@ def is_static(content: Array, before: Array) -> bool:
     return bool(apart.mean() <= STILL and np.count_nonzero(apart > MOVED) <= UNSEEN * apart.size)
 
 
-def warp_history(content: Array, pasts: Sequence[PaintedFrame], flow: Flow) -> WarpedHistory:
-    """Earlier results, the last one first in ``pasts``, warped to where their pixels are now.
+def warp_history(content: Array, past: PaintedFrame, flow: Flow) -> WarpedHistory:
+    """The last result, warped to where its pixels are now.
 
-    Each pixel comes from the latest of the frames :data:`DISTANCES` back in which it was visible. Where it was in none,
-    the start is the last result, warped all the same: started from the content instead, it stays grey for the few
-    steps that a frame gets (tried: a car that drives in was half unpainted, and E_warp rose by half).
+    Where a pixel was not visible the start is the last result, warped all the same: started from the content instead,
+    it stays grey for the few steps that a frame gets (tried: a car that drives in was half unpainted, and E_warp rose
+    by half). Frames further back are not searched for such pixels: at two flows each that cost more than it gave.
     """
-    start = np.empty(content.shape, np.float32)
-    found = np.zeros(content.shape[:2], bool)
-    difference = 0.0
-    for distance in DISTANCES:
-        if distance > len(pasts) or found.all():
-            break
-        past = pasts[distance - 1]
-        back = flow(content, past.content)
-        seen = valid(back, flow(past.content, content)) & ~found
-        moved = warp(past.result, back)
-        if distance == 1:
-            start[:] = moved
-            apart = np.abs(content.astype(np.float32) - warp(past.content, back)).mean(2) / 255
-            difference = float(apart[seen].mean()) if seen.any() else 1.0
-            if found.size - seen.sum() <= UNSEEN * found.size:  # not worth another look
-                found = seen
-                break
-        start[seen] = moved[seen]
-        found |= seen
-    return WarpedHistory(start.clip(0, 1), found, float(1 - found.mean()), difference)
+    back = flow(content, past.content)
+    seen = valid(back, flow(past.content, content))
+    apart = np.abs(content.astype(np.float32) - warp(past.content, back)).mean(2) / 255
+    difference = float(apart[seen].mean()) if seen.any() else 1.0
+    return WarpedHistory(warp(past.result, back).clip(0, 1), seen, float(1 - seen.mean()), difference)
 
 
 def expected_steps(carried: WarpedHistory, most: int) -> int:
@@ -94,7 +77,7 @@ def expected_steps(carried: WarpedHistory, most: int) -> int:
 
 
 def temporal(carried: WarpedHistory, weight: float, *, grey: bool) -> Term:
-    """The short- and long-term loss of the paper (eq. 7 and 9): weight x mean(mask x (x - carried)^2)."""
+    """The temporal loss of the paper (eq. 7): weight x mean(mask x (x - carried)^2)."""
     target, mask = as_tensor(carried.start), as_tensor(carried.mask[..., None].astype(np.float32))
     if grey:  # as the picture is while only its brightness is painted
         target = luminance(target).expand(-1, 3, -1, -1)

@@ -18,7 +18,7 @@ from stylize_video.steady import as_tensor
 
 Array = NDArray[Any]
 
-WEIGHT, STEPS = 15.0, 20  # defaults of the temporal weight and of the most steps of a following frame
+WEIGHT, STEPS = 2.0, 20  # defaults of the temporal weight and of the most steps of a following frame
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 
