@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from stylize.processes import Processes
     from stylize.pyramid import Scale
     from stylize.records import Record
-    from stylize.settings import PRESETS, Settings, preset
+    from stylize.settings import PRESETS, TEXTURE, Settings, preset
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -96,7 +96,7 @@ _HOMES = {
     "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale",),
     "stylize.records": ("Record",),
-    "stylize.settings": ("PRESETS", "Settings", "preset"),
+    "stylize.settings": ("PRESETS", "TEXTURE", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -106,6 +106,7 @@ __all__ = [
     "FORMATS",
     "PRESETS",
     "SPARE",
+    "TEXTURE",
     "Build",
     "Chain",
     "Claims",

@@ -56,8 +56,10 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore
 PRINTING = {ROOT / "stylize" / "cli", ROOT / "plugins" / "stylize_batch" / "commands.py"}
 PRINTING |= {ROOT / "video" / "stylize_video" / "commands.py"}
+PRINTING |= {ROOT / "plugins" / "stylize_comfyui" / "commands.py"}
 PLUGINS = {
     "stylize_batch": ROOT / "plugins" / "stylize_batch",
+    "stylize_comfyui": ROOT / "plugins" / "stylize_comfyui",
     "stylize_napari": ROOT / "plugins" / "stylize_napari",
     "stylize_video": ROOT / "video" / "stylize_video",
 }
@@ -86,10 +88,10 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return message_from_string(in_info(wheel, "METADATA"))
 
 
-def test_the_wheel_installs_four_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_installs_its_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"stylize", *PLUGINS}
-    assert len(tops) == 5
+    assert len(tops) == len(PLUGINS) + 2
     assert not [name for name in wheel.namelist() if "__pycache__" in name or "/tests/" in name]
 
 
