@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from stylize.processes import Processes
     from stylize.pyramid import Scale
     from stylize.records import Record
+    from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, Settings, preset
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
@@ -96,6 +97,7 @@ _HOMES = {
     "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale",),
     "stylize.records": ("Record",),
+    "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "Settings", "preset"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
@@ -155,6 +157,7 @@ __all__ = [
     "jobs_option",
     "load",
     "luminance",
+    "paint_frames",
     "plugin_manager",
     "preset",
     "quality_option",

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 import stylize_comfyui
-from stylize import Picture, Settings, SettingsError, Stylizer
+from stylize import Picture, Settings, SettingsError, Stylizer, paint_frames, plugin_manager
 from stylize.encoders import EncoderSpec
 from stylize_comfyui.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, StylizeSettings
 from tests.conftest import ROOT, Call, waves
@@ -188,7 +188,7 @@ def test_a_batch_is_painted_one_by_one_on_one_bar_that_only_rises(comfy: Comfy) 
     alone, _ = run("Stylize", content=image(24, 32, 2), style=image(20, 20, 2), settings=settings())
     assert torch.equal(made[1], alone[0])
     values = [value for value, total, _ in comfy.bars if total == 3000]
-    assert len(values) == 18  # three steps at each of two scales
+    assert len(values) == 19  # three steps at each of two scales, and the end
     assert values == sorted(values)
     assert values[-1] == 3000
 
@@ -313,6 +313,48 @@ def test_it_paints_on_the_device_of_comfyui(comfy: Comfy, monkeypatch: pytest.Mo
         monkeypatch.setattr(painting.management, "get_torch_device", lambda device=device: Device(device))
         assert painting.on_comfy_device(settings()).device == wanted
     assert painting.on_comfy_device(settings(device="cpu")).device == "cpu"
+
+
+# Clips
+
+
+def moving(count: int) -> Tensor:
+    """Frames (count, 24, 32, 3) of a picture that moves to the right."""
+    return torch.cat([torch.roll(image(24, 32, 1), 2 * number, 2) for number in range(count)])
+
+
+def test_a_clip_is_painted_as_frames_that_start_from_the_ones_before(comfy: Comfy, tiny: EncoderSpec) -> None:
+    frames, style, options = moving(2), image(20, 20, 2), {"temporal_weight": 50.0, "frame_steps": 3, "flow": "dis"}
+    (made,) = run("StylizeClip", frames=frames, style=style, settings=settings(min_size=32), **options)
+    values = [value for value, total, _ in comfy.bars if total == 2000]
+    assert values == sorted(values)
+    assert values[-1] == 2000
+    levels = [(frame * 255).round().byte().numpy() for frame in frames.clone()]
+    stylizer = Stylizer(ours(style), settings(min_size=32, device="cpu"), encoders=[tiny])
+    wanted = list(paint_frames(levels, stylizer, plugin_manager(), options=options))
+    assert torch.equal(ours(made), torch.cat([each.rgb for each in wanted]))
+    assert not torch.equal(made[1], run("StylizeClip", frames=frames[1:], style=style, settings=settings())[0][0])
+
+
+def test_a_clip_is_painted_within_its_mask(comfy: Comfy) -> None:
+    frames, mask = moving(2), torch.zeros(24, 32)
+    mask[:, 16:] = 1
+    (made,) = run("StylizeClip", frames=frames, style=image(20, 20, 2), mask=mask, settings=settings(min_size=32))
+    assert torch.equal(made[:, :, :16], frames[:, :, :16])
+    assert (made - frames)[:, :, 16:].abs().mean() > 0.01
+
+
+def test_a_clip_hears_an_interruption_within_a_step(comfy: Comfy) -> None:
+    def interrupt() -> None:
+        comfy.asked = len(comfy.bars) >= 2
+
+    comfy.on_update = interrupt
+    with pytest.raises(Interrupted):
+        run("StylizeClip", frames=moving(3), style=image(20, 20, 2), settings=settings(steps=(50,)))
+    assert len(comfy.bars) == 2
+
+
+# Textures
 
 
 def test_a_texture_has_the_styles_proportions_and_depends_on_the_seed(comfy: Comfy) -> None:

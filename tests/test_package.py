@@ -39,6 +39,7 @@ FLOORS = (
             "executors",
             "processes",
             "jobs",
+            "sequences",
         ),
         *("paper", "stylizer", "records", "testing"),
     ),

@@ -42,6 +42,21 @@ def widgets() -> dict[str, Widget]:
     return {field.name: _widget(field) for field in dataclasses.fields(Settings) if _kind(field.name)}
 
 
+def clip_widgets() -> dict[str, Widget]:
+    """Widgets for the options of clips, where a plugin for clips is at work."""
+    defaults = plugin_manager().default_options()
+    weight = "Holds a frame to the one before it: more is steadier."
+    steps = "Most gradient steps for a frame that follows another."
+    found: dict[str, Widget] = {
+        "temporal_weight": ("FLOAT", {"min": 0.0, "max": 1e6, "step": 0.1, "round": False, "tooltip": weight}),
+        "frame_steps": ("INT", {"min": 1, "max": 10000, "tooltip": steps}),
+        "flow": ("STRING", {"tooltip": "Optical flow: dis, farneback, raft, or one of a plugin."}),
+    }
+    for name, (_, options) in found.items():
+        options["default"] = defaults.get(name)
+    return {name: widget for name, widget in found.items() if name in defaults}
+
+
 def settings(values: Mapping[str, Any]) -> Settings:
     """Settings from what the widgets hold.
 

@@ -15,17 +15,42 @@ MAX_SIZE = 32768  # px
 Inputs = dict[str, dict[str, Any]]
 
 _SETTINGS_INPUT = (SETTINGS, {"tooltip": "From the node Stylize Settings; used instead of the preset."})
+_STYLE = ("IMAGE", {"tooltip": "The picture to paint like; several in a batch are blended."})
 _PRESETS = "; ".join(f"{name}: {text}" for name, (text, _) in PRESETS.items())
-_SIZE = (
-    "INT",
-    {
-        "default": 0,
-        "min": 0,
-        "max": MAX_SIZE,
-        "step": 16,
-        "tooltip": "Longest side of the result in pixels; 0: as the preset or the settings say.",
-    },
-)
+_SIZE_TIP = "Longest side of the result in pixels; 0: as the preset or the settings say."
+_SIZE = ("INT", {"default": 0, "min": 0, "max": MAX_SIZE, "step": 16, "tooltip": _SIZE_TIP})
+_WEIGHT_TIP = "At 0.03 the painting dominates, at 0.2 the photo; -1: as the preset or the settings say."
+_WEIGHT = {"default": AS_SET, "min": AS_SET, "max": 1e6, "step": 0.001, "round": False, "tooltip": _WEIGHT_TIP}
+_MASK_TIP = "Where to paint. The result has the content's own size, and its pixels elsewhere."
+
+
+def _looks() -> dict[str, Any]:
+    """The widgets for what a picture becomes."""
+    color_tip = "Keep the colours of the content; auto: as the preset or the settings say."
+    encoder_tip = "The network that compares pictures; auto: vgg19, or as the settings say."
+    return {
+        "preset": (list(PRESETS), {"tooltip": _PRESETS}),
+        "size": _SIZE,
+        "content_weight": ("FLOAT", _WEIGHT),
+        "preserve_color": ([knobs.AUTO, *knobs.preserve_color()], {"tooltip": color_tip}),
+        "encoder": (knobs.encoders(), {"tooltip": encoder_tip}),
+    }
+
+
+def _chosen(
+    name: str, settings: Settings | None, size: int, content_weight: float, preserve_color: str, encoder: str
+) -> Settings:
+    """The settings, or those of the preset, with what the widgets of a node say."""
+    changes: dict[str, Any] = {}
+    if size:
+        changes["size"] = size
+    if content_weight >= 0:
+        changes["content_weight"] = content_weight
+    if preserve_color != knobs.AUTO:
+        changes["preserve_color"] = preserve_color
+    if encoder != knobs.AUTO:
+        changes["encoder"] = encoder
+    return (preset(name) if settings is None else settings).replace(**changes)
 
 
 class Stylize:
@@ -40,36 +65,12 @@ class Stylize:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        weight = {"default": AS_SET, "min": AS_SET, "max": 1e6, "step": 0.001, "round": False}
-        tips = "At 0.03 the painting dominates, at 0.2 the photo; -1: as the preset or the settings say."
-        colors = [knobs.AUTO, *knobs.preserve_color()]
+        content = ("IMAGE", {"tooltip": "The pictures to repaint."})
+        init = ("IMAGE", {"tooltip": "The picture to start from, instead of the content."})
+        mask = ("MASK", {"tooltip": _MASK_TIP})
         return {
-            "required": {
-                "content": ("IMAGE", {"tooltip": "The pictures to repaint."}),
-                "style": ("IMAGE", {"tooltip": "The picture to paint like; several in a batch are blended."}),
-                "preset": (
-                    list(PRESETS),
-                    {"tooltip": "; ".join(f"{key}: {text}" for key, (text, _) in PRESETS.items())},
-                ),
-                "size": _SIZE,
-                "content_weight": ("FLOAT", {**weight, "tooltip": tips}),
-                "preserve_color": (
-                    colors,
-                    {"tooltip": "Keep the colours of the content; auto: as the preset or the settings say."},
-                ),
-                "encoder": (
-                    knobs.encoders(),
-                    {"tooltip": "The network that sees content and style; auto: vgg19, or as the settings say."},
-                ),
-            },
-            "optional": {
-                "mask": (
-                    "MASK",
-                    {"tooltip": "Where to paint. The result has the content's own size, and its pixels elsewhere."},
-                ),
-                "init": ("IMAGE", {"tooltip": "The picture to start from, instead of the content."}),
-                "settings": _SETTINGS_INPUT,
-            },
+            "required": {"content": content, "style": _STYLE, **_looks()},
+            "optional": {"mask": mask, "init": init, "settings": _SETTINGS_INPUT},
         }
 
     def paint(
@@ -77,10 +78,10 @@ class Stylize:
         content: Any,
         style: Any,
         preset: str,
-        size: int = 0,
-        content_weight: float = AS_SET,
-        preserve_color: str = knobs.AUTO,
-        encoder: str = knobs.AUTO,
+        size: int,
+        content_weight: float,
+        preserve_color: str,
+        encoder: str,
         mask: Any = None,
         init: Any = None,
         settings: Settings | None = None,
@@ -94,6 +95,48 @@ class Stylize:
             job = painting.BatchJob(photos, where, [] if init is None else painting.pictures(init))
             painting.paint(job, painting.pictures(style), chosen)
             return painting.batch([each for each in job.results if each is not None]), painting.as_text(job.records)
+
+
+class StylizeClip:
+    """Repaints a batch as the frames of a clip."""
+
+    DESCRIPTION = (
+        "Repaints a batch as the frames of a clip: each starts from the one before, carried along by optical flow, so "
+        "that the style does not flicker."
+    )
+    CATEGORY = CATEGORY
+    FUNCTION = "paint"
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("frames",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Inputs:
+        frames = ("IMAGE", {"tooltip": "The frames, in order."})
+        return {
+            "required": {"frames": frames, "style": _STYLE, **_looks(), **knobs.clip_widgets()},
+            "optional": {"mask": ("MASK", {"tooltip": _MASK_TIP}), "settings": _SETTINGS_INPUT},
+        }
+
+    def paint(
+        self,
+        frames: Any,
+        style: Any,
+        preset: str,
+        size: int,
+        content_weight: float,
+        preserve_color: str,
+        encoder: str,
+        mask: Any = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> tuple[Any]:
+        from stylize_comfyui import painting
+
+        chosen = _chosen(preset, settings, size, content_weight, preserve_color, encoder)
+        with painting.gradients():
+            photos = painting.pictures(frames)
+            where = None if mask is None else painting.masks(mask, len(photos), *photos[0].size)
+            return (painting.batch(painting.clip(photos, painting.pictures(style), chosen, where, options)),)
 
 
 class StylizeSettings:
@@ -127,7 +170,7 @@ class StylizeTexture:
         seed = {"default": 0, "min": 0, "max": knobs.LARGEST, "control_after_generate": False}
         return {
             "required": {
-                "style": ("IMAGE", {"tooltip": "The picture to paint like; several in a batch are blended."}),
+                "style": _STYLE,
                 "size": _SIZE,
                 "seed": ("INT", {**seed, "tooltip": "Another seed gives another texture."}),
             },
@@ -141,29 +184,15 @@ class StylizeTexture:
             return (painting.texture(painting.pictures(style), settings, size, seed),)
 
 
-def _chosen(
-    name: str, settings: Settings | None, size: int, content_weight: float, preserve_color: str, encoder: str
-) -> Settings:
-    """The settings, or those of the preset, with what a node says itself."""
-    changes: dict[str, Any] = {}
-    if size:
-        changes["size"] = size
-    if content_weight >= 0:
-        changes["content_weight"] = content_weight
-    if preserve_color != knobs.AUTO:
-        changes["preserve_color"] = preserve_color
-    if encoder != knobs.AUTO:
-        changes["encoder"] = encoder
-    return (preset(name) if settings is None else settings).replace(**changes)
-
-
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "Stylize": Stylize,
+    "StylizeClip": StylizeClip,
     "StylizeSettings": StylizeSettings,
     "StylizeTexture": StylizeTexture,
 }
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "Stylize": "Stylize",
+    "StylizeClip": "Stylize Clip",
     "StylizeSettings": "Stylize Settings",
     "StylizeTexture": "Stylize Texture",
 }

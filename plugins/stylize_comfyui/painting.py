@@ -7,12 +7,13 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import comfy.model_management as management
+import numpy as np
 import torch
 from comfy.utils import ProgressBar
 from PIL import Image
@@ -31,10 +32,12 @@ from stylize import (
     Step,
     Stylizer,
     fit,
+    paint_frames,
     plugin_manager,
     resize,
     run,
 )
+from stylize.arrays import Array, as_array
 
 KEPT = 2  # styles whose statistics are kept, with their encoder
 LARGE = 1024 * 1024  # px, from which on ComfyUI's own models make room
@@ -107,7 +110,8 @@ class BatchJob(Job):
                 continue
             init = self._init[min(number, len(self._init) - 1)].opaque().rgb if self._init else None
             data = {"number": number}
-            yield Frame(content.name, self._masked(number), init, number=number + 1, total=len(self.content), data=data)
+            shown = content if self._mask is None else within(content, self._mask[number])
+            yield Frame(content.name, shown, init, number=number + 1, total=len(self.content), data=data)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         number = frame.data["number"]
@@ -116,19 +120,19 @@ class BatchJob(Job):
 
     def shown(self, number: int, painted: Picture) -> Picture:
         """A painted picture within its mask."""
-        if self._mask is None:
-            return painted
-        content = self.content[number]
-        rgb = torch.lerp(content.rgb, resize(painted.rgb, *content.size), self._mask[number])
-        return replace(painted, rgb=rgb, alpha=content.alpha)
+        return painted if self._mask is None else composited(self.content[number], painted, self._mask[number])
 
-    def _masked(self, number: int) -> Picture:
-        """A picture that is transparent where nothing is painted, so that only the rest counts."""
-        content = self.content[number]
-        if self._mask is None:
-            return content
-        inside = (self._mask[number : number + 1] > 0).float()
-        return replace(content, alpha=inside if content.alpha is None else inside * content.alpha)
+
+def within(content: Picture, mask: Tensor) -> Picture:
+    """A picture that is transparent where a mask (1, H, W) is 0, so that only the rest counts."""
+    inside = (mask[None] > 0).float()
+    return replace(content, alpha=inside if content.alpha is None else inside * content.alpha)
+
+
+def composited(content: Picture, painted: Picture, mask: Tensor) -> Picture:
+    """``painted`` at the content's size where a mask (1, H, W) is 1, the content where it is 0."""
+    rgb = torch.lerp(content.rgb, resize(painted.rgb, *content.size), mask)
+    return replace(painted, rgb=rgb, alpha=content.alpha)
 
 
 def paint(job: BatchJob, styles: Sequence[Picture], settings: Settings) -> None:
@@ -150,6 +154,47 @@ def paint(job: BatchJob, styles: Sequence[Picture], settings: Settings) -> None:
     options = host.default_options()
     run(job, stylizer, host=host, options=options, on_step=on_step, stop=management.processing_interrupted)
     management.throw_exception_if_processing_interrupted()
+    progress.done()
+
+
+def clip(
+    content: Sequence[Picture],
+    styles: Sequence[Picture],
+    settings: Settings,
+    mask: Tensor | None,
+    options: Mapping[str, Any],
+) -> list[Picture]:
+    """Pictures of one size painted as the frames of a clip; ``mask`` as for a :class:`BatchJob`.
+
+    Raises:
+        StylizeError: what is wrong with pictures, settings, options, weights or the device.
+        InterruptProcessingException: ComfyUI was told to stop.
+    """
+    host, progress = plugin_manager(), Progress(len(content))
+    settings = on_comfy_device(settings)
+    make_room(*fit(*content[0].size, settings.size, upscale=settings.upscale))
+    stylizer = stylizer_for(styles, settings, host, progress)
+    shown = content if mask is None else [within(*each) for each in zip(content, mask, strict=True)]
+    opaque = all(each.alpha is None for each in shown)
+
+    def frame(picture: Picture) -> Array:
+        alpha = None if opaque or picture.alpha is not None else torch.ones_like(picture.rgb[:, :1])
+        return as_array(picture if alpha is None else replace(picture, alpha=alpha), np.dtype(np.uint8))
+
+    made = paint_frames(
+        map(frame, shown),
+        stylizer,
+        host,
+        options=options,
+        on_step=lambda frame, step: progress.step(frame.number - 1, step, step.image),
+        stop=management.processing_interrupted,
+    )
+    painted = list(made)
+    management.throw_exception_if_processing_interrupted()
+    progress.done()
+    if mask is None:
+        return painted
+    return [composited(*each) for each in zip(content, painted, mask, strict=True)]
 
 
 def texture(styles: Sequence[Picture], settings: Settings | None, size: int, seed: int) -> Tensor:
@@ -172,6 +217,7 @@ def texture(styles: Sequence[Picture], settings: Settings | None, size: int, see
         stop=management.processing_interrupted,
     )
     management.throw_exception_if_processing_interrupted()
+    progress.done()
     return batch([made])
 
 
@@ -227,6 +273,10 @@ class Progress:
             preview = ("JPEG", _thumbnail(image()), PREVIEW)
             self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
         self._bar.update_absolute(round(UNITS * (number + fraction(step))), self._whole, preview)
+
+    def done(self) -> None:
+        """Fill the bar: scales may have ended before their last step, and unchanged frames have none."""
+        self._bar.update_absolute(self._whole, self._whole)
 
     def download(self, done: int, total: int | None) -> None:
         """Show how far the download of weights is, and stop it when ComfyUI is told to."""
