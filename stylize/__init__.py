@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SPARE,
         Origin,
         Picture,
+        Saved,
         atomic_write,
         check_target,
         digest,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         read_record,
         resize,
         save,
+        saved_state,
     )
     from stylize.jobs import check_distinct
     from stylize.objective import Sums, Term
@@ -81,6 +83,7 @@ _HOMES = {
         "SPARE",
         "Origin",
         "Picture",
+        "Saved",
         "atomic_write",
         "check_target",
         "digest",
@@ -89,6 +92,7 @@ _HOMES = {
         "read_record",
         "resize",
         "save",
+        "saved_state",
     ),
     "stylize.jobs": ("check_distinct",),
     "stylize.objective": ("Sums", "Term"),
@@ -134,6 +138,7 @@ __all__ = [
     "Record",
     "Request",
     "Run",
+    "Saved",
     "Scale",
     "Serial",
     "Settings",
@@ -167,6 +172,7 @@ __all__ = [
     "resize",
     "run",
     "save",
+    "saved_state",
     "texture",
 ]
 

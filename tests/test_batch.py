@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from stylize import Picture, SettingsError, load, read_record
+from stylize import Picture, Saved, SettingsError, load, read_record, saved_state
 from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
 from tests.conftest import Call, Cli, Done, waves
 
@@ -217,9 +219,62 @@ def test_another_style_paints_again_and_another_name_of_it_does_not(call: Call, 
     assert "3 of 3 to be painted again: changed: style\n" in call("photos", "named.png", "-o", "out", *FAST).err
 
 
-def test_a_file_that_is_not_ours_is_painted_over_as_any_target(paint: Paint, folder: Path) -> None:
-    save(folder / "out" / "a.png", 50)
-    assert "1 of 3 to be painted over a file without a record" in paint().err
+def test_what_others_made_or_edited_is_not_painted_over(paint: Paint, folder: Path) -> None:
+    paint("--format", "jpg")
+    results = [folder / "out" / name for name in ("a.jpg", "b.jpg", "inner/c.jpg")]
+    with Image.open(results[0]) as image:  # retouched, by a program that keeps XMP
+        image.load()
+        image.paste((255, 0, 0), (2, 2, 8, 8))
+        image.save(results[0], xmp=image.info["xmp"], quality=95)
+    save(results[1], 50)
+    before = files(folder / "out")
+    assert "1 skipped" in paint("--format", "jpg").err  # the first has the record that it should have
+    done = paint("--format", "jpg", "--content-weight", "0.2", "--report", "report.html")
+    assert "out/a.jpg is left as it is: it was edited since it was painted (--force paints over it)\n" in done.err
+    assert "out/b.jpg is left as it is: there is a file without a record" in done.err
+    assert "1 painted, 2 skipped in" in done.err
+    assert 'id="skipped"' in (folder / "report.html").read_text()
+    after = files(folder / "out")
+    assert {name for name in after if after[name] != before[name]} == {"inner/c.jpg"}
+    assert "3 painted" in paint("--format", "jpg", "--content-weight", "0.2", "--force").err
+    assert read_record(results[1]) is not None
+
+
+def test_a_file_that_comes_while_its_picture_is_painted_is_left(
+    paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylize.host import Host
+
+    finish = Host.finish
+
+    def finishing(self: Host, image: Picture, *rest: Any) -> Picture:
+        save(folder / "out" / "a.png", 50)
+        return finish(self, image, *rest)
+
+    monkeypatch.setattr(Host, "finish", finishing)
+    assert "2 painted, 1 skipped" in paint().err
+    assert read_record(folder / "out" / "a.png") is None
+
+
+def test_an_empty_file_is_nobodys_work(paint: Paint, folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "a.png").touch()
+    assert "3 painted" in paint().err
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="no exiftool")
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tiff", "avif"])
+def test_a_rated_result_is_ours_still(paint: Paint, folder: Path, extension: str) -> None:
+    paint("--format", extension)
+    rated = folder / "out" / f"a.{extension}"
+    record = read_record(rated)
+    tags = ("-XMP:Rating=5", "-XMP:Subject=wedding", "-EXIF:Artist=Zoë", "-XMP:Description=x" + "y" * 3000)
+    subprocess.run(["exiftool", "-q", "-overwrite_original", *tags, str(rated)], check=True)
+    assert read_record(rated) == record
+    before = rated.read_bytes()
+    assert "3 unchanged" in paint("--format", extension).err
+    assert rated.read_bytes() == before
+    assert saved_state(rated) is Saved.INTACT
 
 
 def test_a_truncated_result_is_painted_again(paint: Paint, folder: Path) -> None:
@@ -236,10 +291,26 @@ def test_a_sidecar_holds_the_record_too(paint: Paint, folder: Path) -> None:
     assert "3 unchanged" in paint("--sidecar").err  # made good without painting
     sidecar = folder / "out" / "a.png.json"
     assert json.loads(sidecar.read_text()) == read_record(folder / "out" / "a.png")
-    sidecar.write_text("nonsense")
+    sidecar.unlink()
     (folder / "out" / "b.jpg").write_bytes(b"nonsense")  # its sidecar does not vouch for it
-    assert "1 painted, 2 unchanged" in paint("--sidecar").err
+    assert "2 unchanged, 1 skipped" in paint("--sidecar").err
     assert json.loads(sidecar.read_text()) == read_record(folder / "out" / "a.png")
+
+
+def test_a_sidecar_that_cannot_be_written_fails_its_picture_alone(paint: Paint, folder: Path) -> None:
+    paint("--sidecar")
+    (folder / "out" / "a.png.json").unlink()
+    (folder / "out" / "a.png.json").mkdir()
+    theirs = folder / "out" / "b.jpg.json"
+    theirs.write_text('{"title": "IMG_1.jpg", "description": "what another program tells of it"}')
+    done = paint("--sidecar", check=1)
+    assert "1 unchanged, 2 failed" in done.err
+    assert "a.png.json" in done.err
+    assert "b.jpg.json is no record of stylize" in done.err
+    assert "title" in theirs.read_text()
+    (folder / "out" / "a.png.json").rmdir()
+    assert "3 painted" in paint("--sidecar", "--force").err
+    assert json.loads(theirs.read_text()) == read_record(folder / "out" / "b.jpg")
 
 
 def test_a_picture_that_was_stopped_is_not_up_to_date(
@@ -800,3 +871,42 @@ def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
     assert process.returncode == 130
     assert list(files(folder / "out")) == ["a.png"]
     assert any(re.fullmatch(r"1 painted, 2 not begun in [\d.]+ s", event.get("text") or "") for event in events)
+
+
+# What is left out, and names
+
+
+def test_rubbish_and_what_is_excluded_is_not_painted(paint: Paint, photos: Path, folder: Path) -> None:
+    for name in ("@eaDir/a.png/thumb.jpg", "#recycle/x.png", "inner/$Recycle.Bin/y.png", "__MACOSX/z.png"):
+        save(photos / name)
+    for name in ("drafts/d.png", "inner/drafts/e.png", "raw/deep/f.png", "g-old.png", "inner/raw/h.png"):
+        save(photos / name)
+    paint("--exclude", "drafts", "--exclude", "raw/**", "--exclude", "*-old.*")
+    assert list(files(folder / "out")) == ["a.png", "b.jpg", "inner/c.webp", "inner/raw/h.png"]
+    for pattern in ("..", "/", "../x"):
+        assert "--exclude" in paint("--exclude", pattern, check=2).err
+
+
+def test_a_pattern_that_names_rubbish_finds_it(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "@eaDir" / "x.png")
+    for pattern, count in (("*/@eaDir/*", 1), ("**/*.png", 0)):
+        assert len([*search(tmp_path / pattern)]) == count
+
+
+def test_a_photo_whose_format_stays_keeps_its_name(paint: Paint, photos: Path, folder: Path) -> None:
+    paint()
+    before = files(folder / "out")
+    with Image.open(photos / "a.png") as image:
+        image.save(photos / "a.bmp")
+        image.convert("RGB").save(photos / "B.JPEG")
+    done = paint()
+    assert "3 of 5 are up to date" in done.err
+    after = files(folder / "out")
+    assert {name: after[name] for name in before} == before
+    assert sorted(set(after) - set(before)) == ["B.JPEG", "a-bmp.png"]
+
+
+def test_names_go_to_the_format_that_stays_first() -> None:
+    names = Names(None, "jpg", several=False)
+    found = [Found(Path(name), PurePath(name)) for name in ("a.heic", "a.jpg", "a.jpeg", "a.JPG")]
+    assert [names.changes(photo) for photo in found] == [2, 0, 1, 0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import re
 import stat
 import struct
 import subprocess
@@ -36,6 +38,7 @@ from stylize.images import (
     RECORD_LIMIT,
     Origin,
     Picture,
+    Saved,
     atomic_write,
     check_target,
     digest,
@@ -45,6 +48,7 @@ from stylize.images import (
     read_record,
     resize,
     save,
+    saved_state,
     srgb_profile,
 )
 from stylize.images.record import embed
@@ -1147,7 +1151,9 @@ def test_the_record_of_a_png_is_a_plain_text_before_the_pixels(tmp_path: Path, b
     found = chunks((tmp_path / "a.png").read_bytes())
     kinds = [kind for kind, _ in found]
     assert kinds.index(b"iTXt") < kinds.index(b"IDAT")
-    assert [data for kind, data in found if kind == b"iTXt"] == [b'stylize\0\0\0\0\0{"a": "Zo\\u00eb"}']
+    record, pixels = (data for kind, data in found if kind == b"iTXt")
+    assert record == b'stylize\0\0\0\0\0{"a": "Zo\\u00eb"}'
+    assert re.fullmatch(rb"stylize-pixels\0\0\0\0\0[0-9a-f]{64}", pixels)
 
 
 KEYS = st.text().filter(lambda key: key != "path")
@@ -1218,18 +1224,8 @@ def test_the_pixels_are_not_decoded_for_a_record(tmp_path: Path, monkeypatch: py
         assert read_record(tmp_path / f"{bits}{extension}") == RECORD
 
 
-def test_the_record_of_a_large_file_is_in_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylize.images.record._HEAD", 8_000)
-    noise = torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
-    for extension, bits in RECORDED:
-        path = tmp_path / f"{bits}{extension}"
-        save(Picture(noise, exif=camera_exif().tobytes(), record=RECORD), path, bits=bits)
-        assert path.stat().st_size > 10_000
-        assert read_record(path) == RECORD
-
-
 def test_a_record_too_long_for_the_format(tmp_path: Path, kept: Path) -> None:
-    overhead = len(embed({"x": ""}, "JPEG"))
+    overhead = len(embed({"x": ""}, "JPEG", DIGEST))
     path = tmp_path / "a.jpg"
     longest = Picture(tensor(photo()), record={"x": "x" * (65502 - overhead)})
     save(longest, path)
@@ -1269,45 +1265,120 @@ def xmp(record: str, namespace: str = NAMESPACES["stylize"]) -> bytes:
 <stylize:record>{record}</stylize:record></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>""".encode()
 
 
-OWN = embed({"ours": 1}, "TIFF")
+DIGEST = "0" * 64
+OWN = embed({"ours": 1}, "TIFF", DIGEST)
 FOREIGN = {
     "plain": xmp("theirs", "http://example.org/"),
-    "rewritten": xmp("{&quot;ours&quot;: 1}"),
     "entities": b'<!DOCTYPE a [<!ENTITY b "ours">]>' + OWN.replace(b"ours", b"&b;"),
-    "added": OWN.replace(b"</stylize:record>", b"</stylize:record><stylize:more/>"),
     "nested": OWN.replace(b"ours", b"<b/>"),
-    "reference": OWN.replace(b"ours", b"&#111;urs"),
     "endless": OWN.replace(b"ours", b"&#" + b"9" * 9999 + b";"),
-    "twice": OWN + OWN,
     "empty": OWN.replace(b"{&quot;ours&quot;: 1}", b""),
     "latin": OWN.replace(b"ours", b"\xe4"),
     "garbage": b"\0\xff",
 }
 
 
+REWRITTEN = {
+    "indented": xmp("{&quot;ours&quot;: 1}"),
+    "prefix": xmp("{&quot;ours&quot;: 1}").replace(b"stylize:", b"ns1:").replace(b"xmlns:stylize", b"xmlns:ns1"),
+    "cdata": xmp('<![CDATA[{"ours": 1}]]>'),
+    "added": OWN.replace(b"</stylize:record>", b"</stylize:record><stylize:more/>"),
+    "reference": OWN.replace(b"ours", b"&#111;urs"),
+    "twice": OWN + OWN,
+    "padded": OWN + b" " * 4000 + b"\n",
+    "attribute": f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{NAMESPACES["rdf"]}">
+<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"
+ xmlns:stylize="{NAMESPACES["stylize"]}" stylize:record="{{&quot;ours&quot;: 1}}"/></rdf:RDF></x:xmpmeta>""".encode(),
+    "utf-16": OWN.decode().encode("utf-16"),
+}
+
+
+def with_xmp(path: Path, packet: bytes) -> Path:
+    options: dict[str, Any] = {"xmp": packet}
+    if path.suffix == ".png":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+    elif path.suffix in (".tif", ".tiff"):
+        options = {"tiffinfo": {700: packet}}
+    return write(path, Image.fromarray(photo()), **options)
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_xmp_is_no_record(tmp_path: Path, name: str) -> None:
-    packet, image = FOREIGN[name], Image.fromarray(photo())
     for extension in EXTENSIONS:
-        path = tmp_path / f"f{extension}"
-        options: dict[str, Any] = {}
-        if extension == ".png":
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-            options["pnginfo"].add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
-        elif extension in (".tif", ".tiff"):
-            options["tiffinfo"] = {700: packet}
-        else:
-            options["xmp"] = packet
-        write(path, image, **options)
+        path = with_xmp(tmp_path / f"f{extension}", FOREIGN[name])
         assert read_record(path) is None
+        assert saved_state(path) is Saved.FOREIGN
         assert load(path).size == (12, 18)
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_a_record_is_found_in_what_others_made_of_its_packet(tmp_path: Path, name: str) -> None:
+    for extension in EXTENSIONS:
+        path = with_xmp(tmp_path / f"f{extension}", REWRITTEN[name])
+        assert read_record(path) == {"ours": 1}
+
+
+def test_a_record_in_extended_xmp_and_in_texts_of_other_kinds(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.jpg", Image.fromarray(photo()), xmp=FOREIGN["plain"])
+    body = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", len(OWN), 0) + OWN
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
+    assert read_record(path) == {"ours": 1}
+    for kind, text in [
+        (b"tEXt", b'stylize\0{"ours": 1}'),
+        (b"zTXt", b"stylize\0\0" + zlib.compress(b'{"ours": 1}')),
+        (b"iTXt", b"stylize\0\1\0en\0stylize\0" + zlib.compress(b'{"ours": 1}')),
+    ]:
+        whole = deep_png(SIXTEEN)
+        for place in (33, len(whole) - 12):  # after the header, or as exiftool does, after the pixels
+            (tmp_path / "t.png").write_bytes(whole[:place] + chunk(kind, text) + whole[place:])
+            assert read_record(tmp_path / "t.png") == {"ours": 1}
+
+
+@pytest.mark.parametrize(("extension", "bits"), RECORDED)
+def test_retouched_pixels_are_told_from_those_saved(tmp_path: Path, extension: str, bits: int) -> None:
+    path = tmp_path / f"a{extension}"
+    save(Picture(tensor(photo()), record=RECORD), path, bits=bits)
+    assert saved_state(path) is Saved.INTACT
+    with Image.open(path) as image:
+        image.load()
+        packet = image.info.get("xmp", b"")
+        texts = PngImagePlugin.PngInfo()
+        for key, text in getattr(image, "text", {}).items():
+            texts.add_itxt(key, text)
+        image.putpixel((3, 3), (255, 0, 255))
+        tags = {700: packet} if extension in (".tif", ".tiff") else None
+        image.save(path, **({"tiffinfo": tags} if tags else {"pnginfo": texts, "xmp": packet, "quality": 100}))
+    assert read_record(path) == RECORD
+    assert saved_state(path) is Saved.RETOUCHED
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert saved_state(path) in (Saved.DAMAGED, Saved.FOREIGN)
+
+
+@pytest.mark.parametrize(("call", "code"), [("chmod", errno.EPERM), ("fsync", errno.EINVAL), ("fsync", errno.ENOSYS)])
+def test_file_systems_without_permissions_or_syncing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    monkeypatch.setattr(os, call, fails)
+    for _ in range(2):
+        save(Picture(tensor(photo()), record=RECORD), path)
+        assert read_record(path) == RECORD
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_other_texts_of_a_png_are_no_record(tmp_path: Path) -> None:
     path = tmp_path / "t.png"
     for kind, text in [
-        (b"tEXt", b"stylize\0{}"),
-        (b"zTXt", b"stylize\0\0" + zlib.compress(b"{}")),
+        (b"tEXt", b"stylise\0{}"),
+        (b"zTXt", b"stylize\0\0no deflated text"),
         (b"iTXt", b"Stylize\0\0\0\0\0{}"),
         (b"iTXt", b"stylize\0\0\0\0\0theirs"),
         (b"iTXt", b"stylize\0\0\0\0\0[]"),

@@ -33,7 +33,18 @@ OPTIONS = (
     click.Option(
         ["--format"], type=click.Choice(EXTENSIONS), help="Format of the results; default: that of the picture."
     ),
-    click.Option(["--force"], is_flag=True, help="Paint results again even if they are up to date."),
+    click.Option(
+        ["--exclude"],
+        metavar="PATTERN",
+        multiple=True,
+        help="Leave out files and folders of this name, such as '*-old.*', or at this place, such as 'raw/**'. May be "
+        "given several times.",
+    ),
+    click.Option(
+        ["--force"],
+        is_flag=True,
+        help="Paint results again even if they are up to date, and over files that were edited or not made by stylize.",
+    ),
     click.Option(["--sidecar"], is_flag=True, help="Also write each record into a JSON file beside its picture."),
     click.Option(["--watch"], is_flag=True, help="Keep running and paint pictures as they arrive, until Ctrl-C."),
 )

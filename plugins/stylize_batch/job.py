@@ -39,9 +39,9 @@ from stylize import (
 )
 from stylize.text import duration
 from stylize_batch import NAMES
-from stylize_batch.plan import FORCED, NEW, Item, Planner
-from stylize_batch.report import Entry, page, thumbnail
-from stylize_batch.scan import Found, Names, Passed, is_many, search
+from stylize_batch.plan import NEW, Item, Planner
+from stylize_batch.report import STATES, Entry, page, thumbnail
+from stylize_batch.scan import Excluded, Found, Names, Passed, is_many, search
 from stylize_batch.styles import Styles
 
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
@@ -94,7 +94,8 @@ class FolderJob(Job):
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
         self._folder = _output(source, styles, target)
         self._begun = time.perf_counter()
-        self._styles = Styles(styles, options.get("pair"), self._folder, settings)
+        excluded = Excluded(options.get("exclude") or ())
+        self._styles = Styles(styles, options.get("pair"), self._folder, settings, excluded)
         several = self._styles.how == "cross" and len(self._styles.all) > 1
         self._planner = Planner(
             *(source, self._folder, self._styles),
@@ -102,6 +103,7 @@ class FolderJob(Job):
             *(settings, options, self._given),
             passed=self._pass,
             unchanged=self._keep,
+            kept=self._leave,
         )
         self._watching = bool(options.get("watch"))
         self._entries: list[Entry] = []  # what has become of the pictures
@@ -113,7 +115,8 @@ class FolderJob(Job):
         self._outcomes: dict[str, Outcome | Future[Outcome]] = {}
         self.poll = POLL if self._watching else None
         self.claims = Claims(self._folder / CLAIMS)
-        if not self._watching and not any(isinstance(found, Found) for found in search(source, [self._folder])):
+        there = search(source, [self._folder], excluded)
+        if not self._watching and not any(isinstance(found, Found) for found in there):
             raise ImageError(f"{source}: no pictures there")
         self.styles = self._styles.first()
 
@@ -154,9 +157,11 @@ class FolderJob(Job):
         if self._fatal:
             return
         try:
-            if item.why != FORCED and not self._planner.why(item, self._stylizer):
-                entry = Entry(item.photo.name, "unchanged", "by another run", self._styles.names[item.style])
-                self._outcomes[chain.key] = Outcome(entry)
+            verdict = self._planner.verdict(item, self._stylizer)
+            if not verdict.paint:
+                style = self._styles.names[item.style]
+                unchanged = Entry(item.photo.name, "unchanged", "by another run", style)
+                self._outcomes[chain.key] = Outcome(self._left(item, verdict.why) if verdict.why else unchanged)
                 return
             self._check(item)
             reading = self._reading.pop(item.target, None)
@@ -195,7 +200,7 @@ class FolderJob(Job):
         self._readers.shutdown(cancel_futures=True)
         self._writer.shutdown()
         counts, left = Counter(entry.state for entry in self._entries), self._total - self._tried
-        said = [f"{counts[state]} {state}" for state in ("painted", "unchanged", "failed", "ignored") if counts[state]]
+        said = [f"{counts[state]} {state}" for state in STATES if counts[state]]
         if left > 0:
             said.append(f"{left} not begun")
         log.info("%s in %s", ", ".join(said) or "nothing to do", duration(time.perf_counter() - self._begun))
@@ -226,9 +231,11 @@ class FolderJob(Job):
         before = after = b""
         try:
             _make_folder(path.parent)
+            if why := self._planner.kept(item.target):
+                return Outcome(self._left(item, why))
             result.save(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
             if self._options.get("sidecar"):
-                _write_sidecar(path)
+                self._write_sidecar(path)
             if self._options.get("report"):
                 before, after = thumbnail(photo.opaque().rgb), thumbnail(result.opaque().rgb)
         except Exception as error:
@@ -247,9 +254,22 @@ class FolderJob(Job):
 
     def _keep(self, item: Item) -> None:
         """Take note of a result that is up to date."""
-        self._entries.append(Entry(item.photo.name, "unchanged", style=self._styles.names[item.style]))
-        if self._options.get("sidecar"):
-            _write_sidecar(self._folder / item.target)
+        entry = Entry(item.photo.name, "unchanged", style=self._styles.names[item.style])
+        try:
+            if self._options.get("sidecar"):
+                self._write_sidecar(self._folder / item.target)
+        except Exception as error:
+            entry = self._failure(item, error).entry
+        self._entries.append(entry)
+
+    def _leave(self, item: Item, why: str) -> None:
+        """Take note of a file that is not painted over."""
+        self._entries.append(self._left(item, why))
+
+    def _left(self, item: Item, why: str) -> Entry:
+        path = self._folder / item.target
+        log.warning("%s", " ".join(f"{path} is left as it is: {why} (--force paints over it)".split()))
+        return Entry(item.photo.name, "skipped", f"{item.target}: {why}", self._styles.names[item.style])
 
     def _failure(self, item: Item, error: Exception) -> Outcome:
         reason = str(error) if isinstance(error, StylizeError) else f"unexpected {type(error).__name__}: {error}"
@@ -257,6 +277,24 @@ class FolderJob(Job):
         log.warning("%s", reason if str(item.photo.path) in reason else f"{item.photo.name}: {reason}")
         entry = Entry(item.photo.name, "failed", reason, self._styles.names[item.style])
         return Outcome(entry, reason if _errno(error) in FULL else "")
+
+    def _write_sidecar(self, path: Path) -> None:
+        """Write the record of a result into a file beside it, unless it is there."""
+        text, sidecar = json.dumps(read_record(path), indent=2) + "\n", path.with_name(f"{path.name}.json")
+        try:
+            there = sidecar.read_text(encoding="utf-8")
+            if there == text:
+                return
+            if there.strip() and not (self._options.get("force") or _is_sidecar(there)):
+                raise ImageError(f"{sidecar} is no record of stylize; move it away, or --force writes over it")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ImageError(f"cannot read {sidecar}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise ImageError(f"{sidecar} is no record of stylize; move it away") from error
+        with atomic_write(sidecar) as file:
+            file.write_text(text, encoding="utf-8")
 
     def _report(self) -> None:
         path: Path | None = self._options.get("report")
@@ -279,14 +317,12 @@ class FolderJob(Job):
             file.write_text(text, encoding="utf-8")
 
 
-def _write_sidecar(path: Path) -> None:
-    """Write the record of a result into a file beside it, unless it is there."""
-    text, sidecar = json.dumps(read_record(path), indent=2) + "\n", path.with_name(f"{path.name}.json")
-    with contextlib.suppress(OSError, ValueError):
-        if sidecar.read_text(encoding="utf-8") == text:
-            return
-    with atomic_write(sidecar) as file:
-        file.write_text(text, encoding="utf-8")
+def _is_sidecar(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"stylize", "settings", "content"} <= found.keys()
 
 
 def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:

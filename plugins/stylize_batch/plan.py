@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -12,11 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from stylize import ImageError, Origin, Record, Settings, Stylizer, digest, read_record
-from stylize_batch.scan import Found, Names, Passed, pairs, search
+from stylize import ImageError, Origin, Record, Saved, Settings, Stylizer, digest, read_record, saved_state
+from stylize_batch.scan import Excluded, Found, Names, Passed, pairs, search
 from stylize_batch.styles import Styles
 
-NEW, FORCED = "new", "again: forced"  # why
+NEW, FORCED, DAMAGED = "new", "again: forced", "again: damaged"  # why
+KEPT = {  # why a file that bears the name of a result is not painted over
+    Saved.FOREIGN: "there is a file without a record",
+    Saved.RETOUCHED: "it was edited since it was painted",
+}
 SETTLED = 1.0  # seconds a file must not have changed before it is read from a watched folder
 
 log = logging.getLogger("stylize.batch")
@@ -32,6 +37,14 @@ class Item:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about a result: ``paint`` it and why, or leave it alone: up to date if ``why`` is empty."""
+
+    paint: bool
+    why: str = ""
+
+
 class Planner:
     """Finds what is to be painted.
 
@@ -43,6 +56,7 @@ class Planner:
         given: the options of plugins that the records of results hold.
         passed: called with each file that is not painted.
         unchanged: called with each item whose result is there already.
+        kept: called with each item in whose place is a file that must not be painted over, and why.
     """
 
     def __init__(
@@ -57,10 +71,12 @@ class Planner:
         *,
         passed: Callable[[Passed], object],
         unchanged: Callable[[Item], object],
+        kept: Callable[[Item, str], object],
     ) -> None:
         self._source, self._folder, self._styles, self._names = source, folder, styles, names
         self._settings, self._options, self._given = settings, options, given
-        self._passed, self._unchanged = passed, unchanged
+        self._passed, self._unchanged, self._kept = passed, unchanged, kept
+        self._excluded = Excluded(options.get("exclude") or ())
         self._watching = bool(options.get("watch"))
         self._digests: dict[Path, str] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -68,7 +84,7 @@ class Planner:
     def due(self, stylizer: Stylizer, *, quiet: bool = False) -> list[Item]:
         """What has to be painted now; unless ``quiet``, says what is left alone, and why."""
         photos: list[Found] = []
-        for found in search(self._source, [self._folder]):
+        for found in search(self._source, [self._folder], self._excluded):
             if not isinstance(found, Passed):
                 photos.append(found)
             elif not quiet:
@@ -82,36 +98,48 @@ class Planner:
             arrived = {photo.path for photo in photos if self._arrived(photo.path)}
             items = [item for item in items if item.photo.path in arrived]
         with ThreadPoolExecutor(4, "check") as checkers:
-            reasons = [*checkers.map(lambda item: self.why(item, stylizer), items)]
-        due = []
-        for item, why in zip(items, reasons, strict=True):
-            if why:
-                due.append(replace(item, why=why))
+            verdicts = [*checkers.map(lambda item: self.verdict(item, stylizer), items)]
+        due, unchanged = [], 0
+        for item, verdict in zip(items, verdicts, strict=True):
+            if verdict.paint:
+                due.append(replace(item, why=verdict.why))
+            elif verdict.why:
+                self._kept(item, verdict.why)
             else:
+                unchanged += 1
                 self._unchanged(item)
-        unchanged = len(items) - len(due)
         if unchanged and not quiet:
             log.info("%d of %d are up to date (--force paints them again)", unchanged, len(items))
         for why, count in Counter(item.why for item in due if item.why != NEW).items():
             log.info("%d of %d to be painted %s", count, len(items), why)
         return due
 
-    def why(self, item: Item, stylizer: Stylizer) -> str:
-        """Why an item has to be painted; empty if it is up to date."""
+    def verdict(self, item: Item, stylizer: Stylizer) -> Verdict:
+        """Whether an item has to be painted, and why. What others made or edited is never painted over."""
         if self._options.get("force"):
-            return FORCED
+            return Verdict(True, FORCED)
         path = self._folder / item.target
-        if not os.path.lexists(path):
-            return NEW
+        if not _holds_something(path):
+            return Verdict(True, NEW)  # what is no file at all is refused when it is to be written
         made = read_record(path)
-        if made is None:
-            return "over a file without a record"
         try:
             wanted = self._record(item, stylizer)
         except ImageError:
-            return NEW  # reading it for painting will say what is wrong
-        differing = wanted.changes_since(Record.from_dict(made))
-        return f"again: changed: {', '.join(differing)}" if differing else ""
+            return Verdict(True, NEW)  # reading it for painting will say what is wrong
+        differing = [] if made is None else wanted.changes_since(Record.from_dict(made))
+        if made is not None and not differing:
+            return Verdict(False)
+        state = saved_state(path)
+        if state in KEPT:
+            return Verdict(False, KEPT[state])
+        return Verdict(True, f"again: changed: {', '.join(differing)}" if differing else DAMAGED)
+
+    def kept(self, target: PurePath) -> str:
+        """Why the file at a target must not be painted over, which may have come since it was planned, or nothing."""
+        path = self._folder / target
+        if self._options.get("force") or not _holds_something(path):
+            return ""
+        return KEPT.get(saved_state(path), "")
 
     def _record(self, item: Item, stylizer: Stylizer) -> Record:
         """The record that the result is to have."""
@@ -127,7 +155,8 @@ class Planner:
         if self._settings.start_file is not None:
             sources.add(os.path.realpath(self._settings.start_file))
         items = []
-        for photo, index in sorted(chosen, key=lambda pair: (pair[0].name.casefold(), pair[0].name, pair[1])):
+        by_name = sorted(chosen, key=lambda pair: (pair[0].name.casefold(), pair[0].name, pair[1]))
+        for photo, index in sorted(by_name, key=lambda pair: self._names.changes(pair[0])):
             target, note = self._names.give(photo, self._styles.names[index])
             if os.path.realpath(self._folder / target) in sources:
                 self._passed(Passed(photo.name, f"the result {target} would overwrite a source", True))
@@ -135,7 +164,8 @@ class Planner:
             if note and not quiet:
                 log.info("%s", " ".join(note.split()))
             items.append(Item(photo, index, target))
-        return sorted(items, key=lambda item: item.style)  # those of one style together
+        place = {id(photo): number for number, (photo, _) in enumerate(by_name)}
+        return sorted(items, key=lambda item: (item.style, place[id(item.photo)]))  # those of one style together
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests or self._watching:
@@ -153,3 +183,12 @@ class Planner:
             return False
         self._seen[path] = mark
         return True
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is a file that is not empty."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

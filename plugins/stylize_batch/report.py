@@ -20,7 +20,7 @@ from stylize.page import NONE, document, escape, html_duration, picture, prose, 
 if TYPE_CHECKING:
     import torch
 
-STATES = ("painted", "unchanged", "failed", "ignored")
+STATES = ("painted", "unchanged", "skipped", "failed", "ignored")
 RATIOS = (0.75, 1.6)  # width / height of the frames: that of the middle picture, within these
 QUALITY = 80  # of the thumbnails
 
@@ -73,6 +73,7 @@ def page(entries: Sequence[Entry], *, title: str, summary: Mapping[str, str]) ->
         *_section("failed", "rows", map(_row, groups["failed"])),
         *_section("painted", "grid", map(_card, groups["painted"]), HINT),
         *_section("unchanged", "lines", map(_line, groups["unchanged"])),
+        *_section("skipped", "lines", map(_line, groups["skipped"])),
         *_section("ignored", "lines", map(_line, groups["ignored"])),
     )
     style = f"{STYLE}:root {{ --ratio: {_ratio(groups['painted']):.4g} }}\n"
@@ -85,6 +86,8 @@ def page(entries: Sequence[Entry], *, title: str, summary: Mapping[str, str]) ->
 def _figures(groups: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
     yield '<dl class="figures">\n'
     for state, group in groups.items():
+        if state == "skipped" and not group:
+            continue
         count = f'<a href="#{state}">{len(group)}</a>' if group else "0"
         yield f'<div class="{state}"><dt>{state}</dt><dd>{count}</dd></div>\n'
     spent = [_seconds(group) for group in groups.values()]

@@ -19,6 +19,11 @@ _NAMES = """
     tga tif tiff webp
 """  # what counts as a picture in a folder; whether it can be read shows when it is
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+_RUBBISH = """
+    @eaDir @Recycle @Recently-Snapshot @Recently-Snapshots @tmp #recycle #snapshot $RECYCLE.BIN RECYCLER RECYCLED
+    __MACOSX lost+found
+"""  # folders of thumbnails, deleted files and snapshots, which network storage and operating systems make
+LEFT_OUT = frozenset({*_RUBBISH.casefold().split(), "system volume information", "network trash folder"})
 FIELDS = ("stem", "style", "ext", "name")
 LONGEST = 200  # bytes of a name, so that there is room for what writing adds to it
 
@@ -55,9 +60,44 @@ def is_many(path: Path) -> bool:
     return os.path.isdir(path) or is_pattern(path)  # noqa: PTH112, Path's raises OSError
 
 
-def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passed]:
-    """The pictures of a file, a folder or a pattern, in order of their names; hidden files are no pictures, nor is
-    anything below the folders ``without``."""
+class Excluded:
+    """The files and folders that patterns leave out.
+
+    A pattern without a slash is that of a name, at any depth; one with a slash is that of a place below the folder
+    that is searched. All that lies in a folder that is left out is left out.
+
+    Raises:
+        SettingsError: a pattern is not one.
+    """
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._names: list[re.Pattern[str]] = []
+        self._places: list[re.Pattern[str]] = []
+        for pattern in patterns:
+            parts = [part for part in PurePath(pattern).parts if part not in ("/", ".")]
+            if not parts or ".." in parts:
+                raise SettingsError(f"--exclude {pattern!r} is no pattern of a name or a place in the folder")
+            if parts[-1] == "**":
+                parts.pop()
+            try:
+                made = re.compile(_expression(parts or ["*"]), re.DOTALL)
+            except re.error as error:
+                raise SettingsError(f"--exclude {pattern!r} is no pattern: {error}") from error
+            (self._places if "/" in pattern.rstrip("/") else self._names).append(made)
+
+    def leaves_out(self, place: PurePath) -> bool:
+        """Whether a file or folder at this place below the folder that is searched is left out."""
+        return any(each.fullmatch(place.name) for each in self._names) or any(
+            each.fullmatch(place.as_posix()) for each in self._places
+        )
+
+
+def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None = None) -> Iterator[Found | Passed]:
+    """The pictures of a file, a folder or a pattern, in order of their names.
+
+    Hidden files are no pictures, nor is anything in the folders ``without``, in what is ``excluded``, or in folders
+    that storage devices and operating systems make for themselves, unless a pattern names them.
+    """
     if is_pattern(source):
         parts = source.parts
         first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
@@ -66,19 +106,26 @@ def search(source: Path, without: Iterable[Path] = ()) -> Iterator[Found | Passe
             wanted = re.compile(_expression(parts), re.DOTALL)
         except re.error as error:
             raise SettingsError(f"{source} is no pattern: {error}") from error
-        for found in _walk(root, without, any_file=True, deepest=None if "**" in parts else len(parts)):
+        for found in _walk(root, without, excluded, named=parts, deepest=None if "**" in parts else len(parts)):
             place = found.relative if isinstance(found, Found) else PurePath(found.name)
             if wanted.fullmatch(place.as_posix()) or (isinstance(found, Passed) and found.folder):
                 yield found
     elif is_many(source):
-        yield from _walk(source, without)
+        yield from _walk(source, without, excluded)
     else:
         yield Found(source, PurePath(source.name))
 
 
 def _walk(
-    root: Path, without: Iterable[Path], *, any_file: bool = False, deepest: int | None = None
+    root: Path,
+    without: Iterable[Path],
+    excluded: Excluded | None,
+    *,
+    named: Sequence[str] | None = None,
+    deepest: int | None = None,
 ) -> Iterator[Found | Passed]:
+    """``named`` are the parts of a pattern, with which files of any extension count."""
+    rubbish = LEFT_OUT - {part.casefold() for part in named or ()}
     left_out = {os.path.realpath(folder) for folder in without}
     seen: set[tuple[int, int]] = set()
     pending = [PurePath()]
@@ -104,17 +151,19 @@ def _walk(
             if name.startswith("."):
                 continue
             inside = relative / name
+            if excluded is not None and excluded.leaves_out(inside):
+                continue
             try:
                 mode = (root / inside).stat().st_mode
             except OSError as error:  # a broken link, or gone by now
                 yield Passed(str(inside), error.strerror or str(error), True)
                 continue
             if stat.S_ISDIR(mode):
-                if deepest is None or len(inside.parts) < deepest:
+                if (deepest is None or len(inside.parts) < deepest) and name.casefold() not in rubbish:
                     folders.append(inside)
             elif not stat.S_ISREG(mode):
                 yield Passed(str(inside), "not a regular file", False)
-            elif any_file or inside.suffix.lower() in EXTENSIONS:
+            elif named is not None or inside.suffix.lower() in EXTENSIONS:
                 yield Found(root / inside, inside)
             else:
                 yield Passed(str(inside), "not a picture", False)
@@ -203,12 +252,23 @@ class Names:
     def _fill(self, stem: str, style: str, ext: str, name: str) -> str:
         return self._template.format_map({"stem": stem, "style": style, "ext": ext, "name": name})
 
+    def changes(self, photo: Found) -> int:
+        """How far the format of a photo's result is from its own: 0 the same extension, 1 the same format, or 2.
+
+        Where two photos would give their results one name, the one whose format changes less comes first.
+        """
+        own = photo.relative.suffix.lower()
+        result = PurePath(self._fill("a", "b", self._ext(own), "a.png")).suffix.lower()
+        return 0 if own == result else 1 if FORMATS.get(own) == FORMATS.get(result) else 2
+
+    def _ext(self, own: str) -> str:
+        return self._extension or (own[1:] if own.lower() in FORMATS else "png")
+
     def give(self, photo: Found, style: str) -> tuple[PurePath, str]:
         """The name for a photo in a style, and what to say of it if it is not the plain one. The same every time."""
         relative = photo.relative
         own = relative.suffix.lower()
-        ext = self._extension or (relative.suffix[1:] if own in FORMATS else "png")
-        filled = PurePath(self._fill(relative.stem, style, ext, relative.name))
+        filled = PurePath(self._fill(relative.stem, style, self._ext(relative.suffix), relative.name))
         plain = relative.parent / filled
         claim = (photo.name, style)
         candidates = [plain, plain.with_name(f"{plain.stem}-{own[1:] or 'x'}{plain.suffix}")]

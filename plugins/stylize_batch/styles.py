@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylize import SPARE, ImageError, Picture, Settings, load
-from stylize_batch.scan import Found, is_many, names_of, search
+from stylize_batch.scan import Excluded, Found, is_many, names_of, search
 
 KEPT = 4  # styles that are kept in memory
 
@@ -30,19 +30,24 @@ class Styles:
         how: the pairing asked for, if any.
         without: a folder whose pictures are no styles.
         settings: those of the run.
+        excluded: what is left out of folders.
 
     Raises:
         ImageError: no pictures there.
     """
 
-    def __init__(self, given: Sequence[Path], how: str | None, without: Path, settings: Settings) -> None:
+    def __init__(
+        self, given: Sequence[Path], how: str | None, without: Path, settings: Settings, excluded: Excluded
+    ) -> None:
         self._settings = settings
         self._pictures: OrderedDict[int, tuple[Picture, ...]] = OrderedDict()
         self._bad: dict[int, str] = {}
         if how is None and not any(is_many(path) for path in given):
             self.all, self.how = [Style("+".join(names_of(given)), tuple(given))], "cross"
             return
-        paths = [found.path for path in given for found in search(path, [without]) if isinstance(found, Found)]
+        paths = [
+            found.path for path in given for found in search(path, [without], excluded) if isinstance(found, Found)
+        ]
         if not paths:
             raise ImageError(f"{given[0]}: no pictures there")
         self.all = [Style(name, (path,)) for name, path in zip(names_of(paths), paths, strict=True)]

@@ -6,7 +6,7 @@ A picture file may carry a record, a text saying how the picture was made.
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, SPARE, Origin, Picture, fill_transparent, fit, resize
 from stylize.images.read import MAX_PIXELS, digest, load
-from stylize.images.record import RECORD_LIMIT, read_record
+from stylize.images.record import RECORD_LIMIT, Saved, read_record, saved_state
 from stylize.images.write import atomic_write, check_target, save
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SPARE",
     "Origin",
     "Picture",
+    "Saved",
     "atomic_write",
     "check_target",
     "digest",
@@ -25,5 +26,6 @@ __all__ = [
     "read_record",
     "resize",
     "save",
+    "saved_state",
     "srgb_profile",
 ]

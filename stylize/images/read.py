@@ -42,7 +42,10 @@ Array = NDArray[Any]
 
 
 class _Silence:
-    """``with`` it, warnings are ignored. Unlike warnings.catch_warnings it may be entered by threads that overlap."""
+    """``with`` it, warnings are ignored and Pillow has no limit of pixels.
+
+    Unlike warnings.catch_warnings it may be entered by threads that overlap.
+    """
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -54,11 +57,13 @@ class _Silence:
                 self._caught = warnings.catch_warnings()
                 self._caught.__enter__()
                 warnings.simplefilter("ignore")
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is kept instead
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._limit
                 self._caught.__exit__(None, None, None)
 
 

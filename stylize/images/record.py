@@ -1,56 +1,105 @@
-"""Records: a JSON text embedded in a picture file, saying how the picture was made; read without decoding pixels."""
+"""Records: a JSON text embedded in a picture file, saying how the picture was made; read without decoding pixels.
+
+Beside it lies a digest of the pixels, which tells a picture that was retouched from one as it was saved.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import html
+import hashlib
 import io
 import json
 import os
-import struct
-import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image
 
 from stylize.errors import ImageError
-from stylize.images.picture import FORMATS
+from stylize.images.containers import (
+    PNG_SIGNATURE,
+    XMP_EXTENSION,
+    XMP_SEGMENT,
+    boxes,
+    jpeg_parts,
+    png_chunk,
+    png_parts,
+    png_text,
+    riff_parts,
+)
+from stylize.images.ifd import Tags
 from stylize.images.read import SILENCE, open_file
+from stylize.images.xmp import LIMIT, packet_of, properties_in
 
 RECORD_LIMIT = 2**20  # bytes of an embedded record; a longer one is neither written nor read
-ITXT_HEAD = b"stylize\0\0\0\0\0"  # precedes the text in a PNG: keyword, not compressed, no language, no translation
-_XMP_HEAD = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-<rdf:Description rdf:about="" xmlns:stylize="https://stylize.invalid/ns/1.0/"><stylize:record>"""
-_XMP_TAIL = """</stylize:record></rdf:Description>
-</rdf:RDF></x:xmpmeta>
-<?xpacket end="r"?>"""
+RECORD, PIXELS = "record", "pixels"  # properties in XMP
+_KEYWORDS = {"stylize": RECORD, "stylize-pixels": PIXELS}  # of texts in a PNG
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
 _JPEG_LIMIT = 65502  # bytes of XMP in a segment of a JPEG
-_HEAD = 2**24  # bytes of a PNG, JPEG or TIFF that hold all its metadata
-_WHOLE = 2**30  # bytes of the largest WebP or AVIF that is read: those are read whole
+_WHOLE = 2**30  # bytes of the largest AVIF that is read: those are read whole
+_EXTENSION_LIMIT = 2**24  # bytes of XMP beyond the first segment of a JPEG
+
+
+class Saved(Enum):
+    """What a file is to the record it holds."""
+
+    FOREIGN = "it holds no record"
+    DAMAGED = "it holds a record, and is truncated or damaged"
+    RETOUCHED = "it holds a record, and its pixels have changed since"
+    INTACT = "it is as it was saved, but for what other programs noted in it"
+
+
+@dataclass(frozen=True)
+class _Found:
+    properties: Mapping[str, str]
+    complete: bool
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
-    """The record in a file that :func:`save` wrote; None where there is none, or the file cannot be read.
+    """The record in a file that :func:`save` wrote, whatever else other programs wrote into it since.
 
-    Values under a key ``path`` are relative to the folder of the picture. The pixels are not decoded: a truncated
-    file is noticed, damaged pixels are not.
+    None where there is none, or the file cannot be read. Values under a key ``path`` are relative to the folder of the
+    picture. The pixels are not decoded: a truncated file is noticed and has none, damaged pixels are not noticed.
     """
     try:
-        with open_file(Path(path)) as (file, length), SILENCE:
-            start = file.read(12)
-            file.seek(0)
-            whole = start[4:8] == b"ftyp" or start[8:] == b"WEBP"
-            if whole and length > _WHOLE:
-                return None
-            source = file if whole else io.BytesIO(file.read(_HEAD))
-            with Image.open(source, formats=sorted(set(FORMATS.values()))) as image:
-                record = json.loads(_find_record(image))
-                return record if isinstance(record, dict) and _is_complete(image, file, length) else None
+        with open_file(Path(path)) as (file, length):
+            found = _find(file, length)
+            return _record(found) if found.complete else None
     except ImageError:
         return None
+
+
+def saved_state(path: str | Path) -> Saved:
+    """Whether a file was written by :func:`save`, and whether its pixels are still the same; decodes them."""
+    try:
+        with open_file(Path(path)) as (file, length), SILENCE:
+            found = _find(file, length)
+            if _record(found) is None:
+                return Saved.FOREIGN
+            file.seek(0)
+            try:
+                pixels = pixel_digest(file)
+            except Exception:  # decoders raise nearly anything on damaged files
+                return Saved.DAMAGED
+            if not found.complete:
+                return Saved.DAMAGED
+            return Saved.INTACT if pixels == found.properties.get(PIXELS, pixels) else Saved.RETOUCHED
+    except ImageError:
+        return Saved.FOREIGN
+
+
+def pixel_digest(file: BinaryIO) -> str:
+    """The SHA-256 of the decoded samples of a picture in hex: of 8 bits, also where the file has 16."""
+    with Image.open(file) as image:
+        image.load()
+        digest = hashlib.sha256(f"{image.mode} {image.size}".encode())
+        rows = max(1, 2**24 // max(1, 4 * image.width))
+        for top in range(0, image.height, rows):
+            digest.update(image.crop((0, top, image.width, min(top + rows, image.height))).tobytes())
+        return digest.hexdigest()
 
 
 def relative_to(record: Any, folder: Path) -> Any:
@@ -66,49 +115,115 @@ def relative_to(record: Any, folder: Path) -> Any:
     return seen
 
 
-def embed(record: Any, format: str) -> bytes:
-    """The bytes a file of this format holds for a record: JSON in PNG, elsewhere an XMP packet around it.
+def embed(record: Any, format: str, pixels: str) -> bytes:
+    """The bytes a file of this format holds for a record and the digest of its pixels: chunks in a PNG, elsewhere an
+    XMP packet.
 
     Raises:
         ImageError: the record is too long for the format.
     """
     text = json.dumps(record, sort_keys=True)  # ASCII
-    if format != "PNG":  # quotes are escaped too, lest Pillow take a tiff:Orientation="6" in the text for the picture's
-        text = _XMP_HEAD + html.escape(text) + _XMP_TAIL
-    data = text.encode()
+    if format == "PNG":
+        limited = text.encode()
+        texts = {RECORD: text, PIXELS: pixels}
+        data = b"".join(
+            png_chunk(b"iTXt", keyword.encode() + b"\0\0\0\0\0" + texts[name].encode())
+            for keyword, name in _KEYWORDS.items()
+        )
+    else:
+        limited = data = packet_of({RECORD: text, PIXELS: pixels})
     limit = _JPEG_LIMIT if format == "JPEG" else RECORD_LIMIT
-    if len(data) > limit:
-        hint = "; use .png" if len(data) <= RECORD_LIMIT else ""
-        raise ImageError(f"its record takes {len(data)} bytes, and {format} holds {limit}{hint}")
+    if len(limited) > limit:
+        hint = "; use .png" if len(limited) <= RECORD_LIMIT else ""
+        raise ImageError(f"its record takes {len(limited)} bytes, and {format} holds {limit}{hint}")
     return data
 
 
-def _find_record(image: Image.Image) -> str:
-    """The record's text in an opened file; empty unless it is exactly as save() would write it."""
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        text = image.info.get("stylize")
-        return str(text) if isinstance(text, PngImagePlugin.iTXt) and len(text) <= RECORD_LIMIT else ""
-    data = image.info.get("xmp", b"")
-    packet = data.decode() if len(data) <= RECORD_LIMIT else ""
-    inner = packet.removeprefix(_XMP_HEAD).removesuffix(_XMP_TAIL)
-    text = html.unescape(inner)
-    return text if packet == _XMP_HEAD + html.escape(text) + _XMP_TAIL else ""
+def _record(found: _Found) -> dict[str, Any] | None:
+    text = found.properties.get(RECORD, "")
+    if not 0 < len(text) <= RECORD_LIMIT:
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
-def _is_complete(image: Image.Image, file: BinaryIO, length: int) -> bool:
-    """Whether the end of a file that save() wrote is there; Pillow refuses a truncated WebP by itself."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return bool(image.tag_v2[273][0] + image.tag_v2[279][0] == length)
-    if image.format == "AVIF":
-        position = 0
-        while position < length:
-            file.seek(position)
-            position += max(8, int.from_bytes(file.read(4)))  # the length of a box
-        return position == length
-    file.seek(-12, os.SEEK_END)
-    end = {"PNG": png_chunk(b"IEND", b""), "JPEG": b"\xff\xd9", "WEBP": b""}[str(image.format)]
-    return file.read().endswith(end)
+def _find(file: BinaryIO, length: int) -> _Found:
+    """What of ours an opened file holds, and whether its end is there."""
+    file.seek(0)
+    start = file.read(12)
+    if start.startswith(PNG_SIGNATURE):
+        return _in_png(file, length)
+    if start.startswith(b"\xff\xd8\xff"):
+        return _in_jpeg(file, length)
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        parts = [*riff_parts(file)]
+        packet = next((part.read(file, LIMIT) for part in parts if part.kind == b"XMP "), b"")
+        return _Found(properties_in(packet), int.from_bytes(start[4:8], "little") + 8 <= length)
+    if start[:2] in (b"II", b"MM"):
+        return _in_tiff(file, length)
+    if start[4:8] == b"ftyp" and length <= _WHOLE:
+        return _in_avif(file, length)
+    return _Found({}, False)
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _in_png(file: BinaryIO, length: int) -> _Found:
+    ours: dict[str, str] = {}
+    packet, end = b"", 0
+    for part in png_parts(file):
+        end = part.start + part.length + 4 if part.kind == b"IEND" else 0
+        if part.kind in (b"iTXt", b"tEXt", b"zTXt"):
+            data = part.read(file, LIMIT)
+            if data.startswith((b"stylize", _XMP_KEYWORD)):
+                keyword, text = png_text(part.kind, data, RECORD_LIMIT)
+                if name := _KEYWORDS.get(keyword.decode("latin-1")):
+                    with contextlib.suppress(UnicodeDecodeError):
+                        ours.setdefault(name, text.decode())
+                elif keyword == _XMP_KEYWORD:
+                    packet = png_text(part.kind, data, LIMIT)[1]
+    return _Found({**properties_in(packet), **ours}, 0 < end <= length)
+
+
+def _in_jpeg(file: BinaryIO, length: int) -> _Found:
+    packet, extension, size = b"", b"", 0
+    for part in jpeg_parts(file):
+        if part.kind != b"\xe1":
+            continue
+        data = part.read(file, 2**16)
+        if data.startswith(XMP_SEGMENT):
+            packet = packet or data[len(XMP_SEGMENT) :]
+        elif data.startswith(XMP_EXTENSION) and size <= _EXTENSION_LIMIT:
+            size += len(data)
+            extension += data[len(XMP_EXTENSION) + 40 :]  # after the digest, the length and the offset
+    file.seek(max(0, length - 2**16))
+    complete = b"\xff\xd9" in file.read()[-(2**16) :]
+    return _Found({**properties_in(extension), **properties_in(packet)}, complete)
+
+
+def _in_tiff(file: BinaryIO, length: int) -> _Found:
+    try:
+        tags = Tags(file)
+        fields = tags.directory(tags.first).fields
+    except ValueError:
+        return _Found({}, False)
+    offsets = tags.integers(fields.get(273)) or tags.integers(fields.get(324))
+    lengths = tags.integers(fields.get(279)) or tags.integers(fields.get(325))
+    ends = [offset + count for offset, count in zip(offsets, lengths, strict=False)]
+    field = fields.get(700)
+    packet = tags.value(field) if field and field.length <= LIMIT else b""
+    return _Found(properties_in(packet), bool(ends) and max(ends) <= length)
+
+
+def _in_avif(file: BinaryIO, length: int) -> _Found:
+    end = 0
+    for box in boxes(file, 0, length):
+        end = box.start + box.length
+    file.seek(0)
+    try:
+        with Image.open(io.BytesIO(file.read()), formats=["AVIF"]) as image:
+            packet = image.info.get("xmp", b"")
+    except Exception:  # decoders raise nearly anything on damaged files
+        return _Found({}, False)
+    return _Found(properties_in(packet), end == length)

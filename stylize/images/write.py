@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import secrets
@@ -19,18 +20,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, features
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, features
 from torch import Tensor
 
 from stylize.errors import ImageError
+from stylize.images.containers import png_chunk
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, Picture
-from stylize.images.record import ITXT_HEAD, embed, png_chunk, relative_to
+from stylize.images.read import SILENCE
+from stylize.images.record import embed, pixel_digest, relative_to
 from stylize.text import one_line
 
 DEEP_FORMATS = ("PNG", "TIFF")  # those that hold 16 bits per channel
+_PNG_HEADER = 8 + 25  # bytes: signature, IHDR
 SIDES = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # px: the longest side libjpeg, libwebp and libavif read again
 
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENOTTY}
 _MAXBLOCK = threading.Lock()  # ImageFile.MAXBLOCK is one for all threads
 
 Array = NDArray[Any]
@@ -188,15 +193,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         temporary.open("xb").close()
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            _give_mode(temporary, stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     except OSError as error:
         raise ImageError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content on the disk, where the file system can tell."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:  # such as a full disk, noticed only now
+                raise
+
+
+def _give_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file, where its file system has any of its own; shares and exFAT have fixed ones."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        with contextlib.suppress(OSError):
+            path.chmod(mode)
 
 
 _ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
@@ -223,17 +244,31 @@ def _encode(picture: Picture, format: str, quality: int | None, bits: int, folde
     levels = (samples[0].permute(1, 2, 0).clamp(0, 1) * (2**bits - 1)).round()
     pixels = levels.contiguous().numpy().astype(np.uint16 if bits == 16 else np.uint8)  # (H, W, 3 or 4)
     exif = picture.exif or b""
-    record = b"" if picture.record is None else embed(relative_to(picture.record, folder), format)
+    if picture.record is None:
+        return _encode_pixels(pixels, format, quality, exif, b"")
+    record = relative_to(picture.record, folder)
+    if format == "PNG":
+        png = _encode_pixels(pixels, format, quality, exif, b"")
+        return png[:_PNG_HEADER] + embed(record, format, _digest_of(png)) + png[_PNG_HEADER:]
+    unknown = secrets.token_hex(32)  # what was encoded shows only when it is decoded
+    data = _encode_pixels(pixels, format, quality, exif, embed(record, format, unknown))
+    return data.replace(unknown.encode(), _digest_of(data).encode())
+
+
+def _digest_of(data: bytes) -> str:
+    with SILENCE:
+        return pixel_digest(io.BytesIO(data))
+
+
+def _encode_pixels(pixels: Array, format: str, quality: int | None, exif: bytes, xmp: bytes) -> bytes:
+    """A file of (H, W, 3 or 4) samples of 8 or 16 bits."""
     if format == "TIFF":
-        return _tiff(pixels, exif, record)
-    if bits == 16:
-        return _deep_png(pixels, exif, record)
+        return _tiff(pixels, exif, xmp)
+    if pixels.dtype == np.uint16:
+        return _deep_png(pixels, exif)
     options = dict(_ENCODERS[format])
-    if record and format == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add(b"iTXt", ITXT_HEAD + record)
-    elif record:
-        options["xmp"] = record
+    if xmp:
+        options["xmp"] = xmp
     if quality and "quality" in options:
         options["quality"] = quality
     if exif and not (format == "JPEG" and len(exif) > 65533):
@@ -256,8 +291,8 @@ def _buffer_of(samples: int) -> Iterator[None]:
             ImageFile.MAXBLOCK = before
 
 
-def _deep_png(pixels: Array, exif: bytes, record: bytes) -> bytes:
-    """A 16-bit PNG by OpenCV, which writes no profile, record or EXIF: they are inserted after the header."""
+def _deep_png(pixels: Array, exif: bytes) -> bytes:
+    """A 16-bit PNG by OpenCV, which writes no profile or EXIF: they are inserted after the header."""
     import cv2
 
     ok, data = cv2.imencode(".png", pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
@@ -265,15 +300,12 @@ def _deep_png(pixels: Array, exif: bytes, record: bytes) -> bytes:
         raise ImageError("OpenCV could not encode it")
     png = data.tobytes()
     chunks = png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
-    if record:
-        chunks += png_chunk(b"iTXt", ITXT_HEAD + record)
     if exif:
         chunks += png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    header = 8 + 25  # signature, IHDR
-    return png[:header] + chunks + png[header:]
+    return png[:_PNG_HEADER] + chunks + png[_PNG_HEADER:]
 
 
-def _tiff(pixels: Array, exif: bytes, record: bytes) -> bytes:
+def _tiff(pixels: Array, exif: bytes, xmp: bytes) -> bytes:
     """A TIFF of one deflated strip.
 
     Written here because OpenCV drops the profile and the meaning of alpha, and Pillow has 8 bits and fails on GPS tags.
@@ -293,8 +325,8 @@ def _tiff(pixels: Array, exif: bytes, record: bytes) -> bytes:
     directory[277], directory[284] = channels, 1
     if channels == 4:
         directory[338] = 2  # the fourth sample is alpha, not premultiplied
-    if record:
-        directory[700] = record
+    if xmp:
+        directory[700] = xmp
     directory.tagtype[34675] = 7
     directory[34675] = srgb_profile()
     buffer = io.BytesIO()
