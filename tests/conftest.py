@@ -21,6 +21,8 @@ from stylize.cli.main import main
 from stylize.encoders import EncoderSpec
 from stylize.testing import stylizer, tiny_encoder
 
+from . import accelerator
+
 __all__ = ["stylizer"]  # a fixture
 
 with contextlib.suppress(ImportError):  # the environment of the napari plugin does without
@@ -45,6 +47,13 @@ def stylize_encoders():
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device for the tests that take one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the pretend accelerator before anything is computed: torch has a queue for each device that it knows at
+    the first backward, and for none that comes later. A real accelerator cannot be used beside it."""
+    if config.getoption("--device") == "cpu":
+        accelerator.install()
 
 
 @pytest.fixture
