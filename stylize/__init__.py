@@ -7,11 +7,7 @@
 Importing this package does not import torch; the names below are loaded at first use.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's, which takes a while to import
 if TYPE_CHECKING:
     from stylize.claims import Claims, is_alive
     from stylize.colors import ColorMode, luminance
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
         PluginError,
         SettingsError,
         StylizeError,
+        TargetError,
         WeightsError,
     )
     from stylize.executors import Run, Serial, run
@@ -74,6 +71,7 @@ _HOMES = {
         "PluginError",
         "SettingsError",
         "StylizeError",
+        "TargetError",
         "WeightsError",
     ),
     "stylize.executors": ("Run", "Serial", "run"),
@@ -147,6 +145,7 @@ __all__ = [
     "StylizeError",
     "Stylizer",
     "Sums",
+    "TargetError",
     "Term",
     "TileWindow",
     "WeightsError",
@@ -180,6 +179,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'stylize' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

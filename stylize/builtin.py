@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Executor, Job, hookimpl
+from stylize.errors import SettingsError
 from stylize.jobs import ImageJob
 from stylize.options import bits_option, quality_option
 
@@ -48,8 +49,11 @@ def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
     from stylize.executors import Serial
     from stylize.processes import Processes
 
+    jobs = options.get("jobs")
+    if name == "serial" and (jobs or 1) > 1:
+        raise SettingsError(f"--executor serial paints in one process; --jobs {jobs} needs processes")
     if name == "processes":
-        return Processes(options.get("jobs") or 2)
+        return Processes(jobs or 2)
     return Serial() if name == "serial" else None
 
 

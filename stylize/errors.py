@@ -3,6 +3,7 @@
 StylizeError                what a caller may catch
 ├── SettingsError           a value outside its range, an unknown preset or layer, a bad settings file
 ├── ImageError              a picture that cannot be read or written
+│   └── TargetError         a target that cannot be meant; also a SettingsError
 ├── WeightsError            encoder weights missing, wrong, truncated or not downloadable
 ├── DeviceError             a device or precision this machine does not have
 ├── OptimizationError       the optimisation produced NaN or inf and could not recover
@@ -24,6 +25,11 @@ class SettingsError(StylizeError, ValueError):
 
 class ImageError(StylizeError):
     """A picture could not be read or written."""
+
+
+class TargetError(SettingsError, ImageError):
+    """No result can have this path: its extension, the options it was given, a source of the same path, a folder that
+    is not there. A mistake in how the program was called."""
 
 
 class WeightsError(StylizeError):

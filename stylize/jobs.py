@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stylize.contracts import Chain, Frame, Job, Painted
-from stylize.errors import ImageError
+from stylize.errors import ImageError, TargetError
 
 
 class ImageJob(Job):
@@ -52,7 +52,8 @@ def check_distinct(target: Path, *sources: Path) -> None:
     """Refuse to write over a source.
 
     Raises:
-        ImageError: names the file.
+        TargetError: names the file.
+        ImageError: the paths cannot be compared.
     """
     for source in sources:
         try:
@@ -62,4 +63,4 @@ def check_distinct(target: Path, *sources: Path) -> None:
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
         if same:
-            raise ImageError(f"the target {target} is also a source; choose another name with -o")
+            raise TargetError(f"the target {target} is also a source; choose another name with -o")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stylize.errors import SettingsError, StylizeError
+from stylize.errors import SettingsError, TargetError
 
 # Recorded as "saving", or without influence on the picture.
 NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
@@ -92,5 +92,5 @@ def _check_report(context: click.Context, parameter: click.Parameter, path: Path
     if path.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--report {path} must end in .html")
     if path.is_dir() or not path.parent.is_dir():
-        raise StylizeError(f"cannot write {path}: give the path of a file in an existing folder")
+        raise TargetError(f"cannot write {path}: give the path of a file in an existing folder")
     return path

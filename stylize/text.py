@@ -1,6 +1,12 @@
-"""Words for people: durations, and messages of one line. Imports nothing."""
+"""Words for people: durations, counts, and messages of one line that a terminal can show."""
 
 from __future__ import annotations
+
+import re
+
+# What a terminal obeys instead of showing it: controls (C0, DEL, C1), line separators, and marks that turn the
+# direction of writing.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def duration(seconds: float, *, rough: bool = False) -> str:
@@ -32,3 +38,9 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def one_line(text: str) -> str:
     """The text with its lines joined by spaces, for messages."""
     return " ".join(text.splitlines())
+
+
+def printable(text: str) -> str:
+    """The text with control characters as escapes such as ``\\x1b``: names of files, records and errors of
+    plugins come from others, and a terminal would obey what is in them."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)

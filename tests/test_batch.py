@@ -525,10 +525,10 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (("photos", "style.png", "-o", "photos"), "is the folder of the photos", 1),
-        (("photos", "style.png", "-o", "style.png"), "photos holds many pictures: give -o the name of a folder", 1),
-        (("photos", "style.png", "-o", "out.png"), "photos holds many pictures", 1),
-        (("photos/a.png", "photos", "-o", "out.png"), "photos holds many pictures", 1),
+        (("photos", "style.png", "-o", "photos"), "is the folder of the photos", 2),
+        (("photos", "style.png", "-o", "style.png"), "photos holds many pictures: give -o the name of a folder", 2),
+        (("photos", "style.png", "-o", "out.png"), "photos holds many pictures", 2),
+        (("photos/a.png", "photos", "-o", "out.png"), "photos holds many pictures", 2),
         (("photos", "missing.png", "-o", "out"), "cannot read missing.png", 1),
         (("empty", "style.png", "-o", "out"), "empty: no pictures there", 1),
         (("photos", "empty", "-o", "out"), "empty: no pictures there", 1),
@@ -542,7 +542,7 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
             "--report belongs to folders and clips; ",
             2,
         ),
-        (("photos", "style.png", "-o", "out", "--report", "no/r.html"), "cannot write no/r.html", 1),
+        (("photos", "style.png", "-o", "out", "--report", "no/r.html"), "cannot write no/r.html", 2),
         (("photos", "style.png", "-o", "out", "--report", "photos/a.png"), "must end in .html", 2),
         (("photos", "style.png", "--name", "{stem!x}.png"), "--name '{stem!x}.png'", 2),
         (("photos", "style.png", "--name", "{stem:d}.png"), "--name '{stem:d}.png'", 2),

@@ -599,7 +599,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         "grid": ("grid", "photo.png", bad),
     }[role]
     done = call(*arguments, "-o", "out.png", *FAST)
-    assert_one_error(done, 1)
+    assert_one_error(done, 2 if problem == "directory" and role in ("content", "style") else 1)
     assert bad in done.err
     assert PROBLEMS[problem] in done.err
     assert (folder / "out.png").read_bytes() == b"old"
@@ -636,12 +636,18 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--device", "meta"), "device is 'meta'"),
         (2, ("--seed", "-1"), "seed is -1"),
         (2, ("--json", "--quiet"), "--quiet and --json cannot be combined"),
-        (1, ("-o", "nowhere/out.png"), "there is no folder nowhere"),
-        (1, ("-o", "out.bmp"), "unknown extension '.bmp'"),
-        (1, ("-o", "out"), "unknown extension ''"),
-        (1, ("-o", "cellar.png"), "folder"),
-        (1, ("-o", "photo.png/out.png"), "photo.png"),
-        (1, ("-o", "out.jpg", "--bits", "16"), "8 bits per channel"),
+        (2, ("-o", "nowhere/out.png"), "there is no folder nowhere"),
+        (2, ("-o", "out.bmp"), "unknown extension '.bmp'"),
+        (2, ("-o", "out"), "unknown extension ''"),
+        (2, ("-o", "cellar.png"), "folder"),
+        (2, ("-o", "photo.png/out.png"), "photo.png"),
+        (2, ("-o", "out.jpg", "--bits", "16"), "8 bits per channel"),
+        (2, ("-o", ""), "nothing is given after -o"),
+        (2, ("--output=",), "nothing is given after --output"),
+        (2, ("--preset", ""), "nothing is given after --preset"),
+        (2, ("--quality", "50"), "--quality belongs to JPEG, WebP and AVIF; out.png"),
+        (2, ("--weights", "photo.png", "--encoder", "mini"), "mini comes with its weights; photo.png"),
+        (2, ("--executor", "serial", "--jobs", "2"), "--jobs 2 needs processes"),
         (2, ("--bits", "12"), "'12' is not one of '8', '16'"),
     ],
 )
@@ -700,7 +706,7 @@ def test_the_content_is_not_written_over(call: Call, pictures: tuple[Path, Path]
     before = (folder / "photo.png").read_bytes()
     for command in (("photo.png", "starry.png"), ("reconstruct", "photo.png"), ("grid", "photo.png", "starry.png")):
         done = call(*command, "-o", spelling, *FAST)
-        assert_one_error(done, 1)
+        assert_one_error(done, 2)
         assert "source" in done.err
     assert (folder / "photo.png").read_bytes() == before
 
@@ -710,7 +716,7 @@ def test_a_content_named_through_a_link_is_not_written_over(
 ) -> None:
     (folder / "link.png").symlink_to("photo.png")
     before = (folder / "photo.png").read_bytes()
-    assert_one_error(call("link.png", "starry.png", "-o", "photo.png", *FAST), 1)
+    assert_one_error(call("link.png", "starry.png", "-o", "photo.png", *FAST), 2)
     assert (folder / "photo.png").read_bytes() == before
 
 
@@ -724,12 +730,12 @@ def test_styles_and_the_start_are_not_written_over(
     before = target.read_bytes()
     done = call("photo.png", "starry.png", "other.png", "--init", "start.png", *options, *FAST)
     assert target.read_bytes() == before
-    assert_one_error(done, 1)
+    assert_one_error(done, 2)
 
 
 def test_the_style_of_a_texture_is_not_written_over(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
     before = (folder / "starry.png").read_bytes()
-    assert_one_error(call("texture", "starry.png", "-o", "starry.png", *FAST), 1)
+    assert_one_error(call("texture", "starry.png", "-o", "starry.png", *FAST), 2)
     assert (folder / "starry.png").read_bytes() == before
 
 
@@ -998,13 +1004,47 @@ def test_ctrl_c_while_the_reader_of_the_events_is_slow_writes_the_picture(
     assert size_of(tmp_path / "out.png") == (16, 12)
 
 
-def test_a_closed_standard_error_does_not_cost_the_picture(
+def without_streams(
+    closed: str, environment: Mapping[str, str], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "stylize", *arguments]
+    return subprocess.run(
+        command, env=dict(environment), cwd=folder, timeout=60, check=False, capture_output=True, text=True
+    )
+
+
+def test_closed_streams_do_not_cost_the_picture(
     pictures: tuple[Path, Path], cli_environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "stylize", *map(str, pictures), "-o", "out.png", "--encoder", "tiny"]
-    command += ["--size", "16", "--steps", "1"]
-    done = subprocess.run(
-        ["sh", "-c", '"$@" 2>&-', "sh", *command], env=dict(cli_environment), cwd=tmp_path, timeout=60, check=False
-    )
+    command = ("photo.png", "starry.png", "-o", "out.png", *FAST)
+    done = without_streams("<&- >&- 2>&-", cli_environment, tmp_path, *command)
     assert done.returncode == 0
-    assert (tmp_path / "out.png").exists()
+    assert size_of(tmp_path / "out.png") == (16, 12)
+
+
+def test_messages_do_not_go_to_another_stream(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
+    done = without_streams("2>&-", cli_environment, tmp_path, "presets", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+# Makes Ctrl-C come while the program is imported.
+EARLY = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(20)
+"""
+
+
+def test_ctrl_c_before_all_is_imported_ends_without_a_traceback(
+    cli_environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text(EARLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "stylize", "presets"],
+        env={**cli_environment, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stylize: interrupted\n")

@@ -79,3 +79,36 @@ def test_where_there_is_no_terminal_each_picture_of_several_is_a_line(
     assert [line[0] for line in lines] == shown
     assert [line[1:4] for line in lines] == [["picture", "1", "loss"], ["picture", "2", "loss"]]
     assert said.out == "out\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_neither_colour_nor_command_the_terminal(
+    stylizer: Stylizer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")  # rich moves no cursor
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with Live() as display:
+        frame = Frame("[/red]\x1b]0;owned\x07\x9b2J.png", stylizer.styles[0], total=2)
+        stylizer(frame.image, on_step=lambda step: display.stylize_step(frame, step))
+        display.stylize_painted(frame, frame.image)
+        display.warning("made with \x1b[31mtorch")
+    said = capsys.readouterr().err
+    assert "[/red]\\x1b]0;owned\\x07\\x9b2J.png" in said
+    assert "made with \\x1b[31mtorch" in said
+    assert not set("\x07\x9b") & set(said)
+
+
+def test_ctrl_c_while_nothing_is_painted_promises_no_step(
+    stylizer: Stylizer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Live() as display:
+        display.stopping()
+        frame = Frame("photo", stylizer.styles[0])
+        stylizer(frame.image, on_step=lambda step: display.stylize_step(frame, step))
+        display.stopping()
+        display.stylize_painted(frame, frame.image)
+        display.stopping()
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("stopping")]
+    idle = "stopping; press Ctrl-C again to end at once"
+    assert said == [idle, "stopping after this step; press Ctrl-C again to discard the picture", idle]

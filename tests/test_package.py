@@ -55,7 +55,11 @@ FLOORS = (
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore
-PRINTING = {ROOT / "stylize" / "cli", ROOT / "plugins" / "stylize_batch" / "commands.py"}
+PRINTING = {
+    ROOT / "stylize" / "cli",
+    ROOT / "stylize" / "__main__.py",
+    ROOT / "plugins" / "stylize_batch" / "commands.py",
+}
 PRINTING |= {ROOT / "video" / "stylize_video" / "commands.py"}
 PRINTING |= {ROOT / "plugins" / "stylize_comfyui" / "commands.py"}
 PLUGINS = {
@@ -125,7 +129,7 @@ def test_the_plugin_of_napari_is_in_the_wheel_with_its_samples_but_napari_is_an_
 
 
 def test_the_command_and_the_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    assert "[console_scripts]\nstylize = stylize.cli.main:main\n" in in_info(wheel, r"entry_points\.txt")
+    assert "[console_scripts]\nstylize = stylize.__main__:main\n" in in_info(wheel, r"entry_points\.txt")
     assert in_info(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
     assert metadata(wheel)["License-Expression"] == "MIT"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylize.text import counted, duration, one_line
+from stylize.text import counted, duration, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,17 @@ def test_a_count_has_the_right_plural() -> None:
 
 def test_a_message_is_one_line_and_keeps_its_spaces() -> None:
     assert one_line("cannot read a  b.png:\ntruncated") == "cannot read a  b.png: truncated"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("größe 図 👩‍🚀 a\u00a0b.png", "größe 図 👩‍🚀 a\u00a0b.png"),
+        ("\x1b]0;title\x07.png", "\\x1b]0;title\\x07.png"),
+        ("a\nb\tc\rd\x7fe", "a\\nb\\tc\\rd\\x7fe"),
+        ("\x9b31m red", "\\x9b31m red"),
+        ("\u202egnp.exe \u2028", "\\u202egnp.exe \\u2028"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> None:
+    assert printable(text) == shown

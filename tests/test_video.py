@@ -192,26 +192,29 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         (("in.mkv", "style.png", "--from", "x"), "--from is 'x'", 2),
         (("in.mkv", "style.png", "--from", "2", "--to", "1"), "--to is not after --from", 2),
         (("in.mkv", "style.png", "--from", "99"), "", 1),
-        (("in.mkv", "style.png", "-o", "in.mkv"), "also a source", 1),
-        (("in.mkv", "style.png", "-o", "no/out.mkv"), "cannot write no/out.mkv", 1),
+        (("in.mkv", "style.png", "-o", "in.mkv"), "also a source", 2),
+        (("in.mkv", "style.png", "-o", "no/out.mkv"), "cannot write no/out.mkv", 2),
         (("in.mkv", "style.png", "--flow", "river"), "unknown flow 'river'", 2),
         (("in.mkv", "style.png", "--preview", "--report", "r.html"), "--preview, which only makes a sheet", 2),
         (("broken.mp4", "style.png"), "broken.mp4", 1),
         (("empty.mp4", "style.png"), "empty.mp4", 1),
         (("in.mkv", "missing.png"), "missing.png", 1),
-        (("in.mkv", "style.png", "-o", "out.png"), "out.png", 1),
-        (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 1),
+        (("in.mkv", "style.png", "-o", "out.png"), "out.png", 2),
+        (("in.mkv", "style.png", "-o", "frames/%d.png"), "cannot write frames/%d.png", 2),
         (("in.mkv", "style.png", "-o", "frames", "--codec", "h264"), "--codec does not apply to a sequence", 2),
         (("in.mkv", "style.png", "-o", "frames", "--crf", "20"), "--crf does not apply to a sequence", 2),
-        (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 1),
-        (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 1),
-        (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 1),
+        (("in.mkv", "style.png", "-o", "out%D.png"), "cannot write out%D.png", 2),
+        (("in.mkv", "style.png", "-o", "out%99999999999999999999d.png"), "cannot write out%9", 2),
+        (("in.mkv", "style.png", "-o", "/"), "cannot write /: give the path", 2),
         (("in.mkv", "style.png", "-o", "/proc/out.mkv"), "cannot make the folder /proc/", 1),
         (("in.mkv", "style.png", "-o", "o" * 247 + ".mkv"), "File name too long", 1),
-        (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 1),
-        (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 1),
-        (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 1),
+        (("in.mkv", "000002.png", "-o", "."), "000002.png is also a source", 2),
+        (("in.mkv", "000002.png", "-o", "%06d.png"), "the target 000002.png is also a source", 2),
+        (("in.mkv", "style.png", "-o", "out.mkv", "--codec", "ffv1", "--crf", "20"), "ffv1 has no crf", 2),
         (("in.mkv", "style.png", "--hold"), "--hold needs --every N", 2),
+        (("in.mkv", "style.png", "--preview", "--partial"), "--preview, which makes no clip", 2),
+        (("in.mkv", "style.png", "-o", "out.mp4", "--codec", "prores"), "cannot hold prores; use .mov", 2),
+        (("in.mkv", "style.png", "--jobs", "2", "--executor", "serial"), "--jobs 2 needs processes", 2),
     ],
 )
 def test_a_clip_that_cannot_be_made_is_one_clear_line(
@@ -566,7 +569,7 @@ def test_the_report_tells_of_every_frame(paint: Paint, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("report", "words", "code"),
-    [("clip.txt", "must end in .html", 2), ("no/clip.html", "cannot write no/clip.html", 1)],
+    [("clip.txt", "must end in .html", 2), ("no/clip.html", "cannot write no/clip.html", 2)],
 )
 def test_a_report_that_cannot_be_written_is_refused_at_once(
     paint: Paint, folder: Path, report: str, words: str, code: int

@@ -31,6 +31,7 @@ from stylize import (
     Settings,
     StylizeError,
     Stylizer,
+    TargetError,
     atomic_write,
     check_target,
     is_alive,
@@ -330,9 +331,9 @@ def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     if not os.path.isdir(folder) and (os.path.lexists(folder) or folder.suffix.lower() in FORMATS):  # noqa: PTH112
         many = next((path for path in (source, *styles) if is_many(path)), None)
         reason = "--pair can make several results" if many is None else f"{many} holds many pictures"
-        raise ImageError(f"{reason}: give -o the name of a folder for the results, not {folder}")
+        raise TargetError(f"{reason}: give -o the name of a folder for the results, not {folder}")
     if os.path.realpath(folder) == os.path.realpath(source):
-        raise ImageError(f"the output folder {folder} is the folder of the photos; choose another one with -o")
+        raise TargetError(f"the output folder {folder} is the folder of the photos; choose another one with -o")
     return folder
 
 

@@ -21,7 +21,7 @@ from stylize.cli.options import (
     with_executor,
 )
 from stylize.cli.session import INTERRUPTED, current_host, encoder_options, interruptible, showing
-from stylize.errors import StylizeError
+from stylize.errors import SettingsError, StylizeError
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def cli() -> None:
 def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     """Repaint CONTENT in the style of STYLE, or in a blend of several styles."""
     from stylize import executors
+    from stylize.jobs import ImageJob
     from stylize.stylizer import Stylizer
 
     settings, host = settings_from(options), current_host()
@@ -73,6 +74,8 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     executor = executors.executor_named(host, name, options)
     with showing(host, options) as display:
         job = host.open(content, styles, options["output"], settings, options, given=_given())
+        if isinstance(job, ImageJob):
+            _check_quality(job.target, options["quality"])
         rest = encoder_options(host, options, display)
         stylizer = Stylizer(job.styles or styles, settings, color_modes=host.color_modes(), **rest)
         display.notes(style.notes for style in stylizer.styles)
@@ -223,6 +226,7 @@ def _reconstruct(
     target = options["output"] or Path(f"{sources[0].stem}-{suffix}.png")
     saving = {"bits": options["bits"], "quality": options["quality"]}
     images.check_target(target, **saving)
+    _check_quality(target, options["quality"])
     check_distinct(target, *sources, *([settings.start_file] if settings.start_file else []))
     host = current_host()
     with showing(host, options) as display:
@@ -232,6 +236,18 @@ def _reconstruct(
             result.save(target, **saving)
         display.written(target)
         return INTERRUPTED if stop() else 0
+
+
+def _check_quality(target: Path, quality: int | None) -> None:
+    """Refuse a quality that the format of a target does not have.
+
+    Raises:
+        SettingsError: it is lossless.
+    """
+    from stylize.images.write import is_lossy
+
+    if quality is not None and not is_lossy(target):
+        raise SettingsError(f"--quality belongs to JPEG, WebP and AVIF; {target} keeps every pixel as it is")
 
 
 def _given() -> set[str]:

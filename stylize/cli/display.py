@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
+from stylize.cli.terminal import UnbreakableStream, complain, ignoring_errors
 from stylize.contracts import hookimpl
 from stylize.display import Display
-from stylize.text import duration
-
-T = TypeVar("T")
+from stylize.text import duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -27,64 +27,44 @@ if TYPE_CHECKING:
     from stylize.observing import Step
 
 
-class _UnbreakableStream:
-    """A stream that may break (a closed pipe, a full disk) without ending the run: what is written later is dropped."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115, kept; None: it is closed
-
-    def write(self, text: str) -> int:
-        text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
-        return _ignoring_errors(self._stream, lambda: self._stream.write(text)) or 0
-
-    def flush(self) -> None:
-        _ignoring_errors(self._stream, self._stream.flush)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _ignoring_errors(stream: TextIO, action: Callable[[], T]) -> T | None:
-    try:
-        return action()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so does what is left in its buffer
-        return None
-
-
 STOPPING = "stopping after this step; press Ctrl-C again to discard the picture"
+STOPPING_IDLE = "stopping; press Ctrl-C again to end at once"  # where no picture is in work
 
 
 class Quiet(Display):
     """Shows warnings, on standard error, and nothing else."""
 
     def warning(self, text: str) -> None:
-        print(f"stylize: {text}", file=sys.stderr, flush=True)
+        complain(text)
 
 
 class Json(Display):
     """One JSON object per line and event on standard output."""
 
     def __init__(self) -> None:
-        self._stream = _UnbreakableStream(sys.stdout)
+        self._stream = UnbreakableStream(sys.stdout)
+        self._busy = False  # with a picture
 
     def _print(self, event: str, **values: Any) -> None:
         print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
 
     def stopped(self) -> None:
-        self.notes([(STOPPING,)])
+        self.notes([(STOPPING if self._busy else STOPPING_IDLE,)])
 
     def step(self, step: Step, label: str = "") -> None:
+        self._busy = True
         cell = {"label": label.strip()} if label else {}
         self._print("step", **cell, **dataclasses.asdict(step))
 
     @hookimpl(tryfirst=True)
     def stylize_step(self, frame: Frame, step: Step) -> None:
+        self._busy = True
         place = {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
         self._print("step", **(place if _one_of_many(frame) else {}), **dataclasses.asdict(step))
 
     @hookimpl(tryfirst=True)
     def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        self._busy = False
         if _one_of_many(frame):
             self._print("painted", picture=frame.name, picture_number=frame.number, pictures=frame.total)
 
@@ -109,7 +89,7 @@ class Live(Display):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(file=cast("IO[str]", _UnbreakableStream(sys.stderr)), highlight=False)
+        self._console = Console(file=cast("IO[str]", UnbreakableStream(sys.stderr)), highlight=False)
         self._bars: Progress | None = None
         self._tasks: dict[tuple[str, int], TaskID] = {}
         self._begun = 0.0
@@ -123,13 +103,14 @@ class Live(Display):
 
         if self._bars is None:
             bar = (BarColumn(bar_width=20),) if self._console.width >= 80 else ()
-            columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[text]}"))
+            texts = [TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[text]")]
+            columns = (texts[0], *bar, texts[1])
             self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
             self._bars.start()
         return self._bars
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self._end_scale()
@@ -174,7 +155,7 @@ class Live(Display):
             self._begun = now
             self._first = self._first or (frame.number, now)
         self._picture = frame, step
-        name = " ".join(frame.name.split())
+        name = printable(" ".join(frame.name.split()))
         self._report_failure(step, name)
         for key, total in (("pictures", frame.total), ("picture", step.steps)):
             if (key, 0) not in self._tasks:
@@ -213,7 +194,7 @@ class Live(Display):
             return
         (frame, step), self._picture = self._picture, None
         number = f"{frame.number}/{frame.total}" if frame.total else f"{frame.number}"
-        name = " ".join(frame.name.split())
+        name = printable(" ".join(frame.name.split()))
         self._print(f"{number:>11}  {name}  {_losses(step)}  {step.seconds:.0f} s")
 
     def _report_failure(self, step: Step, name: str) -> None:
@@ -238,12 +219,16 @@ class Live(Display):
         self.notes([(text,)])
 
     def stopping(self) -> None:
-        os.write(2, f"\n{STOPPING}\n".encode())
+        busy = self._last is not None or self._picture is not None
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{STOPPING if busy else STOPPING_IDLE}\n".encode())
 
     def written(self, path: Path | None) -> None:
         self.close()
         if path is not None:
-            _ignoring_errors(sys.stdout, lambda: click.echo(os.fsencode(path)))  # as it is, whatever its encoding
+            # to programs as it is, whatever its encoding
+            shown = printable(str(path)) if sys.stdout.isatty() else os.fsencode(path)
+            ignoring_errors(sys.stdout, lambda: click.echo(shown))
 
 
 def _one_of_many(frame: Frame) -> bool:

@@ -13,6 +13,7 @@ from stylize.cli.session import current_host
 from stylize.errors import StylizeError
 from stylize.host import unreadable_distributions
 from stylize.settings import PRESETS, preset
+from stylize.text import printable
 
 
 @click.command()
@@ -44,7 +45,7 @@ def weights(context: click.Context) -> None:
 
     if context.invoked_subcommand is None:
         for name in found.ARCHITECTURES:
-            click.echo(f"{name}  {_where(name)}")
+            click.echo(printable(f"{name}  {_where(name)}"))
         click.echo(f"mini   comes with stylize ({mini.FILE})")
         click.echo(f"search order: --weights, STYLIZE_WEIGHTS, {found.cache_file('vgg19').parent}, download")
 
@@ -79,7 +80,8 @@ def verify(name: str, file: Path | None) -> None:
     if place.path is None:
         raise StylizeError(f"{name} weights are not here; run `stylize weights fetch {name}`")
     tensors = found.read(place.path, name)
-    click.echo(f"{place.path}: {name}, {len(tensors) // 2} convolutions, sha256 {found.fingerprint(tensors)[:16]}: ok")
+    said = f"{place.path}: {name}, {len(tensors) // 2} convolutions, sha256 {found.fingerprint(tensors)[:16]}: ok"
+    click.echo(printable(said))
 
 
 @weights.command()
@@ -106,9 +108,9 @@ def plugins(as_json: bool) -> int:
     else:
         for info in infos:
             said = f"left out: {info.problem}" if info.problem else ", ".join(info.hooks) or "no hooks"
-            click.echo(f"{info.name:16}  {info.distribution} {info.version}  {said}")
+            click.echo(printable(f"{info.name:16}  {info.distribution} {info.version}  {said}"))
         for problem in unreadable_distributions():
-            click.echo(f"note: {problem}")
+            click.echo(printable(f"note: {problem}"))
     return 1 if host.problems else 0
 
 
@@ -124,5 +126,5 @@ def doctor(as_json: bool) -> int:
     else:
         for check in checks:
             advice = f"; {check.advice}" if check.advice else ""
-            click.echo(f"{check.state:5}{check.name:14}{check.found}{advice}")
+            click.echo(printable(f"{check.state:5}{check.name:14}{check.found}{advice}"))
     return 1 if any(check.state == "fail" for check in checks) else 0

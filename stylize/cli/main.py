@@ -14,6 +14,7 @@ import click
 from stylize.cli.commands import cli, run
 from stylize.cli.inspect import doctor, plugins, presets, weights
 from stylize.cli.session import INTERRUPTED
+from stylize.cli.terminal import complain, open_standard_streams
 from stylize.errors import SettingsError, StylizeError
 from stylize.host import Host, plugin_manager
 
@@ -32,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     problems: list[str] = []
     if arguments is None:
+        open_standard_streams()
         shorten_spinning()
     try:
         words = [*(sys.argv[1:] if arguments is None else arguments)]
+        check_words(words)
         words_without, names = without_plugins(words)
-        trace = _trace if os.environ.get("STYLIZE_TRACE_HOOKS") else None
+        trace = complain if os.environ.get("STYLIZE_TRACE_HOOKS") else None
         host = plugin_manager(without=names, only=_plugins_of_environment(), trace=trace)
         group, problems = extended(host), host.problems
         code = group.main(args=words_without, prog_name="stylize", standalone_mode=False, obj=host)
@@ -54,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:  # a bug of stylize or of a plugin
         if os.environ.get("STYLIZE_TRACEBACK"):
             raise
-        code = _fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
+        if _came_of_an_interrupt(error):
+            code = _fail("interrupted", INTERRUPTED)
+        else:
+            code = _fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
     if arguments is None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all work is done: Ctrl-C must not change the exit code now
     sys.exit(code if isinstance(code, int) else 0)
@@ -78,6 +84,19 @@ def extended(host: Host) -> click.Group:
     group.commands = {**cli.commands, "run": command}
     host.extend(group, command)
     return group
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse empty words. An empty path would mean the current folder, where it comes of a variable that is not set.
+
+    Raises:
+        SettingsError: says where the empty word stands.
+    """
+    for before, word in zip(["stylize", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            where = option or before
+            raise SettingsError(f"nothing is given after {where}: an empty argument, perhaps of a variable not set")
 
 
 def without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -110,10 +129,13 @@ def _plugins_of_environment() -> list[str] | None:
     return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
 
 
+def _came_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Python 3.11 turns what is raised in the making of a class into another."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"stylize: {' '.join(message.split())}", file=sys.stderr)
+    complain(message)
     return code
-
-
-def _trace(line: str) -> None:
-    print(f"stylize: {line}", file=sys.stderr, flush=True)

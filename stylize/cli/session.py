@@ -79,7 +79,9 @@ def interruptible(display: Display) -> Iterator[Callable[[], bool]]:
         pressed = True
         display.stopping()
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as shells have it for jobs in the background
+        signal.signal(signal.SIGINT, on_signal)
     acknowledged = False
 
     def stop() -> bool:

@@ -136,6 +136,8 @@ def _vgg(name: str) -> EncoderSpec:
 
 def _mini() -> EncoderSpec:
     def load(file: Path | None, progress: Progress | None) -> Build:
+        if file is not None:
+            raise SettingsError(f"the encoder mini comes with its weights; {file} cannot be used")
         tensors = mini.read()
         return lambda layers, place: mini.encoder(tensors, layers, place)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, features
 from torch import Tensor
 
-from stylize.errors import ImageError
+from stylize.errors import ImageError, TargetError
 from stylize.images.containers import png_chunk
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, Picture
@@ -56,7 +56,7 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
             were wrong from the beginning.
     """
     if problem := _option_problem(Path(path), quality, bits):
-        raise ImageError(one_line(f"cannot write {path}: {problem}"))
+        raise TargetError(one_line(f"cannot write {path}: {problem}"))
     picture = picture if isinstance(picture, Picture) else Picture(picture)
     try:
         _write(picture, path, quality, bits)
@@ -103,14 +103,17 @@ def check_target(
     tried with a hidden, empty one, which is removed again.
 
     Raises:
-        ImageError: unknown extension, missing or unwritable folder, a target that is no plain writable file, a
-            quality out of range, 16 bits in a format that has 8, or a size the format cannot hold.
+        TargetError: unknown extension, missing folder, a target that is no file, a quality out of range, 16 bits in a
+            format that has 8, or a size the format cannot hold.
+        ImageError: the file or its folder is write-protected, or no file can be made there for another reason.
     """
-    problem = _option_problem(Path(path), quality, bits)
+    path = Path(path)
+    problem = _option_problem(path, quality, bits)
     if not problem and size is not None:
-        problem = _size_problem(FORMATS[Path(path).suffix.lower()], size)
-    problem = problem or _target_problem(Path(path)) or _folder_problem(Path(path))
-    if problem:
+        problem = _size_problem(FORMATS[path.suffix.lower()], size)
+    if problem := problem or _meaning_problem(path):
+        raise TargetError(one_line(f"cannot write {path}: {problem}"))
+    if problem := _protection_problem(path) or _folder_problem(path):
         raise ImageError(one_line(f"cannot write {path}: {problem}"))
 
 
@@ -131,6 +134,11 @@ def _option_problem(path: Path, quality: int | None, bits: int) -> str:
     return ""
 
 
+def is_lossy(path: Path) -> bool:
+    """Whether the format of a target has a quality to choose."""
+    return "quality" in _ENCODERS.get(FORMATS.get(path.suffix.lower(), ""), {})
+
+
 def _size_problem(format: str, size: tuple[int, int]) -> str:
     """Why a format cannot hold a picture of (height, width), or nothing."""
     limit = SIDES.get(format)
@@ -139,7 +147,7 @@ def _size_problem(format: str, size: tuple[int, int]) -> str:
     return f"{format} holds {limit} pixels a side, and the picture is {size[1]}x{size[0]}; use .png or a smaller size"
 
 
-def _target_problem(path: Path) -> str:
+def _meaning_problem(path: Path) -> str:
     """Why no file can have this path, or nothing."""
     try:
         target = Path(os.path.realpath(path))
@@ -149,12 +157,18 @@ def _target_problem(path: Path) -> str:
                 return "it is a folder; give the path of a file"
             if not stat.S_ISREG(mode):
                 return "it is not a regular file; give another path"
-            if not os.access(target, os.W_OK):
-                return "it is write-protected; give another path or change its permissions"
         if not target.parent.is_dir():
             return f"there is no folder {path.parent}; create it first"
     except (OSError, ValueError) as error:
         return f"{getattr(error, 'strerror', None) or error}; give another path"
+    return ""
+
+
+def _protection_problem(path: Path) -> str:
+    """Why a file that is there cannot be replaced, or nothing."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not os.access(target, os.W_OK):
+        return "it is write-protected; give another path or change its permissions"
     return ""
 
 
@@ -186,7 +200,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises:
         ImageError: for any OSError, of the block too; for a target that is a folder or no regular file.
     """
-    if problem := _target_problem(Path(path)):
+    if problem := _meaning_problem(Path(path)) or _protection_problem(Path(path)):
         raise ImageError(one_line(f"cannot write {path}: {problem}"))
     target = Path(os.path.realpath(path))
     temporary = _hidden(target)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylize import StylizeError
+from stylize import SettingsError, TargetError
 
 if TYPE_CHECKING:
     from stylize_video.probe import Clip
@@ -75,11 +75,11 @@ def default_codec(target: Path) -> str:
     """The codec for a clip of that name: h264, or what the container calls for.
 
     Raises:
-        StylizeError: the extension is not one a clip can have.
+        TargetError: the extension is not one a clip can have.
     """
     end = target.suffix.lower()
     if end not in _MUXERS:
-        raise StylizeError(f"cannot write {target}: use one of the extensions {' '.join(_MUXERS)}")
+        raise TargetError(f"cannot write {target}: use one of the extensions {' '.join(_MUXERS)}")
     return {".webm": "vp9", ".gif": "gif"}.get(end, "h264")
 
 
@@ -110,16 +110,17 @@ def check_codec(name: str, target: Path, audio: str = "copy", crf: int | None = 
     """The codec of that name, and ffmpeg's name of the container of ``target``.
 
     Raises:
-        StylizeError: the container cannot hold the codec, the codec has no crf, or a name is unknown.
+        TargetError: the container cannot hold the codec.
+        SettingsError: the codec has no crf, or a name is unknown.
     """
     if audio not in AUDIO:
-        raise StylizeError(f"unknown audio mode {audio!r}; use one of {', '.join(AUDIO)}")
+        raise SettingsError(f"unknown audio mode {audio!r}; use one of {', '.join(AUDIO)}")
     if name not in CODECS:
-        raise StylizeError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}")
+        raise SettingsError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}")
     default_codec(target)
     kind, end = CODECS[name], target.suffix.lower()
     if end not in kind.extensions:
-        raise StylizeError(f"{target}: {end} files cannot hold {name}; use {' or '.join(kind.extensions)}")
+        raise TargetError(f"{target}: {end} files cannot hold {name}; use {' or '.join(kind.extensions)}")
     if crf is not None and kind.crf is None:
-        raise StylizeError(f"{name} has no crf; leave it out, or use another codec")
+        raise SettingsError(f"{name} has no crf; leave it out, or use another codec")
     return kind, _MUXERS[end]

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylize import ImageError, atomic_write, check_distinct
+from stylize import ImageError, TargetError, atomic_write, check_distinct
 
 _PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png)")
 
@@ -16,11 +16,11 @@ def named(target: Path) -> Path:
     """The target as a path with a name, from which other names can be made: ``.`` is resolved.
 
     Raises:
-        ImageError: it is the root of the file system.
+        TargetError: it is the root of the file system.
     """
     target = target if target.name not in ("", "..") else target.resolve()
     if not target.name:
-        raise ImageError(f"cannot write {target}: give the path of a file, or of a folder that has a name")
+        raise TargetError(f"cannot write {target}: give the path of a file, or of a folder that has a name")
     return target
 
 
@@ -46,7 +46,7 @@ def check(target: Path, count: int, sources: Sequence[Path]) -> None:
     """Make sure that no frame is written over a source.
 
     Raises:
-        ImageError: one would be; the message names it.
+        TargetError: one would be; the message names it.
     """
     folder = file(target, 0).parent
     for source in sources:  # few of which lie there

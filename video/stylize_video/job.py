@@ -14,7 +14,6 @@ from stylize import (
     Claims,
     Flow,
     Frame,
-    ImageError,
     Job,
     Origin,
     Painted,
@@ -22,6 +21,7 @@ from stylize import (
     SettingsError,
     StylizeError,
     Stylizer,
+    TargetError,
     check_distinct,
     check_target,
     digest,
@@ -238,7 +238,7 @@ def _task(
     """What the options ask for.
 
     Raises:
-        SettingsError, ImageError, StylizeError: they do not fit the clip or the target.
+        SettingsError, TargetError, StylizeError: they do not fit the clip or the target.
     """
     clip = probe(source)
     target = image_sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
@@ -252,6 +252,8 @@ def _task(
     task = Task(clip, names, target, preview, begin, end, height, width, settings, options)
     if options.get("hold") and task.every == 1:
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
+    if options.get("partial") and preview:
+        raise SettingsError("--partial cannot be combined with --preview, which makes no clip")
     _check_targets(task, source, *styles)
     return task
 
@@ -273,4 +275,4 @@ def _check_targets(task: Task, *sources: Path) -> None:
     else:
         check_codec(options.get("codec") or default_codec(target), target, crf=options.get("crf"))
     if (target.is_dir() and not image_sequence.is_sequence(target)) or not target.parent.is_dir():
-        raise ImageError(f"cannot write {target}: give the path of a file in a folder that is there")
+        raise TargetError(f"cannot write {target}: give the path of a file in a folder that is there")

@@ -1,0 +1,55 @@
+"""The standard streams, as they may be: closed, full, or a pipe that nobody reads any more."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from stylize.text import printable
+
+T = TypeVar("T")
+
+
+def open_standard_streams() -> None:
+    """Open those of the three standard streams that are closed, on nothing: the next files that are opened would take
+    their numbers, and what libraries write to standard error would end up in them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+class UnbreakableStream:
+    """A stream that may break (a closed pipe, a full disk) without ending the run: what is written later is dropped."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115, kept; None: it is closed
+
+    def write(self, text: str) -> int:
+        text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
+        return ignoring_errors(self._stream, lambda: self._stream.write(text)) or 0
+
+    def flush(self) -> None:
+        ignoring_errors(self._stream, self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def ignoring_errors(stream: TextIO, action: Callable[[], T]) -> T | None:
+    """Do something with a stream; if it is broken, point it at nothing."""
+    try:
+        return action()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so does what is left in its buffer
+        return None
+
+
+def complain(message: str) -> None:
+    """Print one line to standard error."""
+    print(f"stylize: {printable(' '.join(message.split()))}", file=UnbreakableStream(sys.stderr), flush=True)
