@@ -2,7 +2,7 @@
 
     import stylize
 
-    stylize.Stylizer("starry.jpg", stylize.Settings(size=1024))("photo.jpg").save("out.png")
+    stylize.paint("photo.jpg", "starry.jpg", size=1024).save("out.png")
 
 Importing this package does not import torch; the names below are loaded at first use.
 """
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Origin,
         Picture,
         Saved,
+        Source,
+        as_picture,
         atomic_write,
         check_target,
         digest,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         save,
         saved_state,
     )
+    from stylize.iteration import Painting
     from stylize.jobs import check_distinct
     from stylize.objective import Sums, Term
     from stylize.observing import Step
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from stylize.records import Record
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, Settings, preset
+    from stylize.shortcuts import paint, paint_clip, paint_folder
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -82,6 +86,8 @@ _HOMES = {
         "Origin",
         "Picture",
         "Saved",
+        "Source",
+        "as_picture",
         "atomic_write",
         "check_target",
         "digest",
@@ -92,6 +98,7 @@ _HOMES = {
         "save",
         "saved_state",
     ),
+    "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.objective": ("Sums", "Term"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
@@ -101,6 +108,7 @@ _HOMES = {
     "stylize.records": ("Record",),
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "Settings", "preset"),
+    "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -129,6 +137,7 @@ __all__ = [
     "OptimizationError",
     "Origin",
     "Painted",
+    "Painting",
     "Picture",
     "PluginError",
     "Processes",
@@ -141,6 +150,7 @@ __all__ = [
     "Serial",
     "Settings",
     "SettingsError",
+    "Source",
     "Step",
     "StylizeError",
     "Stylizer",
@@ -149,6 +159,7 @@ __all__ = [
     "Term",
     "TileWindow",
     "WeightsError",
+    "as_picture",
     "atomic_write",
     "bits_option",
     "check_distinct",
@@ -161,6 +172,9 @@ __all__ = [
     "jobs_option",
     "load",
     "luminance",
+    "paint",
+    "paint_clip",
+    "paint_folder",
     "paint_frames",
     "plugin_manager",
     "preset",
