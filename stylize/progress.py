@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stylize.images import Picture
 from stylize.observing import Observer, Step
-from stylize.text import duration
 
 if TYPE_CHECKING:
     from stylize.encoders import Progress
@@ -125,7 +124,7 @@ class _Live:
 
     def __init__(self) -> None:
         self._display: Any = None
-        self._due, self._begun = 0.0, time.monotonic()
+        self._due = 0.0
 
     def show(self, text: str, fraction: float, picture: Callable[[], Picture] | None = None) -> None:
         if (now := time.monotonic()) < self._due:
@@ -134,7 +133,7 @@ class _Live:
         self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
 
     def finish(self, text: str, picture: Picture) -> None:
-        self._put(f"{text}, {duration(time.monotonic() - self._begun)}", picture)
+        self._put(text, picture)
 
     def close(self) -> None:
         return

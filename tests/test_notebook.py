@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -35,3 +36,11 @@ def test_the_notebook_runs_and_shows_stills(tmp_path: Path, monkeypatch: pytest.
     assert len(sizes) == 3
     (live,) = [output for output in outputs if "base64" in str(output.get("data", {}).get("text/html", ""))]
     assert "bridge 32x" in live.data["text/plain"]
+
+
+def test_the_notebook_comes_with_its_stills() -> None:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    shown = [output for cell in notebook["cells"] for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in output["data"] for output in shown) == 3
+    assert not [output for output in shown if output["output_type"] == "error"]
+    assert NOTEBOOK.stat().st_size < 400_000
