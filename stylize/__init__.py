@@ -2,7 +2,7 @@
 
     import stylize
 
-    stylize.paint("photo.jpg", "starry.jpg", size=1024).save("out.png")
+    stylize.Stylizer("starry.jpg", stylize.Settings(size=1024))("photo.jpg").save("out.png")
 
 Importing this package does not import torch; the names below are loaded at first use.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stylize.claims import Claims, is_alive
     from stylize.colors import ColorMode, luminance
     from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
-    from stylize.display import Display
+    from stylize.display import Display, RunProgress
     from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.errors import (
         DeviceError,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
         Origin,
         Picture,
         Saved,
-        Source,
-        as_picture,
         atomic_write,
         check_target,
         digest,
@@ -43,19 +41,18 @@ if TYPE_CHECKING:
         resize,
         save,
         saved_state,
+        thumbnail,
     )
-    from stylize.iteration import Painting
     from stylize.jobs import check_distinct
     from stylize.objective import Sums, Term
     from stylize.observing import Step
     from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
-    from stylize.pyramid import Scale
+    from stylize.pyramid import Scale, Schedule
     from stylize.records import Record
     from stylize.sequences import paint_frames
-    from stylize.settings import PRESETS, TEXTURE, Settings, preset
-    from stylize.shortcuts import paint, paint_clip, paint_folder
+    from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -65,7 +62,7 @@ _HOMES = {
     "stylize.claims": ("Claims", "is_alive"),
     "stylize.colors": ("ColorMode", "luminance"),
     "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
-    "stylize.display": ("Display",),
+    "stylize.display": ("Display", "RunProgress"),
     "stylize.encoders": ("Build", "Encoder", "EncoderConfig", "EncoderSpec", "Progress"),
     "stylize.observing": ("Step",),
     "stylize.errors": (
@@ -86,8 +83,6 @@ _HOMES = {
         "Origin",
         "Picture",
         "Saved",
-        "Source",
-        "as_picture",
         "atomic_write",
         "check_target",
         "digest",
@@ -97,18 +92,17 @@ _HOMES = {
         "resize",
         "save",
         "saved_state",
+        "thumbnail",
     ),
-    "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.objective": ("Sums", "Term"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
-    "stylize.pyramid": ("Scale",),
+    "stylize.pyramid": ("Scale", "Schedule"),
     "stylize.records": ("Record",),
     "stylize.sequences": ("paint_frames",),
-    "stylize.settings": ("PRESETS", "TEXTURE", "Settings", "preset"),
-    "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
+    "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -137,7 +131,6 @@ __all__ = [
     "OptimizationError",
     "Origin",
     "Painted",
-    "Painting",
     "Picture",
     "PluginError",
     "Processes",
@@ -145,12 +138,14 @@ __all__ = [
     "Record",
     "Request",
     "Run",
+    "RunProgress",
     "Saved",
     "Scale",
+    "Schedule",
     "Serial",
+    "SettingField",
     "Settings",
     "SettingsError",
-    "Source",
     "Step",
     "StylizeError",
     "Stylizer",
@@ -159,7 +154,6 @@ __all__ = [
     "Term",
     "TileWindow",
     "WeightsError",
-    "as_picture",
     "atomic_write",
     "bits_option",
     "check_distinct",
@@ -172,9 +166,6 @@ __all__ = [
     "jobs_option",
     "load",
     "luminance",
-    "paint",
-    "paint_clip",
-    "paint_folder",
     "paint_frames",
     "plugin_manager",
     "preset",
@@ -186,7 +177,9 @@ __all__ = [
     "run",
     "save",
     "saved_state",
+    "setting_fields",
     "texture",
+    "thumbnail",
 ]
 
 

@@ -43,7 +43,8 @@ class Frame:
     alone, if it is nearly there already; ``terms`` are added to the loss. ``styles`` is what to paint it in, a tuple of
     pictures (several are blended), if not as the command line says: the same tuple for every frame of a style, so that
     its statistics are computed once. ``number`` counts from 1 to ``total``, which is None where the job cannot know it.
-    ``data`` is the job's own.
+    ``data`` is the job's own. A ``copied`` frame needs no painting, as the job has its result already: observers are
+    told of it, and it is neither painted nor written.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Frame:
     number: int = 1
     total: int | None = 1
     data: Mapping[str, Any] = field(default_factory=dict)
+    copied: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Executor, Frame, Job, Painted
 from stylize.errors import PluginError, SettingsError
-from stylize.gradients import gradients_enabled
 from stylize.records import Record
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ PAUSE = 0.1  # seconds between two looks for something to paint
 log = logging.getLogger(__name__)
 
 
-@gradients_enabled()
 def run(
     job: Job,
     stylizer: Stylizer,
@@ -138,6 +136,10 @@ class Run:
         try:
             with contextlib.closing(_closable(self.job.frames(chain))) as frames:
                 for frame in frames:
+                    if frame.copied:
+                        if self.host is not None:
+                            self.host.observe("stylize_copied", frame=frame)
+                        continue
                     for note in frame.image.notes:
                         log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
                     try:
@@ -163,6 +165,11 @@ class Run:
             self._on_step(frame, step)
         if self.host is not None:
             self.host.observe_here("stylize_painted", frame=frame, image=image)
+
+    def observe_copied(self, frame: Frame) -> None:
+        """The same of a frame that needed no painting."""
+        if self.host is not None:
+            self.host.observe_here("stylize_copied", frame=frame)
 
     def _painted(self, frame: Frame) -> Painted:
         stylizer, host = self._stylizer_for(frame.styles), self.host

@@ -99,3 +99,8 @@ def stylize_finish(image: Picture, frame: Frame, settings: Settings, options: Ma
 @hookspec
 def stylize_painted(frame: Frame, image: Picture) -> None:
     """Look on when a frame is done, before it is written; a plugin that fails here is left out from then on."""
+
+
+@hookspec
+def stylize_copied(frame: Frame) -> None:
+    """Look on when a frame needs no painting, as its job has the result already; a plugin that fails is left out."""

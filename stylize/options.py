@@ -3,16 +3,11 @@ host shows such an option once, and takes it for the sources of all plugins that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from stylize.errors import SettingsError, TargetError
-
-if TYPE_CHECKING:
-    from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
 NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
@@ -86,25 +81,23 @@ def quiet_option() -> click.Option:
     return click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but warnings and errors.")
 
 
+class EventsOption(click.Option):
+    """``--json`` of a command that tells other programs what happens, errors included."""
+
+
 def json_option() -> click.Option:
     """``--json``: events for other programs."""
-    return click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object per event.")
+    return EventsOption(["--json", "as_json"], is_flag=True, help="Print one JSON object per event.")
 
 
-def recorded(host: Host, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of plugins that have other values than their defaults, as they go into records."""
-    return {
-        name: _as_json(value)
-        for name, value in values.items()
-        if host.is_recorded(name) and value not in (None, ()) and value != defaults.get(name)
-    }
-
-
-def _as_json(value: Any) -> Any:
-    """An option's value as JSON has it; when a record is replayed, the option reads it again."""
-    if isinstance(value, (list, tuple)):
-        return [_as_json(each) for each in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def preview_file_option() -> click.Option:
+    """``--preview-file``: a JPEG of the picture in work, for other programs."""
+    return click.Option(
+        ["--preview-file"],
+        type=Path,
+        metavar="FILE",
+        help="Keep a JPEG of the picture as it is at the moment, for other programs to show.",
+    )
 
 
 def _check_report(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:

@@ -26,13 +26,13 @@ from stylize.graphs import RecordedStep
 from stylize.images import resize
 from stylize.memory import Plan
 from stylize.objective import Term, enough_memory, objective
-from stylize.observing import Observer, Snapshot, Step
+from stylize.observing import Observer, Pace, Snapshot, Step
 from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Optimizer
+from stylize.pyramid import Scale, Schedule
 from stylize.text import duration
 
 if TYPE_CHECKING:
     from stylize.features import Engine
-    from stylize.pyramid import Scale
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +84,14 @@ def paint(
     image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
     sources = [start] if detail is None else [start, detail]
     source_bytes = sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
+    schedule = Schedule(tuple(scales), None if on_step is None else _peak(engine, scales[-1], start, source_bytes))
+    pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
     for index, scale in enumerate(scales, 1):
 
-        def observe(
-            report: Report, names: Sequence[str], snapshot: Snapshot, place: tuple[int, Scale] = (index, scale)
-        ) -> None:
+        def observe(report: Report, names: Sequence[str], snapshot: Snapshot, index: int = index) -> None:
             if on_step is not None:
-                on_step(_step(report, names, snapshot, *place, len(scales), time.perf_counter() - begun))
+                on_step(_step(report, names, snapshot, index, schedule, pace, time.perf_counter() - begun))
 
         with enough_memory(scale.height, scale.width):
             # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
@@ -209,12 +209,29 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
     return (larger + fine.to(larger.device)).clamp(0, 1)
 
 
+def _peak(engine: Engine, scale: Scale, start: Tensor, source_bytes: int) -> int | None:
+    """The memory, in bytes, that a scale takes at most; None where it does not fit, which its own turn will tell."""
+    try:
+        channels = start.shape[1]
+        return engine.plan(scale.height, scale.width, channels, steps=scale.steps, source_bytes=source_bytes).peak
+    except OptimizationError:
+        return None
+
+
 def _step(
-    report: Report, names: Sequence[str], snapshot: Snapshot, index: int, scale: Scale, scales: int, seconds: float
+    report: Report,
+    names: Sequence[str],
+    snapshot: Snapshot,
+    index: int,
+    schedule: Schedule,
+    pace: Pace,
+    seconds: float,
 ) -> Step:
+    scale = schedule.scales[index - 1]
+    fraction, seconds_left = pace.at(index, report.number, seconds)
     return Step(
         scale=index,
-        scales=scales,
+        scales=len(schedule.scales),
         height=scale.height,
         width=scale.width,
         number=report.number,
@@ -224,5 +241,8 @@ def _step(
         retries=report.retries,
         finite=report.finite,
         seconds=seconds,
+        fraction=fraction,
+        seconds_left=seconds_left,
+        schedule=schedule,
         snapshot=weakref.ref(snapshot),
     )

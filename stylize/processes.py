@@ -142,7 +142,7 @@ class _Team:
             if worker.chain is None:
                 worker.send(None)
             else:
-                worker.process.terminate()
+                worker.process.kill()
         for worker in self.workers:
             worker.process.join(GRACE)
             if worker.process.is_alive():
@@ -189,6 +189,9 @@ class Processes(Executor):
         elif kind == "frame":
             name, number, total, step, picture = values
             run.observe(Frame(name, picture, number=number, total=total), _step(step), picture)
+        elif kind == "copied":
+            name, number, total, picture = values
+            run.observe_copied(Frame(name, picture, number=number, total=total, copied=True))
         elif kind == "error":
             raise values[0]
         elif chain is not None:
@@ -210,12 +213,13 @@ def _devices() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C, which a terminal sends to all: the first one says when to stop."""
+    """Processes started meanwhile never see Ctrl-C, which a terminal sends to all, or SIGTERM, which goes to all at the
+    end of a service: the first one says when to stop."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # started with the first process, it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -331,3 +335,7 @@ class _Sender(logging.Handler):
             step = {each.name: getattr(self._step, each.name) for each in fields(self._step)}
             self.send("frame", frame.name, frame.number, frame.total, step, image)
         self._step = None
+
+    @hookimpl
+    def stylize_copied(self, frame: Frame) -> None:
+        self.send("copied", frame.name, frame.number, frame.total, frame.image)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from stylize.settings import Settings
 
+OVERHEAD = 64**2  # px: what a step takes however small its picture is, as the time of so many more pixels
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -18,6 +20,30 @@ class Scale:
     @property
     def longest(self) -> int:
         return max(self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the painting of a picture consists of.
+
+    ``scales`` are coarse to fine, the last being the size of the result; ``memory`` is what it takes at most, in bytes;
+    None: not known.
+    """
+
+    scales: tuple[Scale, ...]
+    memory: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """The gradient steps of all scales, at most."""
+        return sum(scale.steps for scale in self.scales)
+
+    def fraction(self, scale: int, number: int) -> float:
+        """How much of the work is done, in [0, 1], after step ``number`` of a scale, both counted from 1; a step takes
+        a time proportional to its pixels, and some more."""
+        work = [(each.height * each.width + OVERHEAD) * each.steps for each in self.scales]
+        done = sum(work[: scale - 1]) + work[scale - 1] * number / self.scales[scale - 1].steps
+        return done / sum(work)
 
 
 def pyramid(height: int, width: int, settings: Settings) -> tuple[Scale, ...]:

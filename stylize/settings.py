@@ -34,6 +34,7 @@ class Knob:
     unit: str = ""
     source: str = ""
     metavar: str = ""  # what stands for the value in --help
+    suggestions: tuple[str, ...] = ()  # some values of a text that may also have others
 
     @property
     def range(self) -> str:
@@ -138,7 +139,10 @@ class Settings:
     )
     pooling: str = _knob("max", "pooling of the encoder", choices=("max", "average"), source=f"{GATYS}, sect. 2")
     init: str = _knob(
-        "content", "where the optimisation starts: content, noise, style, or the path of a picture", metavar="START"
+        "content",
+        "where the optimisation starts: content, noise, style, or the path of a picture",
+        metavar="START",
+        suggestions=INITS,
     )
     style_scale: float = _knob(
         1.0, "size of the style picture relative to the result", low=0, above=True, high=10, metavar="X"
@@ -152,9 +156,15 @@ class Settings:
         "colours of the content first",
         source="Gatys, Bethge, Hertzmann, Shechtman 2016",
         metavar="MODE",
+        suggestions=("none", "luminance", "match"),
     )
     seed: int = _knob(0, "seed of random numbers", low=0, high=2**63 - 1, metavar="N")
-    device: str = _knob("auto", "device to compute on: auto, cpu, cuda, cuda:N or mps", metavar="DEVICE")
+    device: str = _knob(
+        "auto",
+        "device to compute on: auto, cpu, cuda, cuda:N or mps",
+        metavar="DEVICE",
+        suggestions=("auto", "cpu", "cuda", "mps"),
+    )
     precision: str = _knob(
         "auto",
         "precision of the encoder; auto: bfloat16 on CPUs that are fast at it; float32: TF32 on GPUs that have it; "
@@ -165,9 +175,13 @@ class Settings:
         "auto",
         "most memory to use, such as 8GiB or 500MB; auto: what is free, less a margin",
         metavar="SIZE",
+        suggestions=("auto",),
     )
     encoder: str = _knob(
-        "auto", "encoder, by name; auto: vgg19, or mini if its weights cannot be found or downloaded", metavar="NAME"
+        "auto",
+        "encoder, by name; auto: vgg19, or mini if its weights cannot be found or downloaded",
+        metavar="NAME",
+        suggestions=("auto", "vgg19", "vgg16", "mini"),
     )
 
     def __post_init__(self) -> None:
@@ -221,21 +235,6 @@ class Settings:
         return (base or cls()).replace(**values)
 
     @classmethod
-    def of(
-        cls, given: Settings | str | Mapping[str, Any] | None = None, base: Settings | None = None, /, **changes: Any
-    ) -> Settings:
-        """Settings as Python programs name them, with ``changes``: an object of this class; or, over ``base``, the name
-        of a preset, a mapping as :meth:`from_dict` takes it, or None."""
-        if isinstance(given, str):
-            given = preset(given, base)
-        elif given is None or isinstance(given, Mapping):
-            given = cls.from_dict(given or {}, base)
-        elif not isinstance(given, Settings):
-            kind = type(given).__name__
-            raise SettingsError(f"settings are a stylize.Settings, the name of a preset or a mapping, not {kind}")
-        return given.replace(**changes)
-
-    @classmethod
     def from_toml(cls, path: str | Path, base: Settings | None = None) -> Settings:
         """Settings from a TOML file of ``field = value`` lines and perhaps ``preset = "name"``, over ``base``.
 
@@ -265,6 +264,69 @@ def knob_of(name: str) -> Knob:
     knob = Settings.__dataclass_fields__[name].metadata["knob"]
     assert isinstance(knob, Knob)
     return knob
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """One field of :class:`Settings`, in JSON values, for programs that draw a form.
+
+    ``type`` is ``integer``, ``number``, ``boolean``, ``string``, ``array`` of ``items``, or ``object``, from names to
+    numbers. ``minimum`` and ``maximum`` are those of a number, or of each in an array or object; the minimum itself is
+    not allowed if it is ``exclusive``. ``nullable`` means that null is allowed. A text is one of ``choices``, if there
+    are any; ``suggestions`` are some of the values of one that may have others, too.
+    """
+
+    name: str
+    option: str
+    type: str
+    items: str | None
+    default: Any
+    nullable: bool
+    minimum: float | None
+    maximum: float | None
+    exclusive: bool
+    unit: str
+    choices: tuple[str, ...]
+    suggestions: tuple[str, ...]
+    help: str
+    source: str
+
+
+def setting_fields(base: Settings | None = None) -> list[SettingField]:
+    """Every field of :class:`Settings`, in order; the defaults are the values of ``base``."""
+    values = {each.name: _plain(getattr(base or Settings(), each.name)) for each in dataclasses.fields(Settings)}
+    return [_described(name, value) for name, value in values.items()]
+
+
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+def _described(name: str, default: Any) -> SettingField:
+    knob, kind = knob_of(name), type_of(name)
+    parts = typing.get_args(kind)
+    items = None
+    if typing.get_origin(kind) is tuple:
+        described, items = "array", _JSON_TYPES[parts[0]]
+    elif kind == Mapping[str, float]:
+        described, items = "object", "number"
+    else:
+        described = _JSON_TYPES[next(part for part in (*parts, kind) if part is not type(None))]
+    return SettingField(
+        name=name,
+        option="--" + name.replace("_", "-"),
+        type=described,
+        items=items,
+        default=default,
+        nullable=type(None) in parts,
+        minimum=knob.low,
+        maximum=knob.high,
+        exclusive=knob.above,
+        unit=knob.unit,
+        choices=knob.choices,
+        suggestions=knob.suggestions,
+        help=knob.help,
+        source=knob.source,
+    )
 
 
 _TYPES: dict[str, Any] = {}

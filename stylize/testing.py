@@ -97,7 +97,8 @@ class JobContract:
                     assert frame.image.rgb.shape[:2] == (1, 3)
                     assert frame.number == count
                     assert frame.total is None or frame.number <= frame.total
-                    job.write(frame, Painted(frame.image))
+                    if not frame.copied:
+                        job.write(frame, Painted(frame.image))
                 outcome = job.outcome(chain)
                 job.collect(chain, outcome.result() if isinstance(outcome, Future) else outcome)
             assert count, "the job of a test must have at least one frame"
@@ -333,6 +334,8 @@ class DisplayContract:
 
                 result = stylizer(picture, on_step=observe)
                 host.observe("stylize_painted", frame=frame, image=result)
+                copy = Frame("a copy", picture, number=number, total=total, copied=True)
+            host.observe("stylize_copied", frame=copy)
             display.warning("something is wrong")
             display.written(Path("result.png"))
         assert host.problems == [], "a hook of the display has failed"

@@ -148,6 +148,10 @@ class Done:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.splitlines()]
 
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == "step"]
+
 
 Call = Callable[..., Done]
 

@@ -681,7 +681,9 @@ def test_events_tell_which_picture_they_are_of(paint: Paint, photos: Path) -> No
     steps = [(e["picture_number"], e["pictures"], e["number"]) for e in events if e["event"] == "step"]
     assert steps == [(picture, 3, number) for picture in (1, 2, 3) for number in (1, 2)]
     assert [e["picture"] for e in events if e["event"] == "painted"] == ["b.jpg", "caf\udce9.png", "inner/c.webp"]
-    assert events[-1] == {"event": "written", "path": "out"}
+    assert events[-1] == {"event": "written", "path": "out", "fraction": 1.0, "seconds_left": 0.0}
+    fractions = [event["fraction"] for event in events]
+    assert fractions == sorted(fractions)
 
 
 # Names, patterns and pairs by themselves

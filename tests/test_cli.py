@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -158,8 +159,21 @@ def test_json_events_are_one_per_line_and_consistent(call: Call, pictures: tuple
     options = ("--encoder", "tiny", "--min-size", "24", "--steps", "2,4", "--tv-weight", "0.1", "--json")
     done = call("photo.png", "starry.png", "-o", "out.png", *options)
     assert done.err == ""
-    steps, last = done.events[:-1], done.events[-1]
-    assert last == {"event": "written", "path": "out.png"}
+    plan, *steps, last = done.events
+    assert last == {"event": "written", "path": "out.png", "fraction": 1.0, "seconds_left": 0.0}
+    assert {**plan, "seconds_left": None, "memory": None} == {
+        "event": "plan",
+        "width": 48,
+        "height": 36,
+        "steps": 6,
+        "pictures": 1,
+        "memory": None,
+        "scales": [{"width": 24, "height": 18, "steps": 2}, {"width": 48, "height": 36, "steps": 4}],
+        "fraction": steps[0]["fraction"],
+        "seconds_left": None,
+    }
+    assert plan["memory"] > 48 * 36
+    assert plan["seconds_left"] > 0
     assert [step["event"] for step in steps] == ["step"] * 6
     assert [(step["scale"], step["number"], step["steps"]) for step in steps] == [
         *((1, 1, 2), (1, 2, 2)),
@@ -173,6 +187,12 @@ def test_json_events_are_one_per_line_and_consistent(call: Call, pictures: tuple
     seconds = [step["seconds"] for step in steps]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
+    fractions = [step["fraction"] for step in steps]
+    assert fractions == sorted(set(fractions))
+    assert 0 < fractions[0] < fractions[1] < 0.5  # the small scale is the smaller part of the work
+    assert fractions[-1] == 1
+    assert [step["seconds_left"] is None for step in steps] == [True] + 5 * [False]
+    assert steps[-1]["seconds_left"] == 0
     assert steps[-1]["total"] < steps[2]["total"]
 
 
@@ -314,9 +334,9 @@ def test_texture_has_the_proportions_of_the_style_and_the_size_asked_for(
 ) -> None:
     save(folder / "wide.png", 10, 20, 3)
     done = call("texture", "wide.png", "--encoder", "tiny", "--size", "32", "--steps", "2", "--json")
-    assert done.events[-1] == {"event": "written", "path": "wide-texture.png"}
+    assert done.events[-1]["path"] == "wide-texture.png"
     assert size_of(folder / "wide-texture.png") == (32, 16)
-    assert all(set(event["terms"]) == {"style"} for event in done.events[:-1])
+    assert all(set(event["terms"]) == {"style"} for event in done.steps)
 
 
 def test_reconstruct_starts_from_the_layer_asked_for(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
@@ -324,9 +344,9 @@ def test_reconstruct_starts_from_the_layer_asked_for(call: Call, pictures: tuple
     for layer in ("relu1_1", "relu3_1"):
         options = ("--layer", layer, "--encoder", "tiny", "--size", "24", "--steps", "3", "--json")
         done = call("reconstruct", "photo.png", *options)
-        assert done.events[-1] == {"event": "written", "path": f"photo-{layer}.png"}
-        assert all(set(event["terms"]) == {"content"} for event in done.events[:-1])
-        assert {event["scales"] for event in done.events[:-1]} == {1}
+        assert done.events[-1]["path"] == f"photo-{layer}.png"
+        assert all(set(event["terms"]) == {"content"} for event in done.steps)
+        assert {event["scales"] for event in done.steps} == {1}
         assert size_of(folder / f"photo-{layer}.png") == (24, 18)
         painted.append((folder / f"photo-{layer}.png").read_bytes())
     assert painted[0] != painted[1]
@@ -338,7 +358,7 @@ def test_grid_draws_one_cell_per_depth_and_content_weight(
     layers = ("--style-layers", "relu1_1,relu2_1,relu3_1=0", "--content-weights", "0.05,0.2,1")
     done = call("grid", "photo.png", "starry.png", "-o", "grid.png", *layers, *FAST, "--json")
     assert done.code == 0, done.err
-    assert [event["label"] for event in done.events[:-1]] == [f"{cell}/6" for cell in range(1, 7)]
+    assert [event["label"] for event in done.steps] == [f"{cell}/6" for cell in range(1, 7)]
     width, height = size_of(folder / "grid.png")
     assert 3 * 16 < width < 3 * 16 + 200
     assert 2 * 12 < height < 2 * 12 + 100
@@ -549,7 +569,7 @@ def assert_one_error(done: Done, code: int) -> None:
     assert done.code == code, done
     assert re.fullmatch(r"stylize: [^\n]+\n", done.err), done.err
     assert "Traceback" not in done.err
-    assert done.out == ""
+    assert done.out == "" or [(each["event"], each["text"]) for each in done.events] == [("error", done.err[9:-1])]
 
 
 def damaged(folder: Path) -> dict[str, Path]:
@@ -838,12 +858,128 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_can_be_had(
         main(["photo.png", "starry.png", *FAST])
 
 
+# For other programs
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("photo.png", "nosuch.png", "--json"), 1, "cannot read nosuch.png"),
+        (("photo.png", "starry.png", "--json", "--bla"), 2, "--bla"),
+        (("texture", "nosuch.png", "--json"), 1, "cannot read nosuch.png"),
+        (("photo.png", "starry.png", "--json", "--size", "1"), 2, "size is 1; it must be 16 to 32768"),
+    ],
+)
+def test_an_error_is_an_event(
+    call: Call, pictures: tuple[Path, Path], words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = call(*words)
+    (event,) = done.events
+    assert (event["event"], event["code"], done.code) == ("error", code, code)
+    assert said in event["text"]
+    assert done.err == f"stylize: {event['text']}\n"
+
+
+@pytest.mark.parametrize("words", [("nosuch.png", "starry.png"), ("presets", "--json"), ("plugins", "--json", "--bla")])
+def test_where_no_events_were_asked_for_an_error_is_no_event(call: Call, words: tuple[str, ...]) -> None:
+    done = call(*words)
+    assert done.code
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("command", [("photo.png", "starry.png"), ("texture", "starry.png")])
+def test_the_preview_file_ends_as_the_picture(
+    call: Call, pictures: tuple[Path, Path], folder: Path, command: tuple[str, ...]
+) -> None:
+    for _ in range(2):  # an old preview is replaced
+        assert call(*command, "-o", "out.png", "--preview-file", "now.jpg", *FAST).code == 0
+    expected = io.BytesIO(stylize.thumbnail(stylize.load(folder / "out.png").rgb, 1024))
+    painted, shown = (np.asarray(Image.open(file), float) for file in (expected, folder / "now.jpg"))
+    assert shown.shape == painted.shape
+    assert np.abs(shown - painted).mean() < 1
+    assert [path.name for path in folder.glob(".*")] == []
+
+
+def test_the_preview_file_is_a_whole_picture_at_any_moment(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = ("photo.png", "starry.png", "-o", "out.png", "--size", "48", "--preview-file", "now.jpg", *STOPPABLE)
+    seen = set[bytes]()
+    with started(cli_environment, tmp_path, *command) as process:
+        wait_for(process, "step")
+        until = time.monotonic() + 60
+        while len(seen) < 4 and time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):
+                data = (tmp_path / "now.jpg").read_bytes()
+                Image.open(io.BytesIO(data)).load()
+                seen.add(data)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("photo.jpg", 1, "photo.jpg is there and no preview of stylize"),
+        ("now.png", 2, "--preview-file now.png must end in .jpg"),
+        ("nowhere/now.jpg", 1, "there is no folder nowhere"),
+        ("out.jpg", 2, "--preview-file out.jpg is also the file of the result"),
+    ],
+)
+def test_a_preview_file_must_not_be_anything_else(
+    call: Call, pictures: tuple[Path, Path], folder: Path, path: str, code: int, said: str
+) -> None:
+    Image.open("photo.png").save("photo.jpg")
+    before = (folder / "photo.jpg").read_bytes()
+    done = call("photo.jpg", "starry.png", "-o", "out.jpg", "--preview-file", path, *FAST)
+    assert done.code == code
+    assert said in done.err
+    assert (folder / "photo.jpg").read_bytes() == before
+    assert not (folder / "out.jpg").exists()
+
+
+def test_the_settings_are_described_for_forms_without_torch(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
+    code = "import sys\nfrom stylize.cli.main import main\ntry: main(['settings', '--json'])\n"
+    code += "finally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**cli_environment, "STYLIZE_PLUGINS": ""}, capture_output=True, check=True
+    )
+    described = json.loads(done.stdout)
+    fields = {each["name"]: each for each in described["settings"]}
+    assert [*fields] == [each.name for each in dataclasses.fields(Settings)]
+    assert {name: field["default"] for name, field in fields.items()} == {
+        **dict.fromkeys(fields),
+        **json.loads(json.dumps(Settings().to_dict())),
+    }
+    assert {name: fields["size"][name] for name in ("type", "minimum", "maximum", "unit", "section")} == {
+        "type": "integer",
+        "minimum": 16,
+        "maximum": 32768,
+        "unit": "px",
+        "section": "Picture",
+    }
+    assert (fields["learning_rate"]["minimum"], fields["learning_rate"]["exclusive"]) == (0, True)
+    assert (fields["steps"]["type"], fields["steps"]["items"]) == ("array", "integer")
+    assert fields["scales"]["nullable"]
+    assert fields["style_loss"]["choices"] == ["wasserstein", "gram"]
+    assert [each["name"] for each in described["presets"]] == [*PRESETS]
+    for each in described["presets"]:
+        assert Settings.from_dict(each["values"]) == preset(each["name"])
+
+
+def test_the_settings_are_listed(call: Call) -> None:
+    out = call("settings").out
+    for each in dataclasses.fields(Settings):
+        assert re.search(rf"^{each.name} ", out, re.MULTILINE)
+
+
 # Streams that break
 
 
-@pytest.mark.parametrize("options", [("--json",), ()])
+@pytest.mark.parametrize(("options", "code"), [(("--json",), 130), ((), 0)])
 def test_a_reader_that_goes_away_does_not_cost_the_picture(
-    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...]
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], code: int
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -854,7 +990,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
         )
     finally:
         os.close(writing)
-    assert done.returncode == 0
+    assert done.returncode == code
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
     assert size_of(tmp_path / "out.png") == (16, 12)
@@ -915,9 +1051,60 @@ def test_one_ctrl_c_writes_the_picture_as_far_as_it_is(
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert json.loads(out.splitlines()[-1]) == {"event": "written", "path": "out.png"}
+    last = json.loads(out.splitlines()[-1])
+    assert (last["event"], last["path"]) == ("written", "out.png")
+    assert last["fraction"] < 1
     assert size_of(tmp_path / "out.png") == size
     assert set(tmp_path.iterdir()) - before <= {tmp_path / "out.png", tmp_path / "cache"}
+
+
+def test_the_first_sigterm_is_a_ctrl_c_and_the_second_changes_nothing(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = ("photo.png", "starry.png", "-o", "out.png", "--size", "16", *STOPPABLE)
+    with started(cli_environment, tmp_path, *command) as process:
+        wait_for(process, "step")
+        process.terminate()
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["event"] == "written"
+    assert size_of(tmp_path / "out.png") == (16, 12)
+
+
+def test_a_sigterm_before_the_first_step_ends_the_run(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path, plugin_folder: Path
+) -> None:
+    info = tmp_path / "slow" / "slow_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    code = "import time\nfrom stylize import hookimpl\n\n@hookimpl\ndef stylize_open(host):\n"
+    code += "    print('{}', flush=True)\n    time.sleep(60)\n"
+    (tmp_path / "slow" / "slow_plugin.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stylize]\nslow = slow_plugin\n")
+    search = os.pathsep.join([cli_environment["PYTHONPATH"], str(tmp_path / "slow")])
+    command = ("photo.png", "starry.png", "-o", "out.png", "--json")
+    with started({**cli_environment, "PYTHONPATH": search}, tmp_path, *command) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "{}\n"
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip() == "stylize: interrupted"
+    assert json.loads(out) == {"event": "error", "text": "interrupted", "code": 130}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs poll")
+def test_a_run_ends_when_its_reader_is_gone(
+    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = ("photo.png", "starry.png", "-o", "out.png", "--size", "16", *STOPPABLE)
+    with started(cli_environment, tmp_path, *command) as process:
+        wait_for(process, "step")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) == 130
+    assert size_of(tmp_path / "out.png") == (16, 12)
 
 
 SLOW = """

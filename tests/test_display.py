@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stylize import Display, Frame, Stylizer
+from stylize import Display, Frame, RunProgress, Scale, Schedule, Step, Stylizer
 from stylize.cli.display import Json, Live, Quiet
 from stylize.testing import DisplayContract
 
@@ -62,6 +62,7 @@ def test_json_tells_which_picture_a_step_belongs_to(stylizer: Stylizer, capsys: 
     paint(Json(), stylizer, None)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["event"], each.get("picture"), each.get("number")) for each in events] == [
+        ("plan", None, None),
         *(("step", "picture 1", 1), ("step", "picture 1", 2), ("painted", "picture 1", None)),
         *(("step", "picture 2", 1), ("step", "picture 2", 2), ("painted", "picture 2", None)),
         ("written", None, None),
@@ -112,3 +113,47 @@ def test_ctrl_c_while_nothing_is_painted_promises_no_step(
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("stopping")]
     idle = "stopping; press Ctrl-C again to end at once"
     assert said == [idle, "stopping after this step; press Ctrl-C again to discard the picture", idle]
+
+
+def a_step(fraction: float, seconds: float, left: float | None) -> Step:
+    return Step(1, 1, 1, 1, 1, 1, 0.0, {}, 0, True, seconds, fraction, left)
+
+
+def test_the_progress_of_several_pictures_goes_by_those_that_are_painted(stylizer: Stylizer) -> None:
+    first, second, third = (Frame("a", stylizer.styles[0], number=number, total=4) for number in (1, 2, 3))
+    progress, seen = RunProgress(), list[tuple[float | None, float | None]]()
+
+    def note() -> None:
+        seen.append((progress.fraction, progress.seconds_left))
+
+    for step in (a_step(0.25, 2.0, None), a_step(0.5, 4.0, 4.0)):
+        progress.step(step, first)
+        note()
+    progress.painted(first)
+    note()
+    progress.copied(second)
+    note()
+    progress.step(a_step(0.5, 3.0, 3.0), third)
+    note()
+    progress.finished()
+    note()
+    assert seen == [(1 / 16, None), (1 / 8, 28.0), (0.25, 12.0), (0.5, 8.0), (0.625, 7.0), (1.0, 0.0)]
+
+
+def test_the_progress_of_pictures_that_nobody_has_counted_is_not_known(stylizer: Stylizer) -> None:
+    progress = RunProgress()
+    progress.step(a_step(0.5, 1.0, 1.0), Frame("a", stylizer.styles[0], total=None))
+    assert (progress.fraction, progress.seconds_left) == (None, None)
+
+
+def test_a_step_in_a_run_of_several_pictures_counts_as_part_of_it() -> None:
+    part = a_step(0.5, 3.0, 3.0).part(2, 4)
+    assert (part.fraction, part.seconds_left) == (0.375, 15.0)
+
+
+def test_a_schedule_weighs_steps_by_their_size() -> None:
+    schedule = Schedule((Scale(64, 64, 10), Scale(128, 128, 20)))
+    assert schedule.steps == 30
+    assert [schedule.fraction(*place) for place in ((1, 5), (1, 10), (2, 10), (2, 20))] == pytest.approx(
+        [1 / 12, 1 / 6, 7 / 12, 1]
+    )

@@ -13,11 +13,27 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
-from stylize import PluginError, Settings, SettingsError, hookspecs, load, read_record
+import stylize
+from stylize import (
+    Chain,
+    Frame,
+    Job,
+    Painted,
+    Picture,
+    PluginError,
+    Settings,
+    SettingsError,
+    Stylizer,
+    hookspecs,
+    load,
+    read_record,
+)
 from stylize.cli.main import main, without_plugins
 from stylize.host import Host, plugin_manager
 from stylize.jobs import ImageJob
+from stylize.testing import tiny_encoder
 from tests.conftest import ROOT
 
 Install = Callable[..., Path]
@@ -632,4 +648,15 @@ def test_every_hook_is_called(install: Install, run: Run, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["flicker", "missing.mkv"])
     capsys.readouterr()
+    picture = Picture(torch.zeros(1, 3, 8, 8))
+
+    class Copying(Job):
+        def frames(self, chain: Chain) -> Iterator[Frame]:
+            yield Frame("a copy", picture, copied=True)
+
+        def write(self, frame: Frame, painted: Painted) -> None:
+            raise AssertionError
+
+    stylizer = Stylizer(picture, Settings(encoder="tiny"), encoders=[tiny_encoder()])
+    stylize.run(Copying(), stylizer, host=plugin_manager())
     assert module("all").called == {function.__name__ for function in hooks()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 import stylize
 from stylize import Chain, Claims, Frame, ImageError, Job, Painted, Picture, Settings, Step, Stylizer, Term, images
 from stylize.builtin import stylize_open
+from stylize.cli.display import Json
 from stylize.jobs import ImageJob, check_distinct
 from stylize.painting import paint
 from stylize.testing import FileJobContract, tiny_encoder
@@ -389,3 +391,27 @@ def test_other_targets_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for target in ("out.png", "old.png", "cellar/photo.png", "photo.jpg"):
         check_distinct(Path(target), Path("photo.png"), tmp_path / "missing.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cellar", "old.png", "photo.png"]
+
+
+def test_frames_that_are_copied_are_told_and_neither_painted_nor_written(
+    stylizer: Stylizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = list[str]()
+
+    class Copying(Job):
+        def frames(self, chain: Chain) -> Iterator[Frame]:
+            for number in (1, 2, 3):
+                yield Frame(f"frame {number}", stylizer.styles[0], number=number, total=3, copied=number == 2)
+
+        def write(self, frame: Frame, painted: Painted) -> None:
+            written.append(frame.name)
+
+    host, display = stylize.plugin_manager(only=[]), Json()
+    host.register(display, "the display")
+    with display:
+        stylize.run(Copying(), stylizer, host=host)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [(event["event"], event["picture"]) for event in events if event["event"] in ("painted", "copied")]
+    assert told == [("painted", "frame 1"), ("copied", "frame 2"), ("painted", "frame 3")]
+    assert written == ["frame 1", "frame 3"]
+    assert events[-1]["fraction"] == 1

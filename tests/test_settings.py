@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stylize import colors, encoders
 from stylize.errors import SettingsError
-from stylize.settings import PRESETS, Settings, knob_of, preset
+from stylize.settings import PRESETS, Settings, knob_of, preset, setting_fields
 
 FIELDS = tuple(spec.name for spec in dataclasses.fields(Settings))
 RANGED = tuple(name for name in FIELDS if knob_of(name).low is not None)
@@ -394,3 +395,12 @@ def test_memory_is_a_size(text: str, wanted: int | None) -> None:
 def test_memory_that_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^memory is "):
         Settings(memory=text)
+
+
+def test_what_is_suggested_is_allowed_and_all_that_comes_with_stylize() -> None:
+    known = {field.name: set(field.suggestions) for field in setting_fields()}
+    assert known["preserve_color"] == {mode.name for mode in colors.builtin()}
+    assert known["encoder"] == {"auto", *(spec.name for spec in encoders.builtin())}
+    for name, values in known.items():
+        for value in values:
+            assert getattr(Settings().replace(**{name: value}), name) == value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stylize import StylizeError, atomic_write
+from stylize import StylizeError
 
 NAME = "stylize"  # of the folder in custom_nodes
 WORKFLOWS = Path(__file__).parent / "example_workflows"
@@ -31,6 +31,8 @@ def install(folder: Path) -> None:
 
     ComfyUI must be started with a Python that stylize is installed in.
     """
+    from stylize import atomic_write  # with torch, which other commands need not wait for
+
     nodes = _custom_nodes(folder) / NAME
     loader = nodes / "__init__.py"
     try:

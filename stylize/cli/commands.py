@@ -20,14 +20,14 @@ from stylize.cli.options import (
     settings_options,
     with_executor,
 )
-from stylize.cli.session import INTERRUPTED, current_host, encoder_options, interruptible, showing
+from stylize.cli.session import INTERRUPTED, current_host, current_preview, encoder_options, interruptible, showing
 from stylize.errors import SettingsError, StylizeError
-from stylize.options import recorded
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 
 if TYPE_CHECKING:
     from stylize.host import Host
     from stylize.images import Picture
+    from stylize.observing import Step
 
 GRID = Settings(size=256)  # one cell
 
@@ -205,7 +205,7 @@ def grid(content: Path, style: Path, content_weights: tuple[float, ...], **optio
             settings,
             content_weights=content_weights,
             color_modes=current_host().color_modes(),
-            on_step=lambda cell, step: observe(step, f"{cell + 1}/{count} "),
+            on_step=lambda cell, step: observe(step.part(cell + 1, count), f"{cell + 1}/{count} "),
             **rest,
         )
 
@@ -231,9 +231,17 @@ def _reconstruct(
     check_distinct(target, *sources, *([settings.start_file] if settings.start_file else []))
     host = current_host()
     with showing(host, options) as display:
-        rest = encoder_options(host, options, display)
+        rest, preview = encoder_options(host, options, display), current_preview(host)
+
+        def observe(step: Step, label: str = "") -> None:
+            display.step(step, label)
+            if preview is not None:
+                preview.step(step)
+
         with interruptible(display) as stop:
-            result = paint(source, settings, on_step=display.step, stop=stop, **rest)
+            result = paint(source, settings, on_step=observe, stop=stop, **rest)
+            if preview is not None:
+                preview.finished(result)
             result.save(target, **saving)
         display.written(target)
         return INTERRUPTED if stop() else 0
@@ -260,5 +268,16 @@ def _given() -> set[str]:
 def _given_to_plugins(host: Host) -> dict[str, Any]:
     """The options of plugins that have other values than their defaults, as they go into records."""
     context = click.get_current_context()
-    defaults = {str(each.name): each.get_default(context) for each in context.command.params}
-    return recorded(host, context.params, defaults)
+    values = {str(each.name): (context.params.get(str(each.name)), each) for each in context.command.params}
+    return {
+        name: _as_json(value)
+        for name, (value, parameter) in values.items()
+        if host.is_recorded(name) and value not in (None, ()) and value != parameter.get_default(context)
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """An option's value as JSON has it; when a record is replayed, the option reads it again."""
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

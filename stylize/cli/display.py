@@ -16,7 +16,7 @@ import click
 
 from stylize.cli.terminal import UnbreakableStream, complain, ignoring_errors
 from stylize.contracts import hookimpl
-from stylize.display import Display
+from stylize.display import Display, RunProgress
 from stylize.text import duration, printable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stylize.contracts import Frame
     from stylize.images import Picture
     from stylize.observing import Step
+    from stylize.pyramid import Schedule
 
 
 STOPPING = "stopping after this step; press Ctrl-C again to discard the picture"
@@ -38,35 +39,97 @@ class Quiet(Display):
         complain(text)
 
 
+def print_event(event: str, stream: UnbreakableStream | None = None, **values: Any) -> None:
+    """Print an event as a line of JSON, on standard output unless told otherwise."""
+    print(json.dumps({"event": event, **values}), file=stream or UnbreakableStream(sys.stdout), flush=True)
+
+
 class Json(Display):
-    """One JSON object per line and event on standard output."""
+    """One JSON object per line and event on standard output. Each has ``fraction``, how much of the run is done, and
+    ``seconds_left``. The first step is held back until the second, so that the plan before it has an estimate."""
 
     def __init__(self) -> None:
         self._stream = UnbreakableStream(sys.stdout)
+        self._progress = RunProgress()
         self._busy = False  # with a picture
+        self._stopped = False
+        self._size: tuple[int, int] | None = None  # of the picture that the last plan was for
+        self._held: tuple[Step, dict[str, Any]] | None = None  # a step, and its values, whose plan is still to come
+
+    @property
+    def abandoned(self) -> bool:  # type: ignore[override]
+        return self._stream.has_lost_its_reader()
 
     def _print(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
+        self._release()
+        print_event(event, self._stream, **{**values, **self._place(), **values})
+
+    def _place(self) -> dict[str, float | None]:
+        return {"fraction": self._progress.fraction, "seconds_left": self._progress.seconds_left}
+
+    def _release(self) -> None:
+        """Print the plan and the step that was held back."""
+        if self._held is None:
+            return
+        (step, values), self._held = self._held, None
+        if step.schedule is not None:
+            self._print_plan(step.schedule, values["fraction"])
+        self._print("step", **values)
+
+    def _print_plan(self, schedule: Schedule, fraction: float | None) -> None:
+        final = schedule.scales[-1]
+        self._print(
+            "plan",
+            width=final.width,
+            height=final.height,
+            scales=[{"width": scale.width, "height": scale.height, "steps": scale.steps} for scale in schedule.scales],
+            steps=schedule.steps,
+            memory=schedule.memory,
+            pictures=self._progress.total,
+            fraction=fraction,
+        )
+
+    def _print_step(self, step: Step, values: dict[str, Any]) -> None:
+        told = {each.name: getattr(step, each.name) for each in dataclasses.fields(step) if each.name != "schedule"}
+        values = {**values, **told, "terms": dict(step.terms), **self._place()}
+        size = None if step.schedule is None else (step.schedule.scales[-1].width, step.schedule.scales[-1].height)
+        if size == self._size:
+            self._print("step", **values)
+            return
+        self._size = size
+        self._held = step, values
+        if self._progress.seconds_left is not None:
+            self._release()
 
     def stopped(self) -> None:
+        self._stopped = True
         self.notes([(STOPPING if self._busy else STOPPING_IDLE,)])
 
     def step(self, step: Step, label: str = "") -> None:
         self._busy = True
-        cell = {"label": label.strip()} if label else {}
-        self._print("step", **cell, **dataclasses.asdict(step))
+        self._progress.step(step)
+        self._print_step(step, {"label": label.strip()} if label else {})
 
     @hookimpl(tryfirst=True)
     def stylize_step(self, frame: Frame, step: Step) -> None:
         self._busy = True
-        place = {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
-        self._print("step", **(place if _one_of_many(frame) else {}), **dataclasses.asdict(step))
+        self._progress.step(step, frame)
+        self._print_step(step, _picture(frame) if _one_of_many(frame) else {})
 
     @hookimpl(tryfirst=True)
     def stylize_painted(self, frame: Frame, image: Picture) -> None:
         self._busy = False
+        self._release()
+        if not self._stopped:  # else it is as far as it got
+            self._progress.painted(frame)
         if _one_of_many(frame):
-            self._print("painted", picture=frame.name, picture_number=frame.number, pictures=frame.total)
+            self._print("painted", **_picture(frame))
+
+    @hookimpl(tryfirst=True)
+    def stylize_copied(self, frame: Frame) -> None:
+        self._release()
+        self._progress.copied(frame)
+        self._print("copied", **_picture(frame))
 
     def download(self, done: int, total: int | None) -> None:
         self._print("download", bytes=done, total=total)
@@ -79,7 +142,13 @@ class Json(Display):
         self.notes([(text,)])
 
     def written(self, path: Path | None) -> None:
+        self._release()
+        if not self._stopped:
+            self._progress.finished()
         self._print("written", path=None if path is None else str(path))
+
+    def close(self) -> None:
+        self._release()
 
 
 class Live(Display):
@@ -229,6 +298,11 @@ class Live(Display):
             # to programs as it is, whatever its encoding
             shown = printable(str(path)) if sys.stdout.isatty() else os.fsencode(path)
             ignoring_errors(sys.stdout, lambda: click.echo(shown))
+
+
+def _picture(frame: Frame) -> dict[str, Any]:
+    """Which picture of several an event is about."""
+    return {"picture": frame.name, "picture_number": frame.number, "pictures": frame.total}
 
 
 def _one_of_many(frame: Frame) -> bool:

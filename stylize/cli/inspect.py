@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from stylize.cli.options import SECTION
 from stylize.cli.session import current_host
 from stylize.errors import StylizeError
 from stylize.host import unreadable_distributions
-from stylize.settings import PRESETS, preset
+from stylize.settings import PRESETS, knob_of, preset, setting_fields
 from stylize.text import printable
 
 
@@ -30,10 +31,29 @@ def presets(name: str | None) -> None:
             click.echo("".join(f"{'':12}  {key} = {_plain(value)}\n" for key, value in shown.items()), nl=False)
 
 
+@click.command("settings")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs that draw a form.")
+def settings(as_json: bool) -> None:
+    """List every setting with its range, default and meaning.
+
+    The JSON object also holds the presets, and what was given in papers as the source of a setting.
+    """
+    fields = setting_fields()
+    if as_json:
+        found = [{**dataclasses.asdict(each), "section": SECTION.get(each.name, "General")} for each in fields]
+        presets = [{"name": name, "summary": PRESETS[name][0], "values": PRESETS[name][1]} for name in PRESETS]
+        click.echo(json.dumps({"settings": found, "presets": presets}))
+        return
+    for each in fields:
+        unit = f" {each.unit}" if each.unit else ""
+        allowed = knob_of(each.name).range or ", ".join(each.suggestions) or each.type
+        click.echo(f"{each.name:16}{_plain(each.default) or '-'}{unit}  ({allowed}{unit})\n{'':16}{each.help}")
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{layer}={weight:g}" for layer, weight in value.items())
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 @click.group(invoke_without_command=True)

@@ -12,16 +12,18 @@ from typing import NoReturn
 import click
 
 from stylize.cli.commands import cli, run
-from stylize.cli.inspect import doctor, plugins, presets, weights
+from stylize.cli.display import print_event
+from stylize.cli.inspect import doctor, plugins, presets, settings, weights
 from stylize.cli.session import INTERRUPTED
 from stylize.cli.terminal import complain, open_standard_streams
 from stylize.errors import SettingsError, StylizeError
 from stylize.host import Host, plugin_manager
+from stylize.options import EventsOption
 
 NO_PLUGIN = "--no-plugin"
 SPINS = "10000"  # some microseconds: parallel regions follow each other faster
 
-for command in (presets, weights, plugins, doctor):
+for command in (presets, settings, weights, plugins, doctor):
     cli.add_command(command)
 
 
@@ -32,11 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after ``stylize``; default: those of this process.
     """
     problems: list[str] = []
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    group: click.Group = cli
     if arguments is None:
         open_standard_streams()
         shorten_spinning()
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def fail(message: str, code: int) -> int:
+        complain(message)
+        if _prints_events(group, words):
+            print_event("error", text=" ".join(message.split()), code=code)
+        return code
+
     try:
-        words = [*(sys.argv[1:] if arguments is None else arguments)]
         check_words(words)
         words_without, names = without_plugins(words)
         trace = complain if os.environ.get("STYLIZE_TRACE_HOOKS") else None
@@ -44,25 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         group, problems = extended(host), host.problems
         code = group.main(args=words_without, prog_name="stylize", standalone_mode=False, obj=host)
     except StylizeError as error:
-        code = _fail(str(error), error.exit_code)
+        code = fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = error.exit_code
     except click.ClickException as error:
         # an option or command may be unknown because the plugin that adds it was left out
         reasons = problems if isinstance(error, click.UsageError) else []
-        code = _fail("; ".join([error.format_message(), *reasons]), error.exit_code)
+        code = fail("; ".join([error.format_message(), *reasons]), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted", INTERRUPTED)
+        code = fail("interrupted", INTERRUPTED)
     except Exception as error:  # a bug of stylize or of a plugin
         if os.environ.get("STYLIZE_TRACEBACK"):
             raise
         if _came_of_an_interrupt(error):
-            code = _fail("interrupted", INTERRUPTED)
+            code = fail("interrupted", INTERRUPTED)
         else:
-            code = _fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
+            code = fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
     if arguments is None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all work is done: Ctrl-C must not change the exit code now
+        for number in (signal.SIGINT, signal.SIGTERM):  # all work is done: these must not change the exit code now
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -136,6 +149,9 @@ def _came_of_an_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _fail(message: str, code: int) -> int:
-    complain(message)
-    return code
+def _prints_events(group: click.Group, words: Sequence[str]) -> bool:
+    """Whether the command line asks for events, as far as that can be told of one that may be wrong."""
+    options = [*words[: words.index("--")]] if "--" in words else words
+    command = next((group.commands[word] for word in words if word in group.commands), group.commands["run"])
+    flags = {flag for each in command.params if isinstance(each, EventsOption) for flag in each.opts}
+    return not flags.isdisjoint(options)

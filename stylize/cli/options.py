@@ -16,6 +16,7 @@ from stylize.options import (
     executor_option,
     json_option,
     output_option,
+    preview_file_option,
     quality_option,
     quiet_option,
     weights_option,
@@ -24,7 +25,7 @@ from stylize.settings import Knob, Settings, knob_of, preset, type_of
 
 # The sections of --help and the parameters in them; options of plugins follow in sections named after their sources.
 SECTIONS = {
-    "General": "output preset_name config as_json quiet",
+    "General": "output preset_name config as_json preview_file quiet",
     "Picture": "size upscale bits quality preserve_color init seed",
     "Style and content": "style_weight style_layers style_loss style_scale style_weights "
     "content_weight content_weights content_layer layer tv_weight normalize",
@@ -159,6 +160,7 @@ def output_options(result: str = "a picture (PNG, JPEG, WebP, TIFF or AVIF)") ->
 
     def decorate(command: click.Command) -> click.Command:
         command.params += [output_option(result), weights_option(), quiet_option(), json_option()]
+        command.params.append(preview_file_option())
         return command
 
     return decorate

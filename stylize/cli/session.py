@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylize.cli.preview import PreviewFile
 from stylize.errors import PluginError, SettingsError
 from stylize.host import Host
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from stylize.display import Display
 
+PREVIEW = "the preview"  # its name as a plugin
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells have it
 
 
@@ -42,6 +45,7 @@ def showing(host: Host, options: Mapping[str, Any]) -> Iterator[Display]:
 
     if options["quiet"] and options["as_json"]:
         raise SettingsError("--quiet and --json cannot be combined")
+    preview = preview_file(options)
     display = host.call("stylize_display", options=options)
     if not isinstance(display, Display):
         raise PluginError(f"a plugin gave {display!r} as the display, which is not a stylize.Display")
@@ -57,35 +61,63 @@ def showing(host: Host, options: Mapping[str, Any]) -> Iterator[Display]:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     host.register(display, "the display")
+    if preview is not None:
+        host.register(preview, PREVIEW)
     try:
         with display:
             yield display
     finally:
         log.removeHandler(handler)
-        if host.is_registered(display):
-            host.unregister(display)
+        for each in (display, preview):
+            if each is not None and host.is_registered(each):
+                host.unregister(each)
+
+
+def preview_file(options: Mapping[str, Any]) -> PreviewFile | None:
+    """What writes the file of ``--preview-file``, if that is given.
+
+    Raises:
+        SettingsError, ImageError: it cannot be written there.
+    """
+    path = options["preview_file"]
+    if path is None:
+        return None
+    if options["output"] is not None and os.path.realpath(path) == os.path.realpath(options["output"]):
+        raise SettingsError(f"--preview-file {path} is also the file of the result; give it another name")
+    return PreviewFile(path)
+
+
+def current_preview(host: Host) -> PreviewFile | None:
+    """What writes the file of ``--preview-file`` in the run that :func:`showing` shows."""
+    found = host.get_plugin(PREVIEW)
+    assert found is None or isinstance(found, PreviewFile)
+    return found
 
 
 @contextmanager
 def interruptible(display: Display) -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C was pressed, so that the picture can be written as far as it is. A second
-    Ctrl-C raises KeyboardInterrupt."""
+    """A function that tells whether to stop, so that the picture can be written as far as it is: Ctrl-C was pressed,
+    SIGTERM was received, or nobody reads the display any more. A second Ctrl-C raises KeyboardInterrupt."""
     pressed = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed:
+            if number == signal.SIGTERM:  # which may come to the process and again to its group
+                return
             raise KeyboardInterrupt
         pressed = True
         display.stopping()
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as shells have it for jobs in the background
-        signal.signal(signal.SIGINT, on_signal)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as shells have it for jobs in the background
+            signal.signal(number, on_signal)
     acknowledged = False
 
     def stop() -> bool:
-        nonlocal acknowledged
+        nonlocal acknowledged, pressed
+        pressed = pressed or display.abandoned
         if pressed and not acknowledged:
             acknowledged = True
             display.stopped()
@@ -94,4 +126,5 @@ def interruptible(display: Display) -> Iterator[Callable[[], bool]]:
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

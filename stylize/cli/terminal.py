@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,16 +30,39 @@ class UnbreakableStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115, kept; None: it is closed
+        self._lost = False
 
     def write(self, text: str) -> int:
         text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
-        return ignoring_errors(self._stream, lambda: self._stream.write(text)) or 0
+        return ignoring_errors(self._stream, lambda: self._noticing(lambda: self._stream.write(text))) or 0
 
     def flush(self) -> None:
-        ignoring_errors(self._stream, self._stream.flush)
+        ignoring_errors(self._stream, lambda: self._noticing(self._stream.flush))
+
+    def _noticing(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except BrokenPipeError:
+            self._lost = True
+            raise
+
+    def has_lost_its_reader(self) -> bool:
+        """Whether it is a pipe or a socket that nobody reads any more."""
+        return self._lost or _has_no_reader(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    if not hasattr(select, "poll"):
+        return False  # Windows, where a write will tell
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # for errors alone
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is no file, or closed
+        return False
 
 
 def ignoring_errors(stream: TextIO, action: Callable[[], T]) -> T | None:

@@ -73,7 +73,8 @@ class ShotPainter:
         self._counts = Counts()
 
     def frames(self, shot: Shot) -> Iterator[Frame]:
-        """The frames that have to be painted, lazily; the others are copied, carried along or there already.
+        """The frames that have to be painted, and those that are copied or carried along, lazily; not those that are
+        there already.
 
         Raises:
             StylizeError: the clip can no longer be read.
@@ -95,19 +96,21 @@ class ShotPainter:
                     self._remember(content, load(self._work.file(number)))
                 continue
             picture = as_picture(samples, f"frame {number}")
+            copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
             if past is not None and (same or (between and held)):
                 self._counts += Counts(copied=1)
                 self.save(self._work.file(number), Picture(as_tensor(past.result), picture.alpha))
                 self._work.note(number, {"steps": 0, "seconds": 0.0})
                 if not between:
                     self._remember(content, load(self._work.file(number)))
+                yield copied
                 continue
             if past is not None and between:
                 carried = warp_history(content, past, self._flow)
                 self.save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
+                yield copied
                 continue
-            data = {"number": number, "content": content}
-            frame = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, data=data)
+            frame = replace(copied, copied=False, data={"number": number, "content": content})
             yield frame if past is None else self._following(frame, content, past)
 
     def _following(self, frame: Frame, content: Array, past: PaintedFrame) -> Frame:
