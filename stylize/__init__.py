@@ -2,7 +2,7 @@
 
     import stylize
 
-    stylize.Stylizer("starry.jpg", stylize.Settings(size=1024))("photo.jpg").save("out.png")
+    stylize.paint("photo.jpg", "starry.jpg", size=1024).save("out.png")
 
 Importing this package does not import torch; the names below are loaded at first use.
 """
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Origin,
         Picture,
         Saved,
+        Source,
+        as_picture,
         atomic_write,
         check_target,
         digest,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         saved_state,
         thumbnail,
     )
+    from stylize.iteration import Painting
     from stylize.jobs import check_distinct
     from stylize.objective import Sums, Term
     from stylize.observing import Step
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from stylize.records import Record
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
+    from stylize.shortcuts import paint, paint_clip, paint_folder
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -83,6 +87,8 @@ _HOMES = {
         "Origin",
         "Picture",
         "Saved",
+        "Source",
+        "as_picture",
         "atomic_write",
         "check_target",
         "digest",
@@ -94,6 +100,7 @@ _HOMES = {
         "saved_state",
         "thumbnail",
     ),
+    "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.objective": ("Sums", "Term"),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
@@ -103,6 +110,7 @@ _HOMES = {
     "stylize.records": ("Record",),
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
+    "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -131,6 +139,7 @@ __all__ = [
     "OptimizationError",
     "Origin",
     "Painted",
+    "Painting",
     "Picture",
     "PluginError",
     "Processes",
@@ -146,6 +155,7 @@ __all__ = [
     "SettingField",
     "Settings",
     "SettingsError",
+    "Source",
     "Step",
     "StylizeError",
     "Stylizer",
@@ -154,6 +164,7 @@ __all__ = [
     "Term",
     "TileWindow",
     "WeightsError",
+    "as_picture",
     "atomic_write",
     "bits_option",
     "check_distinct",
@@ -166,6 +177,9 @@ __all__ = [
     "jobs_option",
     "load",
     "luminance",
+    "paint",
+    "paint_clip",
+    "paint_folder",
     "paint_frames",
     "plugin_manager",
     "preset",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Executor, Frame, Job, Painted
 from stylize.errors import PluginError, SettingsError
+from stylize.gradients import gradients_enabled
 from stylize.records import Record
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PAUSE = 0.1  # seconds between two looks for something to paint
 log = logging.getLogger(__name__)
 
 
+@gradients_enabled()
 def run(
     job: Job,
     stylizer: Stylizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,7 @@ class Engine:
             self.content = having(self.spec.content, self.spec).content
         wanted = wanted.union(self.content)
         self._place = EncoderConfig(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
+        self._building = threading.Lock()  # threads may paint with one engine
         self.encoder: Encoder = self._build(wanted, self._place)
         self.largest_tile = sys.maxsize  # px: the largest side that has fitted the memory, once one did not
 
@@ -144,6 +146,7 @@ class Engine:
             if unknown := set(needed) - set(self.spec.layers):
                 names, known = ", ".join(sorted(unknown)), ", ".join(self.spec.layers)
                 raise SettingsError(f"term {term} needs {names}; {self.spec.name} has {known}")
-        wanted = self.encoder.layers.union(*layers.values())
-        if wanted != self.encoder.layers:
-            self.encoder = self._build(wanted, self._place)
+        with self._building:
+            wanted = self.encoder.layers.union(*layers.values())
+            if wanted != self.encoder.layers:
+                self.encoder = self._build(wanted, self._place)

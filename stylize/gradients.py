@@ -9,7 +9,8 @@ layer's features waiting for its turn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +20,19 @@ from torch import Tensor
 from stylize.linalg import blocks, product
 
 WHOLE = (slice(None), slice(None))
+
+
+@contextmanager
+def gradients_enabled() -> Iterator[None]:
+    """Within, torch computes gradients, in the precision that is asked for, whatever is around it: ``no_grad``,
+    ``inference_mode`` or ``autocast``. Also a decorator."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @dataclass(frozen=True)

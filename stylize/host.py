@@ -66,6 +66,10 @@ class Host(Registry):
     def default_options(self) -> dict[str, Any]:
         """What hooks get as ``options`` where there is no command line: the default of every option of ``run``,
         plugins' included, by the name of its parameter."""
+        return dict(self.run_command().make_context("run", []).params)
+
+    def run_command(self) -> Command:
+        """A command with the options of ``run``, plugins' included, but those of the settings."""
         from click import Command
 
         from stylize import options
@@ -73,7 +77,7 @@ class Host(Registry):
         shared = ("output", "weights", "quiet", "json", "preview_file", "executor")
         command = Command("run", params=[getattr(options, f"{name}_option")() for name in shared])
         self._add_options(command)
-        return dict(command.make_context("run", []).params)
+        return command
 
     def owners(self, option: str) -> str:
         """What an option of plugins is for, by the name of its parameter: "clips", "folders and clips", "the plugin

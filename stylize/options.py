@@ -3,11 +3,16 @@ host shows such an option once, and takes it for the sources of all plugins that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stylize.errors import SettingsError, TargetError
+
+if TYPE_CHECKING:
+    from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
 NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
@@ -98,6 +103,22 @@ def preview_file_option() -> click.Option:
         metavar="FILE",
         help="Keep a JPEG of the picture as it is at the moment, for other programs to show.",
     )
+
+
+def recorded(host: Host, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of plugins that have other values than their defaults, as they go into records."""
+    return {
+        name: _as_json(value)
+        for name, value in values.items()
+        if host.is_recorded(name) and value not in (None, ()) and value != defaults.get(name)
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """An option's value as JSON has it; when a record is replayed, the option reads it again."""
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _check_report(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:

@@ -5,19 +5,20 @@ Gatys, Ecker and Bethge (2016), "Image Style Transfer Using Convolutional Neural
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
 from stylize.errors import SettingsError
-from stylize.images import Picture, fit
+from stylize.images import Picture, Source, as_picture, fit
 from stylize.objective import enough_memory
 from stylize.observing import Observer, Step
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
-from stylize.stylizer import Source, Stylizer, as_picture
+from stylize.stylizer import Stylizer
 
 CONTENT_WEIGHTS = (0.02, 0.05, 0.1, 0.3)
 MARGIN = 6  # px between the pictures
@@ -27,20 +28,23 @@ CellObserver = Callable[[int, Step], object]  # (cell, step)
 
 
 def texture(
-    style: Source | Sequence[Source],
-    settings: Settings | None = None,
+    style: Source | Iterable[Source],
+    settings: Settings | str | Mapping[str, Any] | None = None,
     *,
     encoders: Iterable[EncoderSpec] | None = None,
     weights: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
+    **changes: Any,
 ) -> Picture:
     """Style reconstruction (fig. 1 of the paper): noise, painted with the style term alone.
 
     The result has the first style's proportions and ``settings.size``; for the arguments see :class:`Stylizer`.
     """
-    settings = (settings or TEXTURE).replace(content_weight=0.0, init="noise", preserve_color="none")
+    settings = Settings.of(settings, TEXTURE, **changes).replace(
+        content_weight=0.0, init="noise", preserve_color="none"
+    )
     stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
     height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
     with enough_memory(height, width):
@@ -51,20 +55,21 @@ def texture(
 def reconstruct(
     content: Source,
     layer: str = "relu4_2",
-    settings: Settings | None = None,
+    settings: Settings | str | Mapping[str, Any] | None = None,
     *,
     encoders: Iterable[EncoderSpec] | None = None,
     weights: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
+    **changes: Any,
 ) -> Picture:
     """Content reconstruction (fig. 1 of the paper): noise, optimised until one layer's features equal the content's.
 
     The result shows what that layer keeps of the picture. It is painted at one scale, as coarser ones would leak what
     the layer has lost; for the arguments see :class:`Stylizer`.
     """
-    settings = settings or RECONSTRUCTION
+    settings = Settings.of(settings, RECONSTRUCTION, **changes)
     settings = settings.replace(style_weight=0.0, content_weight=1.0, content_layer=layer, init="noise")
     settings = settings.replace(scales=1, preserve_color="none")
     return Stylizer(content, settings, encoders=encoders, weights=weights, progress=progress)(
@@ -75,15 +80,16 @@ def reconstruct(
 def grid(
     content: Source,
     style: Source,
-    settings: Settings | None = None,
+    settings: Settings | str | Mapping[str, Any] | None = None,
     *,
     content_weights: Sequence[float] = CONTENT_WEIGHTS,
     encoders: Iterable[EncoderSpec] | None = None,
     color_modes: Iterable[ColorMode] | None = None,
     weights: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: CellObserver | None = None,
     stop: Callable[[], bool] | None = None,
+    **changes: Any,
 ) -> Picture:
     """The comparison figure (fig. 4 of the paper; fig. 3 of its preprint of 2015), one labelled picture.
 
@@ -92,7 +98,7 @@ def grid(
 
     When ``stop`` returns True, the cells not yet begun stay empty.
     """
-    settings = settings or Settings()
+    settings = Settings.of(settings, **changes)
     photo = as_picture(content, settings.size)
     if not content_weights:
         raise SettingsError("content_weights is empty; give at least one")

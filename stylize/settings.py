@@ -235,6 +235,21 @@ class Settings:
         return (base or cls()).replace(**values)
 
     @classmethod
+    def of(
+        cls, given: Settings | str | Mapping[str, Any] | None = None, base: Settings | None = None, /, **changes: Any
+    ) -> Settings:
+        """Settings as Python programs name them, with ``changes``: an object of this class; or, over ``base``, the name
+        of a preset, a mapping as :meth:`from_dict` takes it, or None."""
+        if isinstance(given, str):
+            given = preset(given, base)
+        elif given is None or isinstance(given, Mapping):
+            given = cls.from_dict(given or {}, base)
+        elif not isinstance(given, Settings):
+            kind = type(given).__name__
+            raise SettingsError(f"settings are a stylize.Settings, the name of a preset or a mapping, not {kind}")
+        return given.replace(**changes)
+
+    @classmethod
     def from_toml(cls, path: str | Path, base: Settings | None = None) -> Settings:
         """Settings from a TOML file of ``field = value`` lines and perhaps ``preset = "name"``, over ``base``.
 

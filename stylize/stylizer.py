@@ -9,73 +9,84 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylize import colors, images
+from stylize import colors
 from stylize.colors import ColorMode
 from stylize.encoders import EncoderSpec, Progress
 from stylize.errors import SettingsError
 from stylize.features import Engine
-from stylize.images import Origin, Picture, fit, resize
+from stylize.gradients import gradients_enabled
+from stylize.images import Origin, Picture, Source, as_picture, as_pictures, fit, resize
+from stylize.iteration import Painting
 from stylize.objective import Term, enough_memory
 from stylize.observing import Observer
 from stylize.painting import paint
+from stylize.progress import Progressing
 from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
 from stylize.settings import Settings
 from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
-Source = Picture | Tensor | str | Path  # a tensor is (1, 3, H, W) sRGB in [0, 1]
+__all__ = ["Source", "Stylizer", "as_picture", "noise"]
 
 
 class Stylizer:
     """Repaints pictures in the style of one picture, or of a blend of several.
 
-        Stylizer("starry.jpg", Settings(size=1024))("photo.jpg").save("out.png")
+        Stylizer("starry.jpg", "strong", size=1024)("photo.jpg").save("out.png")
 
-    The style's statistics are computed at the first picture and reused for all that follow.
+    The style's statistics are computed at the first picture and reused for all that follow. A stylizer can be used in
+    several threads at once, and within ``torch.no_grad()`` and ``torch.inference_mode()``.
 
     Args:
-        style: a picture, a path or a tensor (1, 3, H, W) in [0, 1]; or several, blended by ``settings.style_weights``.
-        settings: what the picture becomes; default: ``Settings()``.
+        style: a picture as :func:`~stylize.as_picture` takes it: a path, bytes, a file object, a Pillow image, a NumPy
+            array or a tensor; or several, blended by ``settings.style_weights``.
+        settings: what the picture becomes: settings, or the name of a preset; default: ``Settings()``.
         encoders: specs to choose ``settings.encoder`` from; default: the built-in ones.
         color_modes: modes to choose ``settings.preserve_color`` from; default: the built-in ones.
         weights: a weights file for the encoder, instead of the usual search.
-        progress: called with (bytes done, bytes in all or None) while weights are downloaded.
+        progress: True shows the progress of all that follows: a bar of tqdm, or in a notebook the picture as it is
+            painted. A function is called with (bytes done, bytes in all or None) while weights are downloaded.
         engine: share that of another stylizer of the same settings.
+        changes: of single settings, by name.
 
     Raises:
         SettingsError, ImageError, WeightsError, DeviceError: see there; raised here rather than at the first picture.
     """
 
+    @gradients_enabled()
     def __init__(
         self,
-        style: Source | Sequence[Source],
-        settings: Settings | None = None,
+        style: Source | Iterable[Source],
+        settings: Settings | str | Mapping[str, Any] | None = None,
         *,
         encoders: Iterable[EncoderSpec] | None = None,
         color_modes: Iterable[ColorMode] | None = None,
         weights: str | Path | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         engine: Engine | None = None,
+        **changes: Any,
     ) -> None:
-        self.settings = settings = settings or Settings()
+        self.settings = settings = Settings.of(settings, **changes)
+        self._shows = progress is True
         self._color_modes = colors.builtin() if color_modes is None else tuple(color_modes)
         self._color = colors.choose(settings.preserve_color, self._color_modes)
-        sources = [style] if isinstance(style, (Picture, Tensor, str, Path)) else list(style)
-        if not sources:
+        needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
+        self.styles = as_pictures(style, needed)
+        if not self.styles:
             raise SettingsError("no style picture given")
-        if settings.style_weights and len(settings.style_weights) != len(sources):
+        if settings.style_weights and len(settings.style_weights) != len(self.styles):
             raise SettingsError(
-                f"style_weights has {len(settings.style_weights)} numbers for {len(sources)} style pictures; "
+                f"style_weights has {len(settings.style_weights)} numbers for {len(self.styles)} style pictures; "
                 "give one number per style"
             )
-        needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
-        self.styles = tuple(as_picture(source, needed) for source in sources)
         start = settings.start_file
         self._begin = None if start is None else as_picture(start, settings.size)
         layers = (
@@ -83,34 +94,41 @@ class Stylizer:
         )
         if settings.normalize == "paper":
             layers.add("relu1_1")
-        self.engine = engine or Engine(settings, layers, encoders=encoders, weights=weights, progress=progress)
+        with Progressing(progress) as shown:
+            self.engine = engine or Engine(
+                settings, layers, encoders=encoders, weights=weights, progress=shown.download
+            )
         self._target = StyleTarget(self.styles, self.engine)
 
-    def restyled(self, style: Source | Sequence[Source]) -> Stylizer:
+    def restyled(self, style: Source | Iterable[Source]) -> Stylizer:
         """A stylizer of the same settings and encoder for another style, or blend of styles."""
         return Stylizer(style, self.settings, color_modes=self._color_modes, engine=self.engine)
 
+    @gradients_enabled()
     def __call__(
         self,
         content: Source,
         *,
-        init: Tensor | None = None,
+        init: Source | None = None,
         terms: Callable[[Scale], Sequence[Term]] | None = None,
         steps: int | None = None,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
+        progress: bool | None = None,
     ) -> Picture:
         """The content repainted, at ``settings.size``, with the content's alpha and EXIF.
 
         Args:
-            content: a picture, a path or a tensor (1, 3, H, W) in [0, 1].
-            init: where to begin, (1, 3, H, W) in [0, 1] of any size; default: ``settings.init``.
+            content: a picture, as :func:`~stylize.as_picture` takes it.
+            init: where to begin, a picture of any size; default: ``settings.init``.
             terms: more terms of the loss at a scale, on any layers of the encoder.
             steps: so many at full size alone, for an ``init`` that is nearly there; default: all scales.
             on_step: sees every :class:`~stylize.observing.Step`.
             stop: asked after every step; True returns the best picture so far.
+            progress: whether to show the progress; default: as the stylizer was told.
 
         Raises:
+            SettingsError, ImageError: the content or ``init`` is no picture, or cannot be read.
             OptimizationError: NaN or inf that smaller steps could not avoid.
         """
         picture = as_picture(content, self.settings.size)
@@ -118,8 +136,34 @@ class Stylizer:
         height, width = scales[-1].height, scales[-1].width
         if steps is not None:
             scales = (Scale(height, width, steps),)
-        with enough_memory(height, width):
-            return self._paint(picture, scales, init, terms, steps is not None, on_step, stop)
+        with (
+            Progressing(self._shows if progress is None else progress, picture.name) as shown,
+            enough_memory(height, width),
+        ):
+            made = self._paint(picture, scales, init, terms, steps is not None, shown.also(on_step), stop)
+            shown.done(made)
+        return made
+
+    def steps(self, content: Source, **options: Any) -> Painting:
+        """The content repainted step by step: a generator of :class:`~stylize.observing.Step` whose value is the
+        picture.
+
+            painting = stylizer.steps("photo.jpg")
+            for step in painting:
+                if step.seconds > 10:
+                    break
+            painting.picture.save("out.png")
+
+        Leaving the loop ends the optimisation; ``picture`` is then what there is so far. The painting goes on in a
+        thread of its own, while the next step is asked for and not between.
+
+        Args:
+            content: a picture, as :func:`~stylize.as_picture` takes it.
+            options: those of a call of the stylizer, but ``on_step``.
+        """
+        return Painting(
+            lambda on_step, stop: self(content, on_step=on_step, stop=stop, **options), options.pop("stop", None)
+        )
 
     def scales(self, height: int, width: int) -> tuple[Scale, ...]:
         """The scales at which a picture of that size is painted, coarse to fine, the last being that of the result."""
@@ -145,7 +189,7 @@ class Stylizer:
         self,
         picture: Picture,
         scales: Sequence[Scale],
-        init: Tensor | None,
+        init: Source | None,
         terms: Callable[[Scale], Sequence[Term]] | None,
         warm_start: bool,
         on_step: Observer | None,
@@ -181,9 +225,10 @@ class Stylizer:
             )
         )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
-        record = self.record(picture.origin).to_dict()
-        return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record)
+        record = replace(self.record(picture.origin), stopped=stop is not None and stop())
+        return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record.to_dict())
 
+    @gradients_enabled()
     def terms(
         self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
     ) -> list[Term]:
@@ -203,30 +248,17 @@ class Stylizer:
         photo, styles_for_it = self._color.prepare(content, styles)
         return photo, StyleTarget(styles_for_it, self.engine)
 
-    def _start(self, init: Tensor | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
+    def _start(self, init: Source | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
         if init is not None:
-            init = as_picture(init).rgb
+            begun = as_picture(init).opaque().rgb
         elif self.settings.init == "noise":  # at the size it is used, as a smaller one of a larger is grey
             return noise((scales[0].height, scales[0].width), self.settings, channels=photo.shape[1])
         elif self.settings.init == "content":
             return photo
         else:
             begin = target.styles[0] if self._begin is None else self._begin
-            init = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
-        return colors.luminance(init) if photo.shape[1] == 1 else init
-
-
-def as_picture(source: Source, size: int | None = None) -> Picture:
-    """A picture as it is, a path loaded (as far as ``size`` needs it), a tensor (1, 3, H, W) in [0, 1] wrapped."""
-    if isinstance(source, Picture):
-        return source
-    if isinstance(source, Tensor):
-        if source.dim() != 4 or source.shape[:2] != (1, 3) or not source.numel():
-            raise SettingsError(f"a picture must be a tensor (1, 3, H, W), not {tuple(source.shape)}")
-        if not torch.isfinite(source).all():
-            raise SettingsError("a picture holds NaN or infinity")
-        return Picture(source.detach().float().cpu().clamp(0, 1))
-    return images.load(source, longest=size and size * images.SPARE)
+            begun = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
+        return colors.luminance(begun) if photo.shape[1] == 1 else begun
 
 
 def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tensor:

@@ -41,7 +41,7 @@ FLOORS = (
             "jobs",
             "sequences",
         ),
-        *("paper", "stylizer", "records", "testing"),
+        *("paper", "stylizer", "records", "testing", "iteration", "progress", "shortcuts"),
     ),
     ("painting",),
     ("terms", "objective"),
@@ -369,7 +369,7 @@ def test_constraints_pin_every_dependency() -> None:
 
 
 def test_every_sample_is_small_and_credited() -> None:
-    code = {".py", ".md", ".toml"}
+    code = {".py", ".md", ".toml", ".ipynb"}
     pictures = [path for path in SAMPLES.rglob("*") if path.is_file() and path.suffix not in code | {".pyc"}]
     credits = (SAMPLES / "CREDITS.md").read_text(encoding="utf-8")
     assert len(pictures) >= 8

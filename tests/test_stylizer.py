@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def in_range(picture: Picture) -> bool:
 
 
 def flat(*color: float, height: int = 20, width: int = 30) -> Tensor:
-    return torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, height, width).contiguous()
+    return torch.tensor(color, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, height, width).contiguous()
 
 
 def distance(left: Tensor, right: Tensor) -> float:
@@ -117,7 +118,7 @@ def test_the_result_is_a_picture_of_its_own_on_the_cpu(tiny: EncoderSpec) -> Non
     assert not torch.equal(result.rgb, PHOTO)
 
 
-@pytest.mark.parametrize("source", [torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(2, 3, 8, 8)])
+@pytest.mark.parametrize("source", [torch.rand(8, 8, 3), torch.rand(1, 2, 8, 8), torch.rand(2, 3, 8, 8)])
 def test_a_tensor_of_another_shape_is_refused(tiny: EncoderSpec, source: Tensor) -> None:
     for content, style in ((source, STARRY), (PHOTO, source)):
         with pytest.raises(SettingsError, match=r"\(1, 3, H, W\)"):
@@ -314,11 +315,11 @@ def test_a_content_layer_the_encoder_lacks_is_named(tiny: EncoderSpec) -> None:
 
 @pytest.mark.parametrize(
     "init",
-    [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.full((1, 3, 8, 8), torch.nan)],
-    ids=["3d", "grey", "nan"],
+    [torch.zeros(8, 8, 3), torch.full((1, 3, 8, 8), torch.nan)],
+    ids=["shape", "nan"],
 )
 def test_a_start_that_is_no_picture_is_refused(tiny: EncoderSpec, init: Tensor) -> None:
-    with pytest.raises(SettingsError, match=r"^a picture "):
+    with pytest.raises(SettingsError, match=r"^a (tensor of a )?picture "):
         paint(tiny, init=init)
 
 
@@ -692,3 +693,53 @@ def test_the_style_is_no_distance_from_itself(tiny: EncoderSpec, style_loss: str
         float(term.function(image, stylizer.engine.encode(image))) for image in (STARRY, STARRY.flip(1) * 0.5)
     )
     assert abs(at_home) < 1e-3 * elsewhere
+
+
+# From any program
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_what_is_around_a_call_does_not_matter(
+    tiny: EncoderSpec, guard: Callable[[], Any], pictures: tuple[Path, Path]
+) -> None:
+    wanted = paint(tiny, content=pictures[0], style=pictures[1])
+    with guard():
+        stylizer = Stylizer(images.load(pictures[1]), QUICK, encoders=[tiny])
+        inside = stylizer(images.load(pictures[0]))
+        again = stylizer(pictures[0], init=images.load(pictures[0]).rgb)
+    assert same(inside, wanted)
+    assert same(again, wanted)
+    assert same(stylizer(pictures[0]), wanted)  # what was made inside serves outside
+    assert not inside.rgb.is_inference()
+
+
+def test_threads_share_a_stylizer(tiny: EncoderSpec) -> None:
+    photos = [waves(36, 48, seed) for seed in range(6)]
+
+    def terms(scale: Scale, layer: str) -> list[Term]:  # each asks the one encoder for a layer of its own
+        return [Term(layer, 1e-3, lambda image, features: features[layer].float().mean(), (layer,))]
+
+    layers = ["relu1_2", "relu2_2", "relu3_2", "relu3_3", "relu4_3", "relu5_2"]
+    wanted = [paint(tiny, content=p, terms=lambda s, n=n: terms(s, n)) for p, n in zip(photos, layers, strict=True)]
+    stylizer = Stylizer(STARRY, QUICK, encoders=[tiny])
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda photo, layer: stylizer(photo, terms=lambda s: terms(s, layer)), photos, layers)
+    assert all(same(one, other) for one, other in zip(made, wanted, strict=True))
+
+
+def test_settings_can_be_a_preset_s_name_and_changed_by_name(tiny: EncoderSpec) -> None:
+    stylizer = Stylizer(STARRY, "strong", size=24, encoder="tiny", encoders=[tiny])
+    assert stylizer.settings == stylize.preset("strong", Settings(size=24, encoder="tiny"))
+    assert Stylizer(STARRY, {"size": 32}, encoder="tiny", encoders=[tiny]).settings.size == 32
+    with pytest.raises(SettingsError, match=r"unknown preset 'stronger'; known: default, strong"):
+        Stylizer(STARRY, "stronger", encoders=[tiny])
+    with pytest.raises(SettingsError, match=r"unknown setting 'sise'"):
+        Stylizer(STARRY, QUICK, sise=24, encoders=[tiny])
+    with pytest.raises(SettingsError, match=r"not int$"):
+        Stylizer(STARRY, 512, encoders=[tiny])  # type: ignore[arg-type]
+    assert texture(STARRY, QUICK, steps=(1,), encoders=[tiny]).size == (24, 24)
+
+
+def test_a_picture_that_was_stopped_says_so(tiny: EncoderSpec) -> None:
+    assert (paint(tiny, stop=lambda: True).record or {})["stopped"] is True
+    assert "stopped" not in (paint(tiny).record or {})

@@ -22,6 +22,7 @@ from stylize.cli.options import (
 )
 from stylize.cli.session import INTERRUPTED, current_host, current_preview, encoder_options, interruptible, showing
 from stylize.errors import SettingsError, StylizeError
+from stylize.options import recorded
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 
 if TYPE_CHECKING:
@@ -268,16 +269,5 @@ def _given() -> set[str]:
 def _given_to_plugins(host: Host) -> dict[str, Any]:
     """The options of plugins that have other values than their defaults, as they go into records."""
     context = click.get_current_context()
-    values = {str(each.name): (context.params.get(str(each.name)), each) for each in context.command.params}
-    return {
-        name: _as_json(value)
-        for name, (value, parameter) in values.items()
-        if host.is_recorded(name) and value not in (None, ()) and value != parameter.get_default(context)
-    }
-
-
-def _as_json(value: Any) -> Any:
-    """An option's value as JSON has it; when a record is replayed, the option reads it again."""
-    if isinstance(value, (list, tuple)):
-        return [_as_json(each) for each in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    defaults = {str(each.name): each.get_default(context) for each in context.command.params}
+    return recorded(host, context.params, defaults)

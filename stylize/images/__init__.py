@@ -3,6 +3,7 @@
 A picture file may carry a record, a text saying how the picture was made.
 """
 
+from stylize.images.exchange import Source, as_picture, as_pictures
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, SPARE, Origin, Picture, fill_transparent, fit, resize
 from stylize.images.read import MAX_PIXELS, digest, load
@@ -18,6 +19,9 @@ __all__ = [
     "Origin",
     "Picture",
     "Saved",
+    "Source",
+    "as_picture",
+    "as_pictures",
     "atomic_write",
     "check_target",
     "digest",

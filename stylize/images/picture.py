@@ -6,11 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = {
     ".png": "PNG",
@@ -32,9 +37,11 @@ class Origin:
     sha256: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """A picture in memory: ``rgb`` (1, 3, H, W) float32 sRGB in [0, 1] and what came with it.
+
+    Notebooks show it; ``numpy.asarray(picture)`` is ``picture.numpy()``.
 
     ``alpha`` is (1, 1, H, W) in [0, 1], or None when every pixel is opaque. ``exif`` is the camera's, with the
     orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading dropped.
@@ -62,11 +69,49 @@ class Picture:
             return self
         return dataclasses.replace(self, rgb=fill_transparent(self.rgb, self.alpha), alpha=None)
 
-    def save(self, path: str | Path, **options: Any) -> None:
-        """Write it to ``path``; the options are those of :func:`save`."""
+    def save(self, target: str | Path | IO[bytes], **options: Any) -> None:
+        """Write it to a path, or into a file object; the options are those of :func:`save`."""
         from stylize.images.write import save  # which imports this module
 
-        save(self, path, **options)
+        save(self, target, **options)
+
+    def numpy(self, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+        """A new array (H, W, 3), or (H, W, 4) with alpha: integers over their whole range, rounded to nearest, or
+        floats in [0, 1].
+
+        Raises:
+            ImageError: the picture holds NaN or infinity.
+            SettingsError: not a type of unsigned integers or floats.
+        """
+        from stylize.images.exchange import to_numpy  # which imports this module
+
+        return to_numpy(self, np.dtype(dtype))
+
+    def pil(self) -> Image.Image:
+        """A Pillow image of mode RGB, or RGBA with alpha, with 8 bits per channel, an sRGB profile and the EXIF.
+
+        Raises:
+            ImageError: the picture holds NaN or infinity.
+        """
+        from stylize.images.exchange import to_pillow  # which imports this module
+
+        return to_pillow(self)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("the array of a picture is always a copy")
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def _repr_png_(self) -> bytes:
+        from stylize.images.exchange import preview  # which imports this module
+
+        return preview(self)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        parts = [f"{width}x{height}", "with alpha" if self.alpha is not None else "", repr(self.name)]
+        return f"<Picture {' '.join(filter(None, parts))}>"
 
 
 def fit(height: int, width: int, longest: int, upscale: bool = False) -> tuple[int, int]:

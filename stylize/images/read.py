@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import os
 import re
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ GAP = 3  # coarse, fast shrinking stops at this many times the size wanted
 RESAMPLING = Image.Resampling.BICUBIC  # antialiased; the kernel of resize()
 
 _CV2_LOG = threading.Lock()  # OpenCV has one log level for all threads
+_LOADING = threading.Lock()  # a Pillow image that is given may be given to several threads
+
+File = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]  # what a picture's file can be given as
 
 Array = NDArray[Any]
 
@@ -70,10 +74,14 @@ class _Silence:
 SILENCE = _Silence()  # Pillow warns about what is checked or refused here
 
 
-def load(path: str | Path, *, longest: int | None = None) -> Picture:
+def load(source: File | Image.Image, *, longest: int | None = None) -> Picture:
     """Read a picture of any mode, upright and in sRGB, its longest side no longer than ``longest`` px.
 
-    A larger one is shrunk to the size :func:`fit` gives while it is decoded: it never takes the memory of its full
+    ``source`` is the path of a file, its bytes, a file object opened as ``"rb"`` (read from where it stands), or a
+    Pillow image, which is taken as from a file, with its mode, profile and EXIF. Only a path becomes the
+    picture's ``origin``.
+
+    A larger picture is shrunk to the size :func:`fit` gives while it is decoded: it never takes the memory of its full
     size in floating point.
 
     Integer greys above 8 bits are relative to 65535 (to 2**31-1 where they exceed it); floating-point ones are
@@ -82,13 +90,42 @@ def load(path: str | Path, *, longest: int | None = None) -> Picture:
     Raises:
         ImageError: the file is missing, unreadable, not a picture, damaged, or too large to decode safely.
     """
-    path = Path(path)
-    with open_file(path) as (file, length), SILENCE:
+    if isinstance(source, Image.Image):
+        with _as_image_errors("the PIL image"), SILENCE:
+            return _decode(source, None, 0, Path(getattr(source, "filename", "") or "").stem, longest)
+    if not isinstance(source, (str, os.PathLike)):
+        name, data = _content_of(source)
+        with _as_image_errors(name or "the picture in memory"), SILENCE:
+            file = io.BytesIO(data)
+            return _decode(Image.open(file, formats=_formats()), file, len(data), Path(name).stem, longest)
+    path = Path(source)
+    with open_file(path) as (opened, length), SILENCE:
         if length == 0:
             raise ImageError("the file is empty; get a complete copy")
-        origin = Origin(path, _sha256(file))
-        file.seek(0)
-        return dataclasses.replace(_decode(file, length, path.stem, longest), origin=origin)
+        origin = Origin(path, _sha256(opened))
+        opened.seek(0)
+        image = Image.open(opened, formats=_formats())
+        return dataclasses.replace(_decode(image, opened, length, path.stem, longest), origin=origin)
+
+
+def _content_of(source: bytes | bytearray | memoryview | IO[bytes]) -> tuple[str, bytes]:
+    """The name of a file object, if it has one, and the bytes there are."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = "", bytes(source)
+    else:
+        given = getattr(source, "name", "")
+        name = given if isinstance(given, str) else ""
+        with _as_image_errors(name or "the file object"):
+            found: object = source.read()
+            if not isinstance(found, bytes):
+                raise ImageError("it gives text; open it with mode 'rb'")
+            data = found
+    if not data:
+        raise ImageError(
+            f"cannot read {name or 'the picture in memory'}: it is empty, or at its end; a file object that was "
+            "written to needs seek(0) first"
+        )
+    return name, data
 
 
 def digest(path: str | Path) -> str:
@@ -108,14 +145,21 @@ def _sha256(file: io.BufferedReader) -> str:
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
     """A regular file, opened, and its length in bytes; any error, of the block too, becomes an ImageError."""
-    try:
+    with _as_image_errors(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file; give the path of a picture")
         with path.open("rb") as file:
             yield file, status.st_size
+
+
+@contextlib.contextmanager
+def _as_image_errors(what: str | Path) -> Iterator[None]:
+    """Any error of the block as an ImageError that names what was to be read."""
+    try:
+        yield
     except Exception as error:  # decoders raise nearly anything on damaged files
-        raise ImageError(one_line(f"cannot read {path}: {_problem(error)}")) from error
+        raise ImageError(one_line(f"cannot read {what}: {_problem(error)}")) from error
 
 
 def _problem(error: Exception) -> str:
@@ -134,21 +178,22 @@ def _problem(error: Exception) -> str:
     return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
 
 
-def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Picture:
-    image: Image.Image = Image.open(file, formats=_formats())
+def _decode(image: Image.Image, file: BinaryIO | None, length: int, name: str, longest: int | None) -> Picture:
+    """The picture in a file of ``length`` bytes that Pillow has opened, or in an image that is somebody else's."""
     width, height = image.size
     _refuse_bomb(width, height)
-    notes = _frame_notes(image)
-    sixteen = _has_sixteen_bits(image)
+    notes = _frame_notes(image) if file is not None else []
+    sixteen = file is not None and _has_sixteen_bits(image)
     exif = read_exif(image)
     drafted = None
-    if longest is not None:  # only JPEG decodes at a fraction of its size
+    if longest is not None and file is not None:  # only JPEG decodes at a fraction of its size
         rows, columns = fit(height, width, longest)
         drafted = image.draft(None, (GAP * columns, GAP * rows))
     try:
-        image.load()
+        with _LOADING if file is None else contextlib.nullcontext():
+            image.load()
     except (OSError, SyntaxError) as error:
-        if width * height > 1000 * length:
+        if file is not None and width * height > 1000 * length:
             claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
             raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy") from error
         raise
@@ -211,9 +256,9 @@ def _has_sixteen_bits(image: Image.Image) -> bool:
     return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
 
 
-def _decode_deep(image: Image.Image, file: BinaryIO, sixteen: bool, wanted: tuple[int, int]) -> Array | None:
+def _decode_deep(image: Image.Image, file: BinaryIO | None, sixteen: bool, wanted: tuple[int, int]) -> Array | None:
     """The samples of a picture of more than 8 bits, (*wanted, 1 to 4) float32 in [0, 1]; None for all others."""
-    if sixteen:
+    if sixteen and file is not None:
         values = _decode_sixteen(image, file)
         return None if values is None else _to_unit(values, 65535, wanted)
     if not image.mode.startswith(("I", "F")):

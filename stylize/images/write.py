@@ -15,7 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -41,13 +41,21 @@ _MAXBLOCK = threading.Lock()  # ImageFile.MAXBLOCK is one for all threads
 Array = NDArray[Any]
 
 
-def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = None, bits: int = 8) -> None:
-    """Write a picture, or a bare (1, 3, H, W) tensor of sRGB in [0, 1], in the format of the extension of ``path``.
+def save(
+    picture: Picture | Tensor,
+    target: str | Path | IO[bytes],
+    *,
+    format: str | None = None,
+    quality: int | None = None,
+    bits: int = 8,
+) -> None:
+    """Write a picture, or a bare (1, 3, H, W) tensor of sRGB in [0, 1], to a path or into a file object.
 
-    Values are clamped to [0, 1] and rounded to nearest. PNG and TIFF are lossless, with 8 or 16 ``bits``; for JPEG,
-    WebP and AVIF ``quality`` is 1 to 100, by default 95, 95 and 90, with chroma at full size where the format has
-    it. An sRGB profile, the camera's EXIF (in JPEG, of up to 64 KB) and the picture's record go along. JPEG has no
-    alpha: transparent pixels are laid over white.
+    The format is ``format`` ("png", "JPEG", ".webp"), else that of the extension of the path or of the file object's
+    name, else PNG for a file object. Values are clamped to [0, 1] and rounded to nearest. PNG and TIFF are lossless,
+    with 8 or 16 ``bits``; for JPEG, WebP and AVIF ``quality`` is 1 to 100, by default 95, 95 and 90, with chroma at
+    full size where the format has it. An sRGB profile, the camera's EXIF (in JPEG, of up to 64 KB) and the picture's
+    record go along. JPEG has no alpha: transparent pixels are laid over white.
 
     Raises:
         ImageError: the target cannot be written, the picture holds NaN or infinity, or its record is longer than 64 KB
@@ -55,11 +63,14 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
             PNG in the system's temporary folder, which the message names; not so when the options or the extension
             were wrong from the beginning.
     """
-    if problem := _option_problem(Path(path), quality, bits):
-        raise TargetError(one_line(f"cannot write {path}: {problem}"))
+    path = Path(target) if isinstance(target, (str, os.PathLike)) else None
+    name = str(target) if path is not None else _name_of(target)
+    extension = _extension(name, format, in_memory=path is None)
+    if problem := _option_problem(extension, quality, bits):
+        raise TargetError(one_line(f"cannot write {name}: {problem}"))
     picture = picture if isinstance(picture, Picture) else Picture(picture)
     try:
-        _write(picture, path, quality, bits)
+        _write(picture, target, name, FORMATS[extension], quality, bits)
     except ImageError as error:
         kept = _keep(picture, bits)
         if kept is None:
@@ -67,14 +78,34 @@ def save(picture: Picture | Tensor, path: str | Path, *, quality: int | None = N
         raise ImageError(one_line(f"{error}; the picture was kept as {kept}")) from error
 
 
-def _write(picture: Picture, path: str | Path, quality: int | None, bits: int) -> None:
-    format = FORMATS[Path(path).suffix.lower()]
+def _name_of(target: object) -> str:
+    if not callable(getattr(target, "write", None)):
+        raise ImageError(f"a picture is written to a path or a file object, not to {type(target).__name__}")
+    name = getattr(target, "name", "")
+    return name if isinstance(name, str) and name else "the file object"
+
+
+def _extension(name: str, format: str | None, *, in_memory: bool) -> str:
+    """The extension of :data:`FORMATS` that stands for what is asked for."""
+    if format is not None:
+        return f".{format.lower().removeprefix('.')}"
+    extension = Path(name).suffix.lower()
+    return ".png" if in_memory and extension not in FORMATS else extension
+
+
+def _write(
+    picture: Picture, target: str | Path | IO[bytes], name: str, format: str, quality: int | None, bits: int
+) -> None:
+    folder = Path(target).parent if isinstance(target, (str, os.PathLike)) else None
     try:
-        data = _encode(picture, format, quality, bits, Path(path).parent)
+        data = _encode(picture, format, quality, bits, folder)
+        if not isinstance(target, (str, os.PathLike)):
+            target.write(data)
+            return
     except Exception as error:  # encoders raise nearly anything
         problem = "not enough memory" if isinstance(error, MemoryError) else str(error)
-        raise ImageError(one_line(f"cannot write {path}: {problem}")) from error
-    with atomic_write(path) as temporary:
+        raise ImageError(one_line(f"cannot write {name}: {problem}")) from error
+    with atomic_write(target) as temporary:
         temporary.write_bytes(data)
 
 
@@ -108,7 +139,7 @@ def check_target(
         ImageError: the file or its folder is write-protected, or no file can be made there for another reason.
     """
     path = Path(path)
-    problem = _option_problem(path, quality, bits)
+    problem = _option_problem(path.suffix.lower(), quality, bits)
     if not problem and size is not None:
         problem = _size_problem(FORMATS[path.suffix.lower()], size)
     if problem := problem or _meaning_problem(path):
@@ -117,11 +148,10 @@ def check_target(
         raise ImageError(one_line(f"cannot write {path}: {problem}"))
 
 
-def _option_problem(path: Path, quality: int | None, bits: int) -> str:
+def _option_problem(extension: str, quality: int | None, bits: int) -> str:
     """What is wrong with an extension and its options, or nothing."""
-    extension = path.suffix.lower()
     if extension not in FORMATS:
-        return f"unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}"
+        return f"unknown extension {extension!r}; use one of {', '.join(FORMATS)}"
     if FORMATS[extension] == "AVIF" and not features.check("avif"):
         return "this Pillow was built without AVIF; use another extension"
     if bits not in (8, 16):
@@ -242,7 +272,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
 }
 
 
-def _encode(picture: Picture, format: str, quality: int | None, bits: int, folder: Path) -> bytes:
+def _encode(picture: Picture, format: str, quality: int | None, bits: int, folder: Path | None) -> bytes:
     if picture.rgb.ndim != 4 or picture.rgb.shape[:2] != (1, 3) or not picture.rgb.numel():
         raise ImageError(f"a tensor of shape {tuple(picture.rgb.shape)} is no picture; it must be (1, 3, H, W)")
     if problem := _size_problem(format, picture.size):
@@ -260,7 +290,7 @@ def _encode(picture: Picture, format: str, quality: int | None, bits: int, folde
     exif = picture.exif or b""
     if picture.record is None:
         return _encode_pixels(pixels, format, quality, exif, b"")
-    record = relative_to(picture.record, folder)
+    record = picture.record if folder is None else relative_to(picture.record, folder)
     if format == "PNG":
         png = _encode_pixels(pixels, format, quality, exif, b"")
         return png[:_PNG_HEADER] + embed(record, format, _digest_of(png)) + png[_PNG_HEADER:]
