@@ -192,7 +192,11 @@ def test_an_empty_job_says_so() -> None:
     assert not root.all("section")
     assert not root.all("input")
     assert "no picture" in root.all("main")[0].text
-    assert figures(root) == {**dict.fromkeys([state for state in STATES if state != "skipped"], "0"), "total time": "\u2013", "median per picture": "\u2013"}
+    assert figures(root) == {
+        **dict.fromkeys([state for state in STATES if state != "skipped"], "0"),
+        "total time": "\u2013",
+        "median per picture": "\u2013",
+    }
 
 
 @pytest.mark.parametrize(
