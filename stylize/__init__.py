@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.executors import Run, Serial, run
+    from stylize.forms import setting_text, setting_value
     from stylize.host import Host, plugin_manager
     from stylize.images import (
         FORMATS,
@@ -80,6 +81,7 @@ _HOMES = {
         "WeightsError",
     ),
     "stylize.executors": ("Run", "Serial", "run"),
+    "stylize.forms": ("setting_text", "setting_value"),
     "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
         "FORMATS",
@@ -192,6 +194,8 @@ __all__ = [
     "save",
     "saved_state",
     "setting_fields",
+    "setting_text",
+    "setting_value",
     "texture",
     "thumbnail",
 ]

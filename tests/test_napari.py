@@ -109,7 +109,8 @@ def widget(application: Any, viewer: Any) -> Iterator[Any]:
     viewer.add_image(generator.integers(0, 255, (40, 40, 3), np.uint8), name="style")
     made = StylizeWidget(viewer)
     made["style"].value = viewer.layers["style"]
-    made["size"].value, made["encoder"].value, made["device"].value = 32, "mini", "cpu"
+    wait(made, lambda: "mini" in made.form["encoder"].choices)
+    made["size"].value, made.form["encoder"].value, made.form["device"].value = 32, "mini", "cpu"
     yield made
     press(made, "stop")
     wait(made)
@@ -174,7 +175,7 @@ def test_the_picture_is_there_at_once_and_repaints_itself(widget: Any, viewer: A
 
 def test_stop_keeps_what_is_there(widget: Any, viewer: Any) -> None:
     widget["preset"].value = "gatys2015"  # 500 steps
-    widget["encoder"].value, widget["size"].value = "mini", 64
+    widget.form["encoder"].value, widget["size"].value = "mini", 64
     press(widget, "run")
     wait(widget, lambda: "step" in widget["bar"].native.format())
     press(widget, "stop")
@@ -238,13 +239,29 @@ def test_a_stack_is_painted_slice_by_slice_or_only_the_one_in_view(widget: Any, 
     assert (made.data.shape, made.data.dtype) == ((3, 12, 16, 3), np.uint16)
     np.testing.assert_allclose(made.scale, [10, 2, 2])
     press(widget, "keep")
-    widget["every"].value = False
+    widget["stack"].value = "the slice in view"
     viewer.dims.set_point(0, 20)
     press(widget, "run")
     wait(widget)
     one = viewer.layers[-1]
     np.testing.assert_array_equal(one.data[0], made.data[2])
     np.testing.assert_allclose(one.translate, [20, 0.5, 0.5])
+
+
+def test_a_stack_is_painted_as_a_clip(widget: Any, viewer: Any) -> None:
+    frame = np.asarray(PillowImage.open(ROOT / "samples" / "cat.jpg").resize((32, 24)))
+    viewer.add_image(np.stack([frame] * 3), name="clip", rgb=True)
+    widget["content"].value = viewer.layers["clip"]
+    widget["stack"].value, widget["size"].value = "as a clip", 16
+    press(widget, "run")
+    wait(widget)
+    assert not said(viewer)
+    made = viewer.layers[-1]
+    assert made.data.shape == (3, 12, 16, 3)
+    np.testing.assert_array_equal(made.data[1], made.data[0])  # nothing moves: painted once
+    assert "stopped" not in made.metadata["stylize"]
+    small = PillowImage.fromarray(frame).resize((16, 12))
+    assert (made.data[0] != np.asarray(small)).any(-1).mean() > 0.5
 
 
 def test_only_what_is_labelled_is_painted(widget: Any, viewer: Any) -> None:
@@ -258,10 +275,67 @@ def test_only_what_is_labelled_is_painted(widget: Any, viewer: Any) -> None:
     assert (made[:, 40:] != content[:, 40:]).any(-1).mean() > 0.9
 
 
+def test_layers_and_files_are_blended(widget: Any, viewer: Any, tmp_path: Path) -> None:
+    viewer.add_image(np.zeros((20, 20, 3), np.uint8), name="black")
+    viewer.layers["content"].save(str(tmp_path / "third.png"))
+    widget.blend.value = [viewer.layers["black"]]
+    widget["files"].value = (tmp_path / "third.png",)
+    widget.form["style_weights"].value = "1, 2, 3"
+    press(widget, "run")
+    wait(widget)
+    assert not said(viewer)
+    record = viewer.layers[-1].metadata["stylize"]
+    assert record["settings"]["style_weights"] == [1.0, 2.0, 3.0]
+    assert len(record["styles"]) == 3
+    assert [record["layers"][name]["layer"] for name in ("style", "style 2")] == ["style", "black"]
+
+
+def test_all_settings_are_there_explained_and_kept_to_their_ranges(widget: Any) -> None:
+    assert widget.settings() == stylize.Settings(size=32, encoder="mini", device="cpu")
+    for field in stylize.setting_fields():
+        assert widget.form[field.name].tooltip
+    for box in (widget, *(fold.box for fold in widget.folds)):
+        for each in box:
+            assert each.tooltip or each.name == "buttons", each.name
+    widget.form["style_layers"].value, widget.form["seed"].value = "relu1_1=2, relu3_1", 7
+    widget.form["scales"].value, widget.form["upscale"].value = 2, True
+    made = widget.settings()
+    assert (made.style_layers, made.seed, made.scales, made.upscale) == ({"relu1_1": 2.0, "relu3_1": 1.0}, 7, 2, True)
+    widget["preset"].value = "gatys2015"
+    assert widget.settings() == stylize.preset("gatys2015").replace(device="cpu")
+
+
+def test_labels_are_of_one_width(widget: Any) -> None:
+    boxes = (widget, *(fold.box for fold in widget.folds))
+    labels = [each._labeled_widget() for box in boxes for each in box]
+    widths = {label._label_widget.native.maximumWidth() for label in labels if label is not None}
+    assert len(widths) == 1
+
+
+def test_the_run_is_shown_in_the_activity_dock_and_smoothly(widget: Any, viewer: Any) -> None:
+    from napari.utils import progress
+
+    widget["size"].value = 64
+    press(widget, "run")
+    (bar,) = progress._all_instances
+    wait(widget, lambda: "step" in bar.desc)
+    assert viewer.layers[-1].interpolation2d == "linear"
+    assert 0 < bar.n < bar.total
+    wait(widget)
+    assert not progress._all_instances
+
+
+def test_the_window_does_not_wait_for_pytorch() -> None:
+    code = "import sys, stylize_napari.widget; from stylize_napari import samples; samples.bridge(); "
+    code += "sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=120).returncode == 0
+
+
 def test_the_style_may_be_a_file(widget: Any, viewer: Any, tmp_path: Path) -> None:
     path = tmp_path / "style.png"
     viewer.layers["style"].save(str(path))
-    widget["style"].value, widget["file"].value = None, path
+    widget["style"].value, widget["files"].value = None, (path,)
     press(widget, "run")
     wait(widget)
     (style,) = viewer.layers[-1].metadata["stylize"]["styles"]
@@ -274,7 +348,7 @@ def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
     for name in ("content", "style"):
         viewer.layers[name].save(str(tmp_path / f"{name}.png"))
     (layer,) = viewer.open(tmp_path / "content.png", plugin="napari")
-    widget["content"].value, widget["style"].value, widget["file"].value = layer, None, tmp_path / "style.png"
+    widget["content"].value, widget["style"].value, widget["files"].value = layer, None, (tmp_path / "style.png",)
     press(widget, "run")
     wait(widget)
     viewer.layers[-1].save(str(tmp_path / "painted.png"), plugin=PLUGIN)
@@ -295,12 +369,14 @@ def test_a_preset_sets_what_it_changes(widget: Any) -> None:
     ("knob", "value", "message"),
     [
         ("style", None, "no style is chosen; choose a layer or a file"),
+        ("steps", "many", "steps has 'many' in it; it must hold numbers, separated by commas"),
         ("device", "mps", "device mps is not there; use --device cpu or auto"),
         ("mask", "labels", "the mask is 5x5, and the content 48x64; use labels of the same size"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(widget: Any, viewer: Any, knob: str, value: Any, message: str) -> None:
-    widget[knob].value = viewer.add_labels(np.ones((5, 5), int), name="labels") if value == "labels" else value
+    box = widget.form if knob in ("device", "steps") else widget
+    box[knob].value = viewer.add_labels(np.ones((5, 5), int), name="labels") if value == "labels" else value
     press(widget, "run")
     wait(widget)
     assert said(viewer) == [message]
@@ -309,7 +385,7 @@ def test_what_is_wrong_is_said_in_one_line(widget: Any, viewer: Any, knob: str, 
 def test_an_unreadable_style_is_said_in_one_line(widget: Any, viewer: Any, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(b"no picture")
-    widget["style"].value, widget["file"].value = None, path
+    widget["style"].value, widget["files"].value = None, (path,)
     press(widget, "run")
     wait(widget)
     (message,) = said(viewer)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 import stylize
 from stylize import ImageError, Job, Picture, StylizeError, Stylizer
 from stylize.arrays import as_array
+from stylize.encoders import EncoderSpec
 from stylize.testing import JobContract
 from stylize_napari import samples
-from stylize_napari.layers import Slices, mask_of, placed
+from stylize_napari.layers import KEY, Slices, mask_of, placed
 from stylize_napari.painting import LayerJob, paint
-from stylize_napari.writer import KEY, write
+from stylize_napari.writer import write
 from tests.conftest import SAMPLES, waves
 
 Array = NDArray[Any]
@@ -161,6 +162,34 @@ def test_every_slice_of_a_stack_is_painted_by_itself(stylizer: Stylizer) -> None
     assert "stopped" not in job.record
 
 
+def test_a_clip_is_painted_along_the_first_axis(folder: Path) -> None:
+    data = np.random.default_rng(1).integers(0, 60000, (2, 2, 24, 32), np.uint16)
+    data[1, 0] = data[0, 0]  # one place stands still, the other does not
+    stack, seen = Slices("stack", data, rgb=False, limits=(0, 60000)), list[float]()
+    job = LayerJob(stack, STYLE, 16)
+    settings = stylize.Settings(size=16, steps=(2,), encoder="tiny")
+    paint(job, settings, look=lambda _, fraction: seen.append(fraction), stop=lambda: False, as_clip=True)
+    assert (job.canvas.shape, job.canvas.dtype) == ((2, 2, 12, 16, 3), np.uint16)
+    np.testing.assert_array_equal(job.canvas[1, 0], job.canvas[0, 0])
+    assert (job.canvas[1, 1] != job.canvas[0, 1]).any()
+    assert seen == sorted(seen)
+    assert "stopped" not in job.record
+    assert job.record["layers"]["content"] == stack.described()
+
+
+def test_a_clip_is_painted_within_its_mask_and_a_stopped_one_says_so(folder: Path) -> None:
+    content, labels = colours(2), np.zeros((2, 24, 32), np.int32)
+    labels[:, :, 16:] = 1
+    settings = stylize.Settings(size=32, steps=(2,), encoder="tiny")
+    job = LayerJob(content, STYLE, 32, Slices("labels", labels, rgb=False))
+    paint(job, settings, look=lambda *_: None, stop=lambda: False, as_clip=True)
+    np.testing.assert_array_equal(job.canvas[:, :, :14], content.data[:, :, :14])
+    assert (job.canvas[:, :, 16:] != content.data[:, :, 16:]).any(-1).mean() > 0.9
+    stopped = LayerJob(content, STYLE, 32)
+    paint(stopped, settings, look=lambda *_: None, stop=lambda: True, as_clip=True)
+    assert stopped.record["stopped"]
+
+
 def test_alpha_stays(stylizer: Stylizer) -> None:
     content = colours(height=12, width=16, channels=4)
     job = painted(stylizer, content)
@@ -187,6 +216,18 @@ def test_what_lies_outside_the_mask_does_not_steer_what_is_inside(stylizer: Styl
     np.testing.assert_array_equal(
         painted(stylizer, one, labels).canvas[:, 18:], painted(stylizer, other, labels).canvas[:, 18:]
     )
+
+
+def test_several_styles_are_blended(tiny: EncoderSpec) -> None:
+    other = Slices("other", as_array(Picture(waves(20, 20, 5)), np.dtype(np.uint8)), rgb=True)
+    content, settings = colours(), stylize.Settings(size=16, steps=(2,), style_weights=(1, 3), encoder="tiny")
+    job = LayerJob(content, [STYLE, other], 16)
+    job.lay_out()
+    blended = Stylizer(job.style(), settings, encoders=[tiny])
+    stylize.run(job, blended)
+    assert [style.name for style in blended.styles] == ["style", "other"]
+    np.testing.assert_array_equal(job.canvas, as_array(blended(content.picture()), np.dtype(np.uint8)))
+    assert set(job.record["layers"]) == {"content", "style", "style 2"}
 
 
 def test_an_empty_mask_is_an_error_in_one_line() -> None:

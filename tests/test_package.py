@@ -50,7 +50,7 @@ FLOORS = (
     ("optimizer", "tiles"),
     ("encoders", "losses", "colors", "images", "arrays", "claims"),
     ("devices", "gradients"),
-    ("linalg", "streams"),
+    ("linalg", "streams", "forms"),
     ("settings", "errors", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -119,13 +119,18 @@ def test_the_embedded_encoder_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 
 def test_the_plugin_of_napari_is_in_the_wheel_with_its_samples_but_napari_is_an_extra(wheel: zipfile.ZipFile) -> None:
     assert "[napari.manifest]\nstylize-host = stylize_napari:napari.yaml\n" in in_info(wheel, r"entry_points\.txt")
-    assert "stylize_napari/napari.yaml" in wheel.namelist()
+    assert {"stylize_napari/napari.yaml", "stylize_napari/icon.svg"} <= set(wheel.namelist())
+    assert "Framework :: napari" in metadata(wheel).get_all("Classifier", [])  # by which napari finds its plugins
     named = re.findall(r'"([\w-]+\.jpg)"', (PLUGINS["stylize_napari"] / "samples.py").read_text(encoding="utf-8"))
     assert len(named) == 4
     for name in (*named, "CREDITS.md"):
         assert wheel.read(f"stylize_napari/samples/{name}") == (SAMPLES / name).read_bytes()
     needed = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not re.search("napari|magicgui|superqt|qt", " ".join(needed), re.IGNORECASE)
+
+
+def test_the_example_workflow_of_comfyui_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    assert "stylize_comfyui/example_workflows/stylize.json" in wheel.namelist()
 
 
 def test_the_command_and_the_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:

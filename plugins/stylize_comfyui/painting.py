@@ -272,7 +272,7 @@ class Progress:
         if now >= self._due:
             preview = ("JPEG", _thumbnail(image()), PREVIEW)
             self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
-        self._bar.update_absolute(round(UNITS * (number + fraction(step))), self._whole, preview)
+        self._bar.update_absolute(round(UNITS * (number + step.fraction)), self._whole, preview)
 
     def done(self) -> None:
         """Fill the bar: scales may have ended before their last step, and unchanged frames have none."""
@@ -283,12 +283,6 @@ class Progress:
         management.throw_exception_if_processing_interrupted()
         if total:
             self._bar.update_absolute(done, total)
-
-
-def fraction(step: Step) -> float:
-    """How much of a picture is done, from 0 to 1; each scale takes four times as long as the one before."""
-    before, whole = ((4.0**scales - 1) / 3 for scales in (step.scale - 1, step.scales))
-    return (before + 4.0 ** (step.scale - 1) * step.number / step.steps) / whole
 
 
 def as_text(records: Sequence[dict[str, Any] | None]) -> str:

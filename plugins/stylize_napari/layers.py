@@ -1,21 +1,25 @@
-"""Layers: their slices as pictures, masks, and where a result lies. Does not import napari."""
+"""Layers: their slices as pictures, masks, and where a result lies.
+
+Does not import napari, nor PyTorch until a slice is read, as that would hold the window for seconds.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from stylize import ImageError, Picture, load
-from stylize.arrays import as_picture, value_range
+from stylize import ImageError
+
+if TYPE_CHECKING:
+    from stylize import Picture
+
+KEY = "stylize"  # of a layer's metadata: the record of how it was made
 
 Array = NDArray[Any]
 Index = tuple[int, ...]
@@ -58,6 +62,9 @@ class Slices:
 
     def picture(self, index: Index = ()) -> Picture:
         """One slice as a picture, whose origin is the file if the pixels are the very ones in it."""
+        from stylize import load
+        from stylize.arrays import as_picture, value_range
+
         limits = value_range(self.data.dtype) if self.rgb else self.limits
         made = as_picture(np.asarray(self.data[index]), limits, self.name)
         if self.path is None or self.lead:
@@ -75,6 +82,20 @@ class Slices:
             digest.update(np.ascontiguousarray(self.data[index]).tobytes())
         shape = list(map(int, self.data.shape))
         return {"layer": self.name, "shape": shape, "dtype": str(self.data.dtype), "sha256": digest.hexdigest()}
+
+
+def in_view(layer: Any, point: Any) -> Index:
+    """The slice of a stack at a point in world coordinates, or the one nearest to it; () of a single picture."""
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    place = layer.world_to_data(point[-layer.ndim :])
+    return tuple(int(np.clip(round(at), 0, count - 1)) for at, count in zip(place[:-2], data.shape, strict=False))
+
+
+def slices_of(layer: Any) -> Slices:
+    """What an image layer of napari holds; of a multiscale one its finest level."""
+    data, path = layer.data[0] if layer.multiscale else layer.data, layer.source.path
+    low, high = map(float, layer.contrast_limits)
+    return Slices(layer.name, data, layer.rgb, (low, high), None if path is None else Path(path))
 
 
 def mask_of(labels: Array, content: Slices) -> Array:
@@ -105,8 +126,10 @@ def placed(
 
 
 def _same(one: Picture, other: Picture) -> bool:
-    def channels(picture: Picture) -> Iterator[Tensor]:
-        yield picture.rgb
-        yield torch.ones_like(picture.rgb[:, :1]) if picture.alpha is None else picture.alpha
+    """Whether two pictures have the same pixels."""
+    import torch
+
+    def channels(picture: Picture) -> list[Any]:
+        return [picture.rgb, torch.ones_like(picture.rgb[:, :1]) if picture.alpha is None else picture.alpha]
 
     return one.size == other.size and all(map(torch.equal, channels(one), channels(other)))

@@ -1,9 +1,9 @@
-"""The slices of a layer painted one by one, into an array that can be looked at meanwhile. No napari, no Qt."""
+"""The slices of a layer painted into an array that can be looked at meanwhile. No napari, no Qt."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,38 @@ from torch import Tensor
 from stylize import (
     Chain,
     Frame,
+    Host,
     Job,
     Painted,
     Picture,
     Record,
+    RunProgress,
     Settings,
     Step,
     StylizeError,
     Stylizer,
     fit,
+    hookimpl,
     load,
+    paint_frames,
     plugin_manager,
     resize,
     run,
 )
 from stylize.arrays import Array, as_array, composited, masked, painted_dtype
+from stylize.text import duration
 from stylize_napari.layers import Index, Slices, mask_of
 
 PAUSE = 0.25  # s between two looks at the picture, at least
 SHARE = 4  # and so many times what the last one took: looking on must not be most of the work
 
 MINI = "painted with mini, the small encoder that comes along: VGG-19's weights were not to be had"
+Style = Slices | Path
 Look = Callable[[str, float], object]
 
 
 class LayerJob(Job):
-    """A layer, slice by slice, in the style of a layer (its first slice) or a file.
+    """A layer, slice by slice, in the style of a layer (its first slice) or a file, or in a blend of several.
 
     ``canvas`` (*lead, H, W, 3 or 4) holds all that is painted so far, and the content elsewhere; ``record`` says at
     any time how it was made. With ``labels``, (H, W) or (*lead, H, W), only what has a label is painted; the canvas
@@ -50,8 +56,11 @@ class LayerJob(Job):
         StylizeError: labels of another size, or none.
     """
 
-    def __init__(self, content: Slices, style: Slices | Path, size: int, labels: Slices | None = None) -> None:
-        self.content, self._style = content, style
+    def __init__(
+        self, content: Slices, styles: Style | Sequence[Style], size: int, labels: Slices | None = None
+    ) -> None:
+        self.content = content
+        self._styles = (styles,) if isinstance(styles, (Slices, Path)) else tuple(styles)
         self._labels, self._mask = labels, None if labels is None else mask_of(np.asarray(labels.data), content)
         self._indices = [index for index in np.ndindex(content.lead) if self._mask is None or self._mask[index].any()]
         if not self._indices:
@@ -62,9 +71,11 @@ class LayerJob(Job):
         self.canvas: Array = np.zeros((*content.lead, *self.size, content.channels), self._dtype)
         self.record: dict[str, Any] = {}
 
-    def style(self) -> Picture:
-        """The picture to paint like."""
-        return load(self._style) if isinstance(self._style, Path) else self._style.picture((0,) * len(self._style.lead))
+    def style(self) -> list[Picture]:
+        """The pictures to paint like."""
+        return [
+            load(style) if isinstance(style, Path) else style.picture((0,) * len(style.lead)) for style in self._styles
+        ]
 
     def lay_out(self) -> None:
         """Put the content on the canvas."""
@@ -76,7 +87,8 @@ class LayerJob(Job):
             self.canvas[index] = as_array(Picture(resize(picture.rgb, *self.size), alpha), self._dtype)
 
     def begin(self, stylizer: Stylizer) -> None:
-        layers = {"content": self.content, "style": self._style, "mask": self._labels}
+        named = [f"style {number}" if number > 1 else "style" for number in range(1, len(self._styles) + 1)]
+        layers = {"content": self.content, **dict(zip(named, self._styles, strict=True)), "mask": self._labels}
         described = {key: layer.described() for key, layer in layers.items() if isinstance(layer, Slices)}
         self._layers = {"layers": described}
         self.record = replace(stylizer.record(None), stopped=True, more=self._layers).to_dict()
@@ -88,27 +100,40 @@ class LayerJob(Job):
 
     def frames(self, chain: Chain) -> Iterator[Frame]:
         number, index = chain.data
-        picture = self.content.picture(index)
-        if self._mask is not None:
-            picture = masked(picture, self._mask[index])
         name = " ".join([self.content.name, *map(str, index)])
-        yield Frame(name, picture, number=number, total=len(self._indices), data={"index": index})
+        yield Frame(name, self.picture(index), number=number, total=len(self._indices), data={"index": index})
 
     def write(self, frame: Frame, painted: Painted) -> None:
-        self.show(frame.data["index"], frame.image, painted.picture.rgb)
+        self.show(frame.data["index"], painted.picture.rgb)
         record = Record.from_dict(painted.picture.record or {})
         stopped = painted.stopped or frame.number != frame.total
         self.record = replace(record, stopped=stopped, more=self._layers).to_dict()
 
-    def show(self, index: Index, content: Picture, painted: Tensor) -> None:
+    @property
+    def has_alpha(self) -> bool:
+        """Whether slices may be transparent somewhere."""
+        return self.content.channels == 4 or self._mask is not None
+
+    def picture(self, index: Index) -> Picture:
+        """A slice as it is painted: transparent where there is no label."""
+        picture = self.content.picture(index)
+        return picture if self._mask is None else masked(picture, self._mask[index])
+
+    def show(self, index: Index, painted: Tensor) -> None:
         """Put a picture (1, 3, H, W) of any size where it belongs."""
         painted = resize(painted, *self.size)
         if self._mask is not None:
-            painted = composited(content.rgb, painted, self._mask[index])
+            painted = composited(self.content.picture(index).rgb, painted, self._mask[index])
         self.canvas[index][..., :3] = as_array(Picture(painted), self._dtype)
 
+    def finished(self) -> None:
+        """Let the record say that all is painted."""
+        self.record = replace(Record.from_dict(self.record), stopped=False).to_dict()
 
-def paint(job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], bool]) -> list[str]:
+
+def paint(
+    job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], bool], as_clip: bool = False
+) -> list[str]:
     """Paint a layer; what is worth a line: plugins that were left out, and another encoder than hoped for.
 
     Args:
@@ -116,6 +141,7 @@ def paint(job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], b
         settings: what the result becomes.
         look: called a few times a second, when the canvas has changed: (what is done, how much of it, 0 to 1).
         stop: asked after every step; once True, the canvas stays as it is.
+        as_clip: the first axis is time: each slice starts from the one before, carried along by optical flow.
 
     Raises:
         StylizeError: whatever is wrong with the pictures, settings, weights or the device.
@@ -131,26 +157,78 @@ def paint(job: LayerJob, settings: Settings, *, look: Look, stop: Callable[[], b
     host = plugin_manager()
     encoders, modes = host.encoders(), host.color_modes()
     stylizer = Stylizer(job.style(), settings, encoders=encoders, color_modes=modes, progress=on_download)
-    due = 0.0
-
-    def on_step(frame: Frame, step: Step) -> None:
-        nonlocal due
-        if (now := time.monotonic()) < due:
-            return
-        job.show(frame.data["index"], frame.image, step.image())
-        look(*_place(frame, step))
-        due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
-
-    run(job, stylizer, host=host, options={**host.default_options(), "bits": job.bits}, on_step=on_step, stop=stop)
+    options = {**host.default_options(), "bits": job.bits}
+    if as_clip and job.content.lead:
+        _paint_clips(job, stylizer, host, options, look, stop)
+    else:
+        watched = _Watched(job, look, lambda frame: frame.data["index"])
+        host.register(watched, "napari")
+        run(job, stylizer, host=host, options=options, on_step=watched.step, stop=stop)
     fallback = settings.encoder == "auto" and job.record["encoder"]["name"] == "mini"
     return host.problems + [MINI] * fallback
 
 
-def _place(frame: Frame, step: Step) -> tuple[str, float]:
-    """How far a run is, in words and as a fraction; each scale takes four times as long as the one before."""
-    total = frame.total or 1
-    slices = f"slice {frame.number} of {total}, " if total > 1 else ""
-    before, whole = ((4**scales - 1) / 3 for scales in (step.scale - 1, step.scales))
-    painted = (before + 4 ** (step.scale - 1) * step.number / step.steps) / whole
-    text = f"{slices}{step.width}x{step.height}, step {step.number} of {step.steps}"
-    return text, (frame.number - 1 + painted) / total
+def _paint_clips(
+    job: LayerJob, stylizer: Stylizer, host: Host, options: dict[str, Any], look: Look, stop: Callable[[], bool]
+) -> None:
+    """Paint along the first axis; where there are more, one clip for each place along the others."""
+    job.begin(stylizer)
+    places = [*np.ndindex(job.content.lead[1:])]
+    kind = np.dtype(np.uint8 if job.bits == 8 else np.uint16)
+    for number, place in enumerate(places):
+
+        def frames(place: Index = place) -> Iterator[Array]:
+            for moment in range(job.content.lead[0]):
+                picture = job.picture((moment, *place))
+                alpha = torch.ones_like(picture.rgb[:, :1]) if picture.alpha is None else picture.alpha
+                yield as_array(replace(picture, alpha=alpha) if job.has_alpha else picture, kind)
+
+        def index(frame: Frame, place: Index = place) -> Index:
+            return (frame.number - 1, *place)
+
+        watched = _Watched(job, look, index, (number, len(places)))
+        host.register(watched, "napari")
+        made = paint_frames(frames(), stylizer, host, options=options, on_step=watched.step, stop=stop)
+        for moment, picture in enumerate(made):
+            job.show((moment, *place), picture.rgb)
+        host.unregister(watched)
+        if stop():
+            return
+    job.finished()
+
+
+class _Watched:
+    """What is shown of a run: the picture in work, and how far it is. ``clip`` is which one of how many."""
+
+    def __init__(
+        self, job: LayerJob, look: Look, index: Callable[[Frame], Index], clip: tuple[int, int] = (0, 1)
+    ) -> None:
+        self._job, self._look, self._index, self._clip = job, look, index, clip
+        self._progress, self._due = RunProgress(), 0.0
+
+    def step(self, frame: Frame, step: Step) -> None:
+        """Look at the picture, if it is time to."""
+        self._progress.step(step, frame)
+        if (now := time.monotonic()) < self._due:
+            return
+        self._job.show(self._index(frame), step.image())
+        self._look(*self._place(frame, step))
+        self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
+
+    @hookimpl
+    def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        self._progress.painted(frame)
+        self._job.show(self._index(frame), image.rgb)
+
+    @hookimpl
+    def stylize_copied(self, frame: Frame) -> None:
+        self._progress.copied(frame)
+
+    def _place(self, frame: Frame, step: Step) -> tuple[str, float]:
+        """How far a run is, in words and as a fraction."""
+        total, left = frame.total or 1, self._progress.seconds_left
+        slices = f"slice {frame.number} of {total}, " if total > 1 else ""
+        rest = "" if left is None else f", {duration(left, rough=True)} left"
+        number, count = self._clip
+        fraction = (number + (self._progress.fraction or 0.0)) / count
+        return f"{slices}{step.width}x{step.height}, step {step.number} of {step.steps}{rest}", fraction

@@ -1,4 +1,4 @@
-"""Sample pictures: a photo and a style each, side by side."""
+"""Sample pictures: a photo and a style each, side by side. Read without PyTorch, which would hold the window."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from stylize import load
-from stylize.arrays import Array, as_array
+from numpy.typing import NDArray
+from PIL import Image
 
 HERE = Path(__file__).parent
 FOLDER = next(
@@ -18,9 +17,9 @@ FOLDER = next(
 GAP = 20  # px between the two
 
 
-def pair(photo: str, style: str) -> list[tuple[Array, dict[str, Any], str]]:
+def pair(photo: str, style: str) -> list[tuple[NDArray[Any], dict[str, Any], str]]:
     """Layer data of two pictures of the samples, the style to the right of the photo."""
-    left, right = (as_array(load(FOLDER / name), np.dtype(np.uint8)) for name in (photo, style))
+    left, right = (np.asarray(Image.open(FOLDER / name).convert("RGB")) for name in (photo, style))
     beside = (0, left.shape[1] + GAP)
     return [
         (left, {"name": Path(photo).stem}, "image"),

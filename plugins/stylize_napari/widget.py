@@ -1,29 +1,52 @@
-"""The dock widget: what to paint, in what style, and how; the picture repaints itself in a layer meanwhile."""
+"""The dock widget: what to paint, in what style, and how; the picture repaints itself in a layer meanwhile.
+
+PyTorch is imported in a thread, as it would hold the window for seconds.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
-import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, ProgressBar, PushButton, SpinBox
+from magicgui.widgets import ComboBox, Container, FileEdit, ProgressBar, PushButton, Select
 from napari.layers import Image, Labels, Layer
 from napari.qt.threading import create_worker
+from napari.utils import progress
 from napari.utils.notifications import show_error, show_info
 from napari.utils.transforms import Affine
 from superqt.utils import ensure_main_thread
 
-from stylize import FORMATS, PRESETS, Settings, StylizeError, plugin_manager, preset
-from stylize_napari.layers import Index, Slices, placed
-from stylize_napari.painting import LayerJob, paint
-from stylize_napari.writer import KEY
+from stylize import PRESETS, Settings, StylizeError, plugin_manager, preset
+from stylize_napari.form import SettingsForm, align, folded
+from stylize_napari.layers import KEY, Index, Slices, in_view, placed, slices_of
 
+if TYPE_CHECKING:
+    from stylize_napari.painting import LayerJob, Style
+
+PICTURES = "*.png *.jpg *.jpeg *.webp *.tif *.tiff *.avif *.gif *.bmp"
+SLICES, CLIP, VIEW = "every slice by itself", "as a clip", "the slice in view"
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SHOWN = ("size", "content_weight", "preserve_color")  # settings that are always to be seen
+OFTEN = ("style_weights", "style_scale", "seed", "encoder", "device")  # that are unfolded together, with the blend
+TOTAL = 1000  # of progress bars
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to paint: layers, or files, and how."""
+
+    content: Slices
+    styles: tuple[Style, ...]
+    labels: Slices | None
+    settings: Settings
+    as_clip: bool
+    begin: Index  # the slice of the layer at which it begins
 
 
 class StylizeWidget(Container):
@@ -35,51 +58,59 @@ class StylizeWidget(Container):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        host, default = plugin_manager(), Settings()
-        pictures = " ".join(f"*{ending}" for ending in FORMATS)
-        content = ComboBox(name="content", choices=partial(_all, viewer, Image), tooltip="The layer to repaint.")
-        style = ComboBox(
-            name="style", choices=partial(_all, viewer, Image), nullable=True, tooltip="The layer to paint like."
+        images = partial(_all, viewer, Image)
+        self._offered = {"preserve_color": ["none"], "encoder": ["auto"]}  # until PyTorch is there
+        offers = {name: partial(self._offer, name) for name in self._offered}
+        self.form = form = SettingsForm({**offers, "device": DEVICES, "init": ("content", "noise", "style")})
+        content = ComboBox(name="content", choices=images, tooltip="The layer to repaint.")
+        style = ComboBox(name="style", choices=images, nullable=True, tooltip="The layer to paint like.")
+        files = FileEdit(name="files", label="or files", mode="rm", filter=PICTURES, nullable=True)
+        files.tooltip = "Pictures to paint like, instead of the layer; several are blended."
+        mask = ComboBox(name="mask", choices=partial(_all, viewer, Labels), nullable=True)
+        mask.tooltip = "Paint only where there is a label."
+        stack = ComboBox(name="stack", choices=[SLICES, CLIP, VIEW], value=SLICES)
+        stack.tooltip = (
+            "Of a stack: every slice by itself; as the frames of a clip, along the first axis; or one slice."
         )
-        file = FileEdit(name="file", label="or a file", filter=pictures, nullable=True, tooltip="Or a picture.")
-        mask = ComboBox(
-            name="mask", choices=partial(_all, viewer, Labels), nullable=True, tooltip="Paint where there is a label."
-        )
-        every = CheckBox(name="every", text="every slice of a stack", value=True, tooltip="Else the one in view.")
-        chosen = ComboBox(name="preset", choices=[*PRESETS], tooltip="Sets size, content weight and encoder.")
-        size = SpinBox(name="size", value=default.size, min=16, max=32768, tooltip="Longest side of the result, px.")
-        weight = FloatSpinBox(
-            name="content_weight", value=default.content_weight, min=0, max=1e6, step=0.005, tooltip="More: more photo."
-        )
-        color = ComboBox(
-            name="preserve_color", label="keep colours", choices=[each.name for each in host.color_modes()]
-        )
-        encoder = ComboBox(name="encoder", choices=["auto", *(each.name for each in host.encoders())])
-        device = ComboBox(name="device", choices=DEVICES)
+        chosen = ComboBox(name="preset", choices=[*PRESETS], tooltip="Sets all settings.")
         run, stop, keep = (PushButton(name=name.lower(), text=name) for name in ("Run", "Stop", "Keep"))
+        run.tooltip, stop.tooltip = "Paint.", "End the run and leave the picture as it is."
+        keep.tooltip = "Leave the layer as it is now; what follows goes into a new one."
         buttons = Container(name="buttons", widgets=[run, stop, keep], layout="horizontal", labels=False, label=" ")
-        bar = ProgressBar(name="bar", label=" ", min=0, max=1000)
-        super().__init__(widgets=[content, style, file, mask, every, chosen, size, weight, color, encoder, device])
+        bar = ProgressBar(name="bar", label=" ", min=0, max=TOTAL, tooltip="How much of the run is done.")
+        super().__init__(widgets=[content, style, files, mask, stack, chosen, *(form[name] for name in SHOWN)])
         self.extend([buttons, bar])  # only widgets that are added align the labels
+        self.blend = Select(name="blend", label="blend with", choices=images, value=[])
+        self.blend.tooltip = "More layers to paint like, blended with the style by the style weights."
+        more = folded("blend, scale, seed, encoder", [self.blend, *(form[name] for name in OFTEN)])
+        rest = folded("all settings", form.rest(SHOWN + OFTEN))
+        for fold in (rest, more):
+            self.native.layout().insertWidget(len(self) - 2, fold)
+        self.native.layout().addStretch()
+        align(self, more.box, rest.box)
+        self.folds = (more, rest)
+
         self._viewer = viewer
-        self._job: LayerJob | None = None  # while it is painted
+        self._task: Task | None = None  # while it is painted
+        self._job: LayerJob | None = None  # what is painted, as soon as there is something to see
         self._result: Image | None = None  # the layer it is painted into
         self._source: Any = None  # what that is of
-        self._begin: Index = ()  # and from which slice on
         self._worker: Any = None
+        self._activity: Any = None  # the bar in napari's activity dock
         self._drawn = True  # whether the viewer has shown the last change of the canvas
         self._stop, self._gone = threading.Event(), threading.Event()
 
-        chosen.changed.connect(self._take_preset)
+        chosen.changed.connect(lambda name: form.show(preset(name).replace(device=form["device"].value)))
         run.changed.connect(self._run)
         stop.changed.connect(self._stop.set)
         keep.changed.connect(self._release)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
-            event.connect(self.reset_choices)
+            event.connect(self._layers_changed)
         viewer.layers.events.removed.connect(self._removed)
         for flag in (self._stop, self._gone):
             self.native.destroyed.connect(flag.set)
         self._enable()
+        threading.Thread(target=self._load, name="stylize", daemon=True).start()
 
     def settings(self) -> Settings:
         """The settings chosen.
@@ -87,104 +118,146 @@ class StylizeWidget(Container):
         Raises:
             SettingsError: they do not go together.
         """
-        names = ("size", "content_weight", "preserve_color", "encoder", "device")
-        return preset(self["preset"].value).replace(**{name: self[name].value for name in names})
+        return self.form.settings()
 
-    def _take_preset(self, name: str) -> None:
-        for knob in ("size", "content_weight", "encoder"):
-            self[knob].value = getattr(preset(name), knob)
+    # --- what there is to choose from
 
-    # --- from layers to a job
+    def _load(self) -> None:
+        """Import what is slow to import, in a thread, and ask plugins what they add."""
+        host = plugin_manager()
+        try:
+            modes, encoders = [each.name for each in host.color_modes()], [each.name for each in host.encoders()]
+            offered = {"preserve_color": modes, "encoder": ["auto", *encoders]}
+            ensure_main_thread(self._take)(offered)
+        except Exception:  # such as a window closed meanwhile; what matters is said when something is painted
+            log.debug("cannot load stylize ahead", exc_info=True)
 
-    def _chosen(self) -> LayerJob:
+    def _take(self, offered: dict[str, list[str]]) -> None:
+        if not self._gone.is_set():
+            self._offered = offered
+            for name in offered:
+                self.form[name].reset_choices()
+
+    def _offer(self, name: str, combo: ComboBox) -> list[str]:
+        return self._offered[name]
+
+    def _layers_changed(self, event: Any = None) -> None:
+        self.reset_choices()
+        self.blend.reset_choices()
+
+    # --- from layers to a task
+
+    def _chosen(self) -> Task:
         """What to paint.
 
         Raises:
             StylizeError: something is missing, or does not fit.
         """
-        content, style, file, mask = (self[name].value for name in ("content", "style", "file", "mask"))
+        content, style, mask, mode = (self[name].value for name in ("content", "style", "mask", "stack"))
         if content is None:
             raise StylizeError("there is no image layer; open a picture, or a sample of stylize")
-        if style is None and (file is None or not file.name):
+        files = [path for path in self["files"].value or () if path.name]
+        layers = [layer for layer in dict.fromkeys([style, *self.blend.value]) if layer is not None]
+        if not layers and not files:
             raise StylizeError("no style is chosen; choose a layer or a file")
-        slices, labels = _slices(content), None if mask is None else Slices(mask.name, np.asarray(mask.data), rgb=False)
-        if not self["every"].value:
-            slices = slices.at(*self._in_view(content))
-            labels = labels and labels.at(*self._in_view(mask))
-        return LayerJob(
-            slices, file if style is None else _slices(style).at(*self._in_view(style)), self["size"].value, labels
-        )
-
-    def _in_view(self, layer: Layer) -> Index:
-        """The slice of a stack that the viewer shows, or the one nearest to it; () of a single picture."""
-        data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-        place = layer.world_to_data(self._viewer.dims.point[-layer.ndim :])
-        return tuple(int(np.clip(round(at), 0, count - 1)) for at, count in zip(place[:-2], data.shape, strict=False))
+        point = self._viewer.dims.point
+        styles = [slices_of(layer).at(*in_view(layer, point)) for layer in layers]
+        slices, labels = slices_of(content), None if mask is None else Slices(mask.name, mask.data, rgb=False)
+        begin = (0,) * len(slices.lead)
+        if mode == VIEW:
+            begin = in_view(content, point)
+            slices = slices.at(*begin)
+            labels = labels and labels.at(*in_view(mask, point))
+        return Task(slices, (*styles, *files), labels, self.settings(), mode == CLIP, begin)
 
     def _placement(self, job: LayerJob) -> dict[str, Any]:
         """What lays the result over its content."""
+        assert self._task is not None
         layer = self._source
         linear = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim).linear_matrix
         factors = (job.content.size[0] / job.size[0], job.content.size[1] / job.size[1])
-        scale, translate = placed(linear, layer.translate, layer.scale, self._begin, factors)
+        scale, translate = placed(linear, layer.translate, layer.scale, self._task.begin, factors)
         kept = {name: getattr(layer, name) for name in ("rotate", "shear", "affine", "units", "axis_labels")}
         return {"scale": scale, "translate": translate, **kept}
 
     # --- a run
 
     def _run(self) -> None:
-        if self._job is not None:
+        if self._task is not None:
             return
         try:
-            settings, job = self.settings(), self._chosen()
+            task = self._chosen()
         except StylizeError as error:
             show_error(str(error))
             return
         content = self["content"].value
         if self._source is not content:
             self._release()
-        self._source, self._job, self._drawn = content, job, True
-        self._begin = (0,) * len(job.content.lead) if self["every"].value else self._in_view(content)
+        self._source, self._task, self._drawn = content, task, True
         self._stop.clear()
+        self._activity = progress(total=TOTAL, desc="stylize")
+        self._activity.gui = True  # no line in the terminal where there is no window
         self._enable()
 
         def painting() -> None:  # napari shows its name, and of a method the widget, even when that is gone
-            self._paint(job, settings)
+            self._paint(task)
 
         self._worker = create_worker(painting, _start_thread=False)
         self._worker.start()
 
-    def _paint(self, job: LayerJob, settings: Settings) -> None:
+    def _paint(self, task: Task) -> None:
         """In a thread of its own; what concerns the viewer is handed over to its thread."""
         show, done = ensure_main_thread(self._show), ensure_main_thread(self._done)
 
         def stop() -> bool:
             return self._stop.is_set() or bool(self._worker.abort_requested)  # by napari, when it is closed
 
-        def look(text: str, fraction: float) -> None:
-            if self._drawn:  # else it has not come round to the last one yet
-                self._drawn = False
-                show(text, fraction)
-
+        notes, error = list[str](), ""
         try:
-            notes, error = paint(job, settings, look=look, stop=stop), ""
+            from stylize_napari.painting import LayerJob, paint
+
+            job = LayerJob(task.content, task.styles, task.settings.size, task.labels)
+
+            def look(text: str, fraction: float) -> None:
+                if self._drawn:  # else it has not come round to the last one yet
+                    self._drawn = False
+                    show(job, text, fraction)
+
+            notes = paint(job, task.settings, look=look, stop=stop, as_clip=task.as_clip)
         except StylizeError as problem:
-            notes, error = [], str(problem)
+            error = str(problem)
         except Exception as problem:
             log.exception("painting failed")
-            notes, error = [], f"{type(problem).__name__}: {problem}"
+            error = f"{type(problem).__name__}: {problem}"
         done(notes, error)
 
-    def _show(self, text: str, fraction: float) -> None:
+    def _show(self, job: LayerJob | None, text: str, fraction: float) -> None:
         """Bring layer and progress up to date."""
+        if self._task is not None and not self._gone.is_set():
+            self._job = job or self._job
+            if self._job is not None:
+                self._show_layer(self._job)
+            self._show_progress(text, round(TOTAL * fraction))
         self._drawn = True
-        job = self._job
-        if job is None or self._gone.is_set():
-            return
-        self["bar"].value = round(1000 * fraction)
+
+    def _show_progress(self, text: str, at: int) -> None:
+        self["bar"].value = at
         self["bar"].native.setFormat(text)
+        self["bar"].tooltip = text  # in full, where the bar is too narrow for it
+        activity = self._activity
+        activity.update(max(0, at - activity.n))  # in which napari lets the window react: the run may end meanwhile
+        if self._activity is activity:
+            activity.set_description(f"stylize: {text}")
+
+    def _show_layer(self, job: LayerJob) -> None:
         if self._result is None and not self._stop.is_set():
-            self._result = Image(job.canvas, rgb=True, name=f"{job.content.name} stylized", **self._placement(job))
+            self._result = Image(
+                job.canvas,
+                rgb=True,
+                name=f"{job.content.name} stylized",
+                interpolation2d="linear",  # coarse scales are no blocks
+                **self._placement(job),
+            )
             self._viewer.add_layer(self._result)
             self._enable()
         elif self._result is not None and self._result.data is not job.canvas:
@@ -192,15 +265,16 @@ class StylizeWidget(Container):
             for name, value in self._placement(job).items():
                 setattr(self._result, name, value)
         elif self._result is not None:
-            self._result.refresh()
+            self._result.refresh(extent=False)
         if self._result is not None:
             self._result.metadata = {**self._result.metadata, KEY: job.record}
 
     def _done(self, notes: list[str], error: str) -> None:
         if self._gone.is_set():
             return
-        self._show("stopped" if self._stop.is_set() else "failed" if error else "done", 1.0)
-        self._job = None
+        self._show(None, "stopped" if self._stop.is_set() else "failed" if error else "done", 1.0)
+        self._activity.close()
+        self._task = self._job = self._activity = None
         self._enable()
         if error and not self._stop.is_set():
             show_error(" ".join(error.split()))
@@ -222,17 +296,10 @@ class StylizeWidget(Container):
 
     def _enable(self) -> None:
         buttons = self["buttons"]
-        buttons["run"].enabled = self._job is None
-        buttons["stop"].enabled = self._job is not None
+        buttons["run"].enabled = self._task is None
+        buttons["stop"].enabled = self._task is not None
         buttons["keep"].enabled = self._result is not None
 
 
-def _all(viewer: Any, kind: type[Layer], combo: ComboBox) -> list[Layer]:
+def _all(viewer: Any, kind: type[Layer], combo: Any) -> list[Layer]:
     return [layer for layer in viewer.layers if isinstance(layer, kind)]
-
-
-def _slices(layer: Image) -> Slices:
-    """What an image layer holds; of a multiscale one its finest level."""
-    data, path = layer.data[0] if layer.multiscale else layer.data, layer.source.path
-    low, high = map(float, layer.contrast_limits)
-    return Slices(layer.name, data, layer.rgb, (low, high), None if path is None else Path(path))

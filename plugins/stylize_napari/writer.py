@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from stylize import save
-from stylize_napari.layers import Array, Slices
-
-KEY = "stylize"  # of a layer's metadata: the record of how it was made
+from stylize_napari.layers import KEY, Array, Slices
 
 
 def write(path: str, data: Array, meta: Mapping[str, Any]) -> list[str]:
