@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import subprocess
 import sys
@@ -20,10 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylize import StylizeError
-from stylize_video.decode import decode, decode_arguments
-from stylize_video.encode import FRAME_NAME, Encoding, concat_list, encode, encode_arguments, quoted
+from stylize_video.assemble import encode
+from stylize_video.decode import Reading, decode, decode_arguments
+from stylize_video.encode import FRAME_NAME, Encoding, concat_list, encode_arguments, quoted
 from stylize_video.ffmpeg import executable
-from stylize_video.probe import Clip, frame_rate, probe
+from stylize_video.probe import Clip, probe
+from stylize_video.timing import frame_rate
 
 COUNT = 10
 RATE = Fraction(10)
@@ -268,9 +269,8 @@ def test_the_stretch_between_start_and_end() -> None:
 def test_a_late_start_is_sought_with_a_lead() -> None:
     long = dataclasses.replace(PLAIN, frames=1000, start=Fraction(1, 2))
     arguments = decode_arguments(long, 48, 64, start=Fraction(60), end=Fraction(61))
-    assert arguments[arguments.index("-ss") + 1] == "50.450000"
-    assert "trim=start=10.000000" in " ".join(arguments)
-    assert arguments[arguments.index("-frames:v") + 1] == "10"
+    assert arguments[arguments.index("-ss") + 1] == "50"
+    assert "trim=end=11.499000:start=10.499000" in " ".join(arguments)  # just before the frames
 
 
 def test_arguments_for_assembling() -> None:
@@ -308,7 +308,7 @@ def test_arguments_for_other_targets() -> None:
     def text(target: str, clip: Clip = PLAIN, **options: Any) -> str:
         return " ".join(encode_arguments(Encoding(clip, Path("/w"), Path(target), rate=RATE, **options)))
 
-    assert "-tag:v hvc1" in text("a.mp4", codec="h265", crf=30)
+    assert "-tag:v:0 hvc1" in text("a.mp4", codec="h265", crf=30)
     assert "-crf 30" in text("a.mp4", codec="h265", crf=30)
     assert "hvc1" not in text("a.mkv", codec="h265")
     deep = dataclasses.replace(PLAIN, bits=10)
@@ -479,20 +479,17 @@ def test_interlaced_frames_are_deinterlaced(tmp_path: Path, name: str) -> None:
     assert combed(clip) < 0.8 * combed(dataclasses.replace(clip, interlaced=False))
 
 
-def test_a_truncated_clip_gives_the_frames_there_are(
-    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, either: str
-) -> None:
+def test_a_truncated_clip_gives_the_frames_there_are(clips: Path, tmp_path: Path, either: str) -> None:
     path = tmp_path / "cut.mkv"
     data = (clips / "deep.mkv").read_bytes()
     path.write_bytes(data[: len(data) // 2])
     clip = probe(path)
     assert clip.frames is not None
     assert 0 < clip.frames < COUNT
-    found = list(decode(clip, 48, 64))
-    assert 0 < len(found) <= clip.frames
-    caplog.clear()
-    assert list(decode(dataclasses.replace(clip, frames=COUNT), 48, 64))
-    assert f"{len(found)} of {COUNT} frames" in caplog.text
+    reading = Reading(clip, 48, 64, timed=True)
+    found = len(list(reading))
+    assert 0 < found <= clip.frames
+    assert reading.timing().moments() == [index / RATE for index in range(found + 1)]
 
 
 def test_a_failing_ffmpeg_says_why(clips: Path, tmp_path: Path) -> None:
@@ -650,17 +647,18 @@ def test_sound_that_is_not_taken_is_encoded(
     clip = probe(clips / "deep.mkv")
     encode(Encoding(clip, frames(), tmp_path / "a.mp4", rate=clip.rate))
     assert probe(tmp_path / "a.mp4").audio == ("aac",)
-    assert "a .mp4 file cannot hold its sound (pcm_s16le); encoding it" in caplog.text
+    assert "encoded anew, as a .mp4 file cannot hold it otherwise: sound track 1 (pcm_s16le) as aac" in caplog.text
 
 
-def test_sound_that_fails_is_left_out(
+def test_one_track_that_fails_is_left_out_and_named(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    clip = dataclasses.replace(probe(clips / "plain.mp4"), audio=("aac", "aac"))  # a second one that is not there
+    clip = dataclasses.replace(probe(clips / "plain.mp4"), audio=("aac", "aac", ""))  # two that are not there
     encode(Encoding(clip, frames(), tmp_path / "a.mp4", rate=clip.rate))
-    assert probe(tmp_path / "a.mp4").audio == ()
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "leaving it out" in caplog.text
+    assert probe(tmp_path / "a.mp4").audio == ("aac",)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "sound track 3 (unknown codec): ffmpeg does not know its codec" in said
+    assert "sound track 2 (aac): ffmpeg cannot write it to a .mp4 file" in said
 
 
 @pytest.mark.parametrize("audio", ["copy", "aac"])
@@ -679,8 +677,8 @@ def test_a_failing_ffmpeg_leaves_nothing(clips: Path, tmp_path: Path, frames: Ca
     (folder / (FRAME_NAME % 0)).write_bytes((folder / (FRAME_NAME % 0)).read_bytes()[:60])
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(StylizeError, match="ffmpeg failed") as caught:
-        encode(Encoding(PLAIN, folder, out / "a.mp4", rate=RATE))
+    with pytest.raises(StylizeError, match="9 of 10 frames|ffmpeg failed") as caught:
+        encode(Encoding(probe(clips / "plain.mp4"), folder, out / "a.mp4", rate=RATE))
     assert "\n" not in str(caught.value)
     assert list(out.iterdir()) == []
 

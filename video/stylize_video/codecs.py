@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stylize import SettingsError, TargetError
 
-if TYPE_CHECKING:
-    from stylize_video.probe import Clip
-
-AUDIO = ["copy", "aac", "none"]  # what to do with the sound; where one fails, the next is tried
+AUDIO = ("copy", "aac", "none")  # what to do with the sound
 
 
 @dataclass(frozen=True)
@@ -23,13 +19,17 @@ class Codec:
     options: tuple[tuple[str, str], ...] = ()
     multiples: tuple[int, int] = (1, 1)  # width and height must be multiples of these
     rate_option: str = ""  # option that tells the encoder the mean frame rate, where the time base is much finer
+    worst: int = 51  # the largest crf
+    crf_option: str = "crf"  # what it is called
+    upload: str = ""  # filters after the pixel format, for encoders that take frames from elsewhere
 
 
+_MPEG = (".mp4", ".m4v", ".mov", ".mkv")
 CODECS = {
     "h264": Codec(
         "libx264",
         ("yuv420p", "yuv420p", ""),
-        (".mp4", ".m4v", ".mov", ".mkv"),
+        _MPEG,
         18,
         (("preset", "medium"), ("profile:v", "high")),
         (2, 2),
@@ -38,7 +38,7 @@ CODECS = {
     "h265": Codec(
         "libx265",
         ("yuv420p", "yuv420p10le", ""),
-        (".mp4", ".m4v", ".mov", ".mkv"),
+        _MPEG,
         20,
         (("preset", "medium"),),
         (2, 2),
@@ -52,12 +52,23 @@ CODECS = {
         (("preset", "6"),),
         (2, 2),
         "svtav1-params=fps-num={n}:fps-denom={d}",
+        worst=63,
     ),
-    "vp9": Codec("libvpx-vp9", ("yuv420p", "yuv420p", "yuva420p"), (".webm", ".mkv", ".mp4"), 24, (("b:v", "0"),)),
+    "vp9": Codec(
+        "libvpx-vp9", ("yuv420p", "yuv420p", "yuva420p"), (".webm", ".mkv", ".mp4"), 24, (("b:v", "0"),), worst=63
+    ),
     "prores": Codec("prores_ks", ("yuv422p10le", "yuv422p10le", "yuva444p10le"), (".mov",), multiples=(2, 1)),
     "ffv1": Codec("ffv1", ("bgr0", "gbrp16le", "bgra"), (".mkv",), None, (("level", "3"), ("slicecrc", "1"))),
     "gif": Codec("gif", ("", "", ""), (".gif",), None, (("loop", "0"),)),
 }
+_HARDWARE = {  # encoders of graphics cards, by the ends of their names: option for the quality, others, upload
+    "nvenc": ("cq", (("rc", "vbr"), ("b:v", "0")), ""),
+    "qsv": ("global_quality", (), ""),
+    "amf": ("qp_p", (("rc", "cqp"),), ""),
+    "vaapi": ("qp", (), "hwupload"),
+    "videotoolbox": ("q:v", (), ""),
+}
+HARDWARE = tuple(f"{kind}_{end}" for end in _HARDWARE for kind in ("h264", "hevc", "av1"))
 VIDEO_CODECS = tuple(name for name in CODECS if name != "gif")  # those to choose from; a .gif holds no other
 _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
@@ -83,27 +94,41 @@ def default_codec(target: Path) -> str:
     return {".webm": "vp9", ".gif": "gif"}.get(end, "h264")
 
 
-def sound_codecs(clip: Clip, target: Path, audio: str = "copy") -> list[str]:
-    """For each sound stream of the clip: "copy", the encoder to use, or "" where it is left out."""
-    muxer = _MUXERS[target.suffix.lower()]
-    taken = _SOUND[muxer]
+def named(name: str) -> Codec:
+    """The codec of a name, or the encoder of a graphics card: h264_nvenc, hevc_qsv and so on.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name in CODECS:
+        return CODECS[name]
+    if name not in HARDWARE:
+        raise SettingsError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}, or the name of a hardware encoder")
+    kind, _, end = name.partition("_")
+    quality, options, upload = _HARDWARE[end]
+    deep = "yuv420p" if kind == "h264" else "p010le"
+    formats = ("nv12", "nv12" if kind == "h264" else deep, "") if upload else ("yuv420p", deep, "")
+    ends = (*_MPEG, ".webm") if kind == "av1" else _MPEG
+    return Codec(name, formats, ends, 20, options, (2, 2), crf_option=quality, upload=upload)
+
+
+def sound_ways(muxer: str, codec: str, audio: str = "copy") -> tuple[str, ...]:
+    """What to try with a sound track of a codec, "" where that is unknown: "copy" and the encoder, the best first."""
     if audio == "none" or muxer == "gif":
-        return [""] * len(clip.audio)
-    encoder = "libopus" if muxer == "webm" else "aac"
-    return ["copy" if audio == "copy" and (taken is None or name in taken) else encoder for name in clip.audio]
+        return ()
+    taken, encoder = _SOUND[muxer], "libopus" if muxer == "webm" else "aac"
+    copied = audio == "copy" and codec != "" and (taken is None or codec in taken)
+    return (*(["copy"] if copied else []), *([encoder] if codec else []))
 
 
-def subtitle_codecs(clip: Clip, muxer: str) -> list[str]:
-    """For each subtitle stream of the clip: "copy", the encoder to use, or "" where the container holds none such."""
-
-    def way(name: str) -> str:
-        if muxer == "matroska":
-            return "srt" if name == "mov_text" else "copy"
-        if muxer in ("mp4", "mov"):
-            return "mov_text" if name in _TEXT - {"mov_text"} else "copy" if name == "mov_text" else ""
-        return "webvtt" if muxer == "webm" and name in _TEXT else ""
-
-    return [way(name) for name in clip.subtitles]
+def subtitle_ways(muxer: str, codec: str) -> tuple[str, ...]:
+    """The same for a track of subtitles."""
+    text = codec in _TEXT
+    if muxer == "matroska":
+        return ("srt",) if codec == "mov_text" else ("copy", "srt") if text else ("copy",) if codec else ()
+    if muxer in ("mp4", "mov"):
+        return ("copy",) if codec == "mov_text" else ("mov_text",) if text else ()
+    return ("webvtt",) if muxer == "webm" and text else ()
 
 
 def check_codec(name: str, target: Path, audio: str = "copy", crf: int | None = None) -> tuple[Codec, str]:
@@ -111,16 +136,16 @@ def check_codec(name: str, target: Path, audio: str = "copy", crf: int | None = 
 
     Raises:
         TargetError: the container cannot hold the codec.
-        SettingsError: the codec has no crf, or a name is unknown.
+        SettingsError: the codec has no such crf, or a name is unknown.
     """
     if audio not in AUDIO:
         raise SettingsError(f"unknown audio mode {audio!r}; use one of {', '.join(AUDIO)}")
-    if name not in CODECS:
-        raise SettingsError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}")
+    kind, end = named(name), target.suffix.lower()
     default_codec(target)
-    kind, end = CODECS[name], target.suffix.lower()
     if end not in kind.extensions:
         raise TargetError(f"{target}: {end} files cannot hold {name}; use {' or '.join(kind.extensions)}")
     if crf is not None and kind.crf is None:
         raise SettingsError(f"{name} has no crf; leave it out, or use another codec")
+    if crf is not None and crf > kind.worst:
+        raise SettingsError(f"the crf of {name} is 0 to {kind.worst}, not {crf}")
     return kind, _MUXERS[end]

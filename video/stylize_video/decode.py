@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,8 +18,13 @@ from stylize import StylizeError
 from stylize.text import one_line
 from stylize_video.ffmpeg import FLAGS, LOCAL, ffmpeg_process, file_url, in_seconds, last_lines
 from stylize_video.probe import Clip
+from stylize_video.timing import Timing, timing, told
 
 LEAD = 10  # seconds before the first frame wanted from which everything is decoded: seeking lands late in some files
+
+# Where the clock of a file jumps, ffmpeg corrects it by the streams that it reads: the sound must be among them, as it
+# is when the clip is written.
+SAME_CLOCK_AS_SOUND = ("-map", "0:a?", "-c:a", "copy", "-f", "null", "-")
 
 log = logging.getLogger("stylize.video")
 
@@ -26,65 +32,120 @@ Array = NDArray[Any]
 
 
 def decode_arguments(
-    clip: Clip, height: int, width: int, *, start: Fraction | None = None, end: Fraction | None = None
+    clip: Clip,
+    height: int,
+    width: int,
+    *,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    timed: bool = False,
 ) -> list[str]:
     """Arguments for ffmpeg: every frame once, upright, deinterlaced, with square pixels, ``height`` x ``width``, as raw
-    video on stdout."""
-    first, stop = clip.frame_range(start, end)
+    video on stdout; if ``timed``, it tells in its messages when each of them is shown."""
+    begin, stop = clip.window(start, end)
     given: dict[str, Any] = {"protocol_whitelist": LOCAL}
     if clip.alpha and clip.codec in ("vp8", "vp9"):
         given["c:v"] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}[clip.codec]  # ffmpeg's own decoders drop the alpha
-    begin = Fraction(0)
-    if first:  # halfway between two frames, so that rounding picks the right one
-        begin = clip.start + (clip.frame_time(first - 1) + clip.frame_time(first)) / 2
-    seek = max(Fraction(0), begin - LEAD)
+    seek = _seek(begin)
     if seek:
-        given["ss"] = in_seconds(seek)
+        given["ss"] = seek
     picture = ffmpeg.input(file_url(clip.path), **given)["V:0"]
     if clip.interlaced:  # before trimming: it needs the neighbouring frames
-        picture = picture.filter("bwdif", mode="send_frame")
-    if first:
-        picture = picture.filter("trim", start=in_seconds(begin - seek))
+        picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    edges = {"start": begin, "end": stop}
+    if trimmed := {name: in_seconds(time - seek) for name, time in edges.items() if time is not None}:
+        picture = picture.filter("trim", **trimmed)
+    if timed:
+        picture = picture.filter("showinfo", checksum=0)
     picture = picture.filter("scale", w=width, h=height, flags=FLAGS, **_input_colors(clip)).filter("setsar", 1)
-    output: dict[str, Any] = {"format": "rawvideo", "pix_fmt": _raw_format(clip)[0], "fps_mode": "passthrough"}
-    if (start is not None or end is not None) and stop is not None:
-        output["frames:v"] = stop - first
-    return list(picture.output("pipe:1", **output).get_args())
+    output = {"format": "rawvideo", "pix_fmt": _raw_format(clip)[0], "fps_mode": "passthrough"}
+    return [*picture.output("pipe:1", **output).get_args(), *(SAME_CLOCK_AS_SOUND if clip.jumps else ())]
+
+
+def _seek(begin: Fraction | None) -> int:
+    """Where reading begins, in whole seconds."""
+    return 0 if begin is None else max(0, math.floor(begin) - LEAD)
+
+
+class Reading:
+    """An iterable over the frames of a clip as arrays: (height, width, 3), or 4 channels with alpha: uint8, or uint16
+    above 8 bits.
+
+    Args:
+        clip: what is read.
+        height, width: of the frames, in px.
+        start, end: in seconds after the first frame.
+        timed: whether to note when the frames are shown.
+
+    Raises:
+        StylizeError: while it is iterated over, if ffmpeg is missing or was killed, or no frame can be decoded.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        height: int,
+        width: int,
+        *,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        timed: bool = False,
+    ) -> None:
+        self._clip, self._shape, self._timed = clip, (height, width, _raw_format(clip)[1]), timed
+        self._window = clip.window(start, end)
+        self._arguments = decode_arguments(clip, height, width, start=start, end=end, timed=timed)
+        self._count = 0
+        self._times: list[Fraction] = []
+        self.sizes: set[tuple[int, int]] = set()  # of the frames as they are stored, (width, height), if timed
+
+    def __iter__(self) -> Iterator[Array]:
+        path, kind = self._clip.path, _raw_format(self._clip)[2]
+        level, self._count = "info" if self._timed else "error", 0
+        with ffmpeg_process(self._arguments, subprocess.PIPE, level=level) as (process, messages):
+            assert process.stdout is not None
+            try:
+                while _read_into(process.stdout, (frame := np.empty(self._shape, kind)).data.cast("B")):
+                    self._count += 1
+                    yield frame
+            except GeneratorExit:  # the caller has seen enough
+                process.kill()
+                raise
+            finally:
+                code, lines = process.wait(), last_lines(messages)
+                if self._timed:
+                    self._note_times(messages)
+        if not self._count or code < 0:
+            raise StylizeError(
+                one_line(f"{path}: ffmpeg stopped after {self._count} frames ({lines or f'code {code}'})")
+            )
+        if code:
+            log.warning("%s: %s", path, lines or f"ffmpeg ended with code {code}")
+
+    def _note_times(self, messages: IO[bytes]) -> None:
+        messages.seek(0)
+        found = list(told(messages, Fraction(_seek(self._window[0]))))[: self._count]
+        self.sizes = {size for _, size in found}
+        step, last = 1 / self._clip.rate, self._clip.start - 1 / self._clip.rate
+        self._times = [last := last + step if time is None else time for time, _ in found]
+
+    def timing(self) -> Timing:
+        """When the frames that were read are shown.
+
+        Raises:
+            StylizeError: ffmpeg has not told of all of them.
+        """
+        clip, (_, stop) = self._clip, self._window
+        if len(self._times) != self._count or not self._times:
+            raise StylizeError(f"{clip.path}: the times of {self._count - len(self._times)} frames are unknown")
+        ends = sorted(time for time in (*clip.marks(), stop) if time is not None)
+        return timing(self._times, clip.tick, (clip.rate, *clip.rates), ends)
 
 
 def decode(
     clip: Clip, height: int, width: int, *, start: Fraction | None = None, end: Fraction | None = None
 ) -> Iterator[Array]:
-    """Frame after frame as (height, width, 3), or 4 channels with alpha: uint8, or uint16 above 8 bits.
-
-    Where the file is truncated, the frames there are, and a warning.
-
-    Raises:
-        StylizeError: ffmpeg is missing or was killed, or no frame can be decoded.
-    """
-    first, stop = clip.frame_range(start, end)
-    _, channels, kind = _raw_format(clip)
-    if clip.transfer in ("smpte2084", "arib-std-b67"):
-        log.warning("%s is HDR; its colours are not tone-mapped and may look pale", clip.path)
-    arguments = decode_arguments(clip, height, width, start=start, end=end)
-    count = 0
-    with ffmpeg_process(arguments, subprocess.PIPE) as (process, messages):
-        assert process.stdout is not None
-        while True:
-            frame = np.empty((height, width, channels), kind)
-            if not _read_into(process.stdout, frame.data.cast("B")):
-                break
-            count += 1
-            yield frame
-        code = process.wait()
-        lines = last_lines(messages)
-    if not count or code < 0:
-        raise StylizeError(one_line(f"{clip.path}: ffmpeg stopped after {count} frames ({lines or f'code {code}'})"))
-    wanted = None if stop is None else stop - first
-    if wanted is not None and count < wanted:
-        log.warning("%s: only %d of %d frames can be read%s", clip.path, count, wanted, f" ({lines})" if lines else "")
-    elif code:
-        log.warning("%s: %s", clip.path, lines or f"ffmpeg ended with code {code}")
+    """Frame after frame, as :class:`Reading` gives them, from ``start`` to ``end``, in seconds after the first."""
+    return iter(Reading(clip, height, width, start=start, end=end))
 
 
 def _raw_format(clip: Clip) -> tuple[str, int, type[np.unsignedinteger[Any]]]:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import subprocess
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import ffmpeg
-from PIL import Image
 
-from stylize import StylizeError, atomic_write
-from stylize.text import one_line
-from stylize_video.codecs import AUDIO, Codec, check_codec, default_codec, sound_codecs, subtitle_codecs
-from stylize_video.ffmpeg import FLAGS, LOCAL, as_ratio, ffmpeg_process, file_url, in_seconds, last_lines
+from stylize import StylizeError
+from stylize_video.codecs import Codec, check_codec, default_codec
+from stylize_video.ffmpeg import FLAGS, LOCAL, as_ratio, file_url, in_seconds
 from stylize_video.probe import Clip
+from stylize_video.streams import Track, timecode_at, tracks
+from stylize_video.timing import SHORTEST
 
 FRAME_NAME = "%08d.png"  # of the painted frames in their folder, from 0
 TIME_BASE = 90_000  # ticks per second: the frame times of cameras and containers are whole numbers of them
-SHORTEST = Fraction(1, 1000)  # s: the shortest frame that every container keeps
-DISK_FULL = "No space left"  # an error that leaving out the sound does not cure
-
-log = logging.getLogger("stylize.video")
+SAME_CLOCK_AS_PICTURES = ("-map", "1:V:0", "-c:v", "copy", "-f", "null", "-")  # see decode.py
 
 Options = dict[str, Any]  # of ffmpeg
 
@@ -37,9 +31,11 @@ class Encoding:
 
     ``clip`` is the source, ``frames`` the folder of painted frames, named :data:`FRAME_NAME`, ``target`` the file.
     ``rate`` is in frames per second; ``durations`` says how long each frame is shown, in s, where that varies.
-    ``codec`` is by default the one :func:`~stylize_video.codecs.default_codec` names, ``crf`` the codec's own. The
-    frames are those of the source from ``start`` to ``end``, in s. ``audio`` is one of
-    :data:`~stylize_video.codecs.AUDIO`: "copy" (where the container can hold the codec), "aac" or "none".
+    ``codec`` is by default the one :func:`~stylize_video.codecs.default_codec` names, ``crf`` the codec's own.
+    ``begin`` is when the first frame is shown, in s from the beginning of the source, by default as the source says.
+    What comes along is cut at ``start`` and ``end``, in s from the beginning of the source; None: it is not.
+    ``audio`` is one of :data:`~stylize_video.codecs.AUDIO`: "copy" (where the container can hold the codec), "aac" or
+    "none". ``along`` is what comes along and by which of its ways; None: all that can, by the first.
     """
 
     clip: Clip
@@ -49,56 +45,58 @@ class Encoding:
     durations: Sequence[Fraction] | None = None
     codec: str | None = None
     crf: int | None = None
+    begin: Fraction | None = None
     start: Fraction | None = None
     end: Fraction | None = None
     audio: str = "copy"
+    along: tuple[tuple[Track, str], ...] | None = None
 
     @property
     def codec_name(self) -> str:
         return self.codec or default_codec(self.target)
 
     @property
-    def trimmed(self) -> bool:
-        """Whether frames at the beginning or end of the source are left out."""
-        first, stop = self.clip.frame_range(self.start, self.end)
-        return first > 0 or (self.end is not None and stop != self.clip.frames)
-
-    @property
-    def begin(self) -> Fraction:
-        """When the first frame is shown in the source, in s after the source's own first."""
-        return self.clip.frame_time(self.clip.frame_range(self.start, self.end)[0])
-
-    @property
     def delay(self) -> Fraction:
-        """How much later than the first sound the first frame comes, in s."""
-        return Fraction(0) if self.trimmed else self.clip.start
+        """How much later than what comes along, cut at its start, the first frame comes, in s."""
+        first = self.start or Fraction(0)
+        begin = self.begin if self.begin is not None else self.clip.start if self.start is None else first
+        return max(Fraction(0), begin - first)
+
+    @property
+    def timecode(self) -> str:
+        """The timecode of the first frame, "" where there is none or the rate has none."""
+        clip, begin = self.clip, self.clip.start if self.begin is None else self.begin
+        if not clip.timecode or self.durations is not None:
+            return ""
+        return timecode_at(clip.timecode, self.rate, round((begin - clip.start) * self.rate))
 
 
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
-def encode_arguments(encoding: Encoding, list_file: Path | None = None) -> list[str]:
-    """Arguments for ffmpeg.
+def encode_arguments(
+    encoding: Encoding, list_file: Path | None = None, covers: Mapping[int, Path] | None = None
+) -> list[str]:
+    """Arguments for ffmpeg, of which the last is the target.
 
     Args:
         encoding: what to write.
         list_file: where :func:`concat_list` is written; needed where the frames have durations.
+        covers: files of the cover pictures, by their numbers, for Matroska, which takes them for attachments.
 
     Raises:
-        StylizeError: codec, target or audio do not go together, or no frame lies between start and end.
+        StylizeError: codec, target or audio do not go together.
     """
     codec, muxer = check_codec(encoding.codec_name, encoding.target, encoding.audio, encoding.crf)
     options = {"c:v": codec.encoder, "format": muxer, "fps_mode": "passthrough", **dict(codec.options)}
-    encoding.clip.frame_range(encoding.start, encoding.end)  # raises where it is empty
     if muxer == "gif":
         return _gif_arguments(encoding, options, list_file)
     picture, colors = _convert_colors(_frames(encoding, list_file), codec, encoding.clip)
     options |= colors | _quality(encoding, codec, muxer)
     picture, delay = _delayed(picture, encoding.delay)
-    options |= delay | _durations(encoding, codec, muxer) | _trimming(encoding, muxer)
-    streams, kept = _other_streams(encoding, muxer)
+    options |= delay | _durations(encoding, codec, muxer) | _cuts(encoding, muxer) | _tags(encoding, muxer)
+    streams, kept = _along(encoding, muxer, covers or {})
     options |= kept | {"map_metadata": 1, "map_chapters": 1, "max_muxing_queue_size": 4096, "max_error_rate": 1}
-    return list(ffmpeg.output(picture, *streams, file_url(encoding.target), **options).get_args())
+    made = list(ffmpeg.output(picture, *streams, file_url(encoding.target), **options).get_args())
+    device = ["-init_hw_device", "vaapi=card:/dev/dri/renderD128", "-filter_hw_device", "card"] if codec.upload else []
+    return [*device, *made]
 
 
 def _frames(encoding: Encoding, list_file: Path | None, **extra: int) -> Any:
@@ -131,6 +129,9 @@ def _convert_colors(picture: Any, codec: Codec, clip: Clip) -> tuple[Any, Option
     picture = picture.filter("scale", flags=FLAGS, **colors).filter("format", pixel_format)
     tags = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709"}
     picture = picture.filter("setparams", range="tv", **tags)
+    if codec.upload:
+        picture = picture.filter(codec.upload)
+        return picture, tags | {"color_range": "tv"}
     return picture, tags | {"color_range": "tv", "pix_fmt": pixel_format}
 
 
@@ -138,10 +139,12 @@ def _quality(encoding: Encoding, codec: Codec, muxer: str) -> Options:
     options: Options = {}
     if encoding.codec_name == "prores":
         options["profile:v"] = "4444" if encoding.clip.alpha else "hq"
+    if encoding.codec_name == "h264" and encoding.crf == 0:
+        options["profile:v"] = "high444"  # the only one that is lossless
     if codec.crf is not None:
-        options["crf"] = codec.crf if encoding.crf is None else encoding.crf
-    if encoding.codec_name == "h265" and muxer in ("mp4", "mov"):
-        options["tag:v"] = "hvc1"
+        options[codec.crf_option] = codec.crf if encoding.crf is None else encoding.crf
+    if encoding.codec_name.startswith(("h265", "hevc")) and muxer in ("mp4", "mov"):
+        options["tag:v:0"] = "hvc1"
     if muxer in ("mp4", "mov"):
         options["movflags"] = "+faststart"
     return options
@@ -165,36 +168,58 @@ def _durations(encoding: Encoding, codec: Codec, muxer: str) -> Options:
         whole = encoding.delay + sum(durations, Fraction(0))
         last, end = round((whole - durations[-1]) * TIME_BASE) - 1, round(whole * TIME_BASE)
         final = rf"gte(PTS\,{last})+eq(N\,{len(durations) - 1})"  # the last shown, and the last stored
-        options["bsf:v"] = rf"setts=pts=PTS:dts=DTS:duration=if({final}\,max({end}-PTS\,1)\,DURATION)"
+        options["bsf:v:0"] = rf"setts=pts=PTS:dts=DTS:duration=if({final}\,max({end}-PTS\,1)\,DURATION)"
     return options
 
 
-def _trimming(encoding: Encoding, muxer: str) -> Options:
-    if not encoding.trimmed:
-        return {}
-    # Seeking lands before the cut, at a key frame of the source; a subtitle may have begun before the cut.
-    options: Options = {"copypriorss:a": 0}
-    if muxer in ("matroska", "webm"):
-        options["avoid_negative_ts"] = "disabled"  # otherwise everything is delayed until that subtitle ends
-    _, stop = encoding.clip.frame_range(encoding.start, encoding.end)
-    if encoding.end is not None and stop is not None:
-        options["t"] = in_seconds(encoding.clip.frame_time(stop) - encoding.begin)
+def _cuts(encoding: Encoding, muxer: str) -> Options:
+    options: Options = {}
+    if encoding.start is not None:
+        # Seeking lands before the cut, at a key frame of the source; a subtitle may have begun before the cut.
+        options["copypriorss:a"] = 0
+        if muxer in ("matroska", "webm"):
+            options["avoid_negative_ts"] = "disabled"  # otherwise everything is delayed until that subtitle ends
+    if encoding.end is not None:
+        options["t"] = in_seconds(encoding.end - (encoding.start or 0))
     return options
 
 
-def _other_streams(encoding: Encoding, muxer: str) -> tuple[list[Any], Options]:
-    """The source's sounds and subtitles that go along, and the options saying how."""
-    clip, options = encoding.clip, dict[str, Any]()
-    seek = {"ss": in_seconds(clip.start + encoding.begin)} if encoding.trimmed else {}
+def _tags(encoding: Encoding, muxer: str) -> Options:
+    """What is said of the video track in the source."""
+    tags = [f"{key}={value}" for key, value in encoding.clip.tags]
+    if encoding.timecode:
+        tags.append(f"timecode={encoding.timecode}")
+    options: Options = {"metadata:s:v:0": tags} if tags else {}
+    if muxer == "matroska":
+        options["default_mode"] = "passthrough"  # else subtitles are shown that were not
+    return options | {"disposition:v:0": "default"}
+
+
+def _along(encoding: Encoding, muxer: str, covers: Mapping[int, Path]) -> tuple[list[Any], Options]:
+    """The tracks of the source that come along, and the options saying how."""
+    clip, options, attached = encoding.clip, dict[str, Any](), list[Path]()
+    seek = {} if encoding.start is None else {"ss": in_seconds(encoding.start)}
     source = ffmpeg.input(file_url(clip.path), protocol_whitelist=LOCAL, **seek)
+    along = encoding.along
+    if along is None:
+        along = tuple((track, track.ways[0]) for track in tracks(clip, muxer, encoding.audio)[0])
     streams: list[Any] = []
-    for kind, codecs in (
-        ("a", sound_codecs(clip, encoding.target, encoding.audio)),
-        ("s", subtitle_codecs(clip, muxer)),
-    ):
-        kept = [(index, codec) for index, codec in enumerate(codecs) if codec]
-        streams += [source[f"{kind}:{index}"] for index, _ in kept]
-        options |= {f"c:{kind}:{number}": codec for number, (_, codec) in enumerate(kept)}
+    count = {"v": 1}  # of the streams of each kind that are written so far
+    for track, way in along:
+        if track.kind == "v" and muxer == "matroska":
+            attached += [covers[track.number]] if track.number in covers else []
+            continue
+        place = count.setdefault(track.kind, 0)
+        count[track.kind] += 1
+        streams.append(source[f"{track.kind}:{track.number}"])
+        options[f"c:{track.kind}:{place}"] = way
+        if track.kind == "v":
+            options[f"disposition:v:{place}"] = "attached_pic"
+    if attached:
+        options["attach"] = [file_url(path) for path in attached]
+        for place, path in enumerate(attached, count.get("t", 0)):
+            kind = "image/png" if path.suffix == ".png" else "image/jpeg"
+            options[f"metadata:s:t:{place}"] = [f"filename={path.name}", f"mimetype={kind}"]
     return streams or [source["a:999?"]], options  # no stream: the file is opened for its metadata and chapters
 
 
@@ -206,6 +231,7 @@ def concat_list(folder: Path, durations: Sequence[Fraction]) -> str:
         edges.append(round(time * 1_000_000))  # the sum is rounded, so that errors do not add up
     for index, (begin, end) in enumerate(itertools.pairwise(edges)):
         lines.append(f"file {quoted(file_url(folder / (FRAME_NAME % index)))}")
+        lines.append("option pattern_type none")  # % in the name means nothing
         lines.append(f"option framerate {TIME_BASE}")  # the time base: without it times are rounded to 1/25 s
         lines.append(f"duration {(end - begin) // 1_000_000}.{(end - begin) % 1_000_000:06d}")
     return "\n".join(lines) + "\n"
@@ -220,66 +246,3 @@ def quoted(text: str) -> str:
     if set(text) & set("\n\r\0"):
         raise StylizeError(f"{text!r} has a line break in its name; use a folder without one")
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def encode(encoding: Encoding) -> None:
-    """Write the clip; the target is either complete or untouched.
-
-    Sound that cannot be copied is encoded, and left out where that fails too, with a warning each.
-
-    Raises:
-        StylizeError: frames are missing or of a size the codec does not take, or ffmpeg failed.
-    """
-    clip, target = encoding.clip, encoding.target
-    codec, muxer = check_codec(encoding.codec_name, target, encoding.audio)
-    _check_frames(encoding.frames, encoding.durations, codec)
-    if dropped := [name for name, how in zip(clip.subtitles, subtitle_codecs(clip, muxer), strict=True) if not how]:
-        log.warning("%s: a %s file cannot hold its subtitles (%s)", clip.path, target.suffix, ", ".join(dropped))
-    if clip.audio and encoding.audio != "none" and muxer == "gif":
-        log.warning("%s: a .gif file cannot hold its sound", clip.path)
-        encoding = replace(encoding, audio="none")
-    wanted = zip(clip.audio, sound_codecs(clip, target, encoding.audio), strict=True)
-    if encoding.audio == "copy" and (others := [name for name, how in wanted if how != "copy"]):
-        log.warning(
-            "%s: a %s file cannot hold its sound (%s); encoding it", clip.path, target.suffix, ", ".join(others)
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        list_file = None
-        if encoding.durations is not None:
-            list_file = Path(folder, "frames.txt")
-            list_file.write_text(concat_list(encoding.frames, encoding.durations), encoding="utf-8")
-        for audio in AUDIO[AUDIO.index(encoding.audio) :] if clip.audio else ["none"]:
-            try:
-                _run(encode_arguments(replace(encoding, audio=audio), list_file), target)
-                return
-            except StylizeError as error:
-                if audio == "none" or DISK_FULL in str(error):
-                    raise
-                next_way = "encoding it" if audio == "copy" else "leaving it out"
-                log.warning("%s: the sound could not be written, %s (%s)", clip.path, next_way, error)
-
-
-def _check_frames(folder: Path, durations: Sequence[Fraction] | None, codec: Codec) -> None:
-    count = sum(1 for path in folder.glob("*.png") if path.stem.isdigit() and len(path.stem) == 8)
-    if not count or not all((folder / (FRAME_NAME % index)).exists() for index in range(count)):
-        raise StylizeError(f"{folder}: frames are missing; there are {count}")
-    if durations is not None and len(durations) != count:
-        raise StylizeError(f"{folder}: {count} frames, but {len(durations)} durations")
-    with Image.open(folder / (FRAME_NAME % 0)) as picture:
-        width, height = picture.size
-    across, down = codec.multiples
-    if width % across or height % down:
-        raise StylizeError(f"{folder}: frames are {width}x{height}, but {codec.encoder} takes even sizes only")
-
-
-def _run(arguments: Sequence[str], target: Path) -> None:
-    with atomic_write(target) as temporary:
-        command = ["-y", *arguments[:-1], file_url(temporary)]
-        with ffmpeg_process(command, subprocess.DEVNULL) as (process, messages):
-            code = process.wait()
-            lines = last_lines(messages)
-        if code or not temporary.stat().st_size:
-            raise StylizeError(one_line(f"cannot write {target}: ffmpeg failed ({lines or f'code {code}'})"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +11,28 @@ from pathlib import Path
 from PIL import Image
 
 from stylize import Picture
-from stylize_video import clip_report, contact_sheet, image_sequence
+from stylize_video import assemble, clip_report, contact_sheet, image_sequence
 from stylize_video import flow as flows
-from stylize_video.encode import Encoding, encode
+from stylize_video.assemble import Along
+from stylize_video.encode import Encoding
 from stylize_video.task import Task, eight_bits
+from stylize_video.timing import Timing
 from stylize_video.work import Plan, Work
 
 
-def write(task: Task, plan: Plan, work: Work, stopped: Picture | None, save: Callable[[Path, Picture], object]) -> None:
+def write(
+    task: Task,
+    plan: Plan,
+    work: Work,
+    stopped: Picture | None,
+    save: Callable[[Path, Picture], object],
+    along: Along | None,
+) -> None:
     """Write the clip and its report, as far as its frames are done.
 
     Args:
         task, plan, work: the clip.
+        along: what comes along from the source; None: that is found out now.
         stopped: the first frame that is missing, as far as it is painted.
         save: writes such a frame.
     """
@@ -31,7 +40,7 @@ def write(task: Task, plan: Plan, work: Work, stopped: Picture | None, save: Cal
         if image_sequence.is_sequence(task.target):
             image_sequence.write(task.target, frames)
         else:
-            _assemble(task, plan, frames)
+            assemble.encode(_encoding(task, plan, frames[0].parent, len(frames), along))
         if report := task.options.get("report"):
             _report(report, task, plan, work, frames)
 
@@ -62,11 +71,11 @@ def _gathered(
 def draw(task: Task, plan: Plan, work: Work, wanted: Sequence[int]) -> None:
     """Draw the contact sheet of the frames ``wanted``, each the first of its shot."""
     shots = {shot.start: index for index, shot in enumerate(plan.shots(), 1)}
-    first, _ = task.clip.frame_range(task.begin, task.end)
+    moments = timing(plan).moments()
     cells = []
     for number, samples in enumerate(task.read()):
         if number in wanted:
-            moment = float(task.clip.frame_time(first + number))
+            moment = float(moments[number])
             label = f"shot {shots[number]}, {int(moment // 60)}:{moment % 60:05.2f}"
             with Image.open(work.file(number)) as painted:
                 cells.append((label, Image.fromarray(eight_bits(samples[..., :3])), painted.convert("RGB")))
@@ -76,23 +85,39 @@ def draw(task: Task, plan: Plan, work: Work, wanted: Sequence[int]) -> None:
     contact_sheet.draw(cells).save(task.sheet)
 
 
-def _assemble(task: Task, plan: Plan, frames: Sequence[Path]) -> None:
-    moments = task.moments(len(frames))
-    durations = [end - begin for begin, end in itertools.pairwise(moments)] if task.clip.times else None
-    encode(
-        Encoding(
-            task.clip,
-            frames[0].parent,
-            task.target,
-            rate=task.clip.rate,
-            durations=durations,
-            start=task.begin,
-            # of the clip as far as it is done; the sound is cut at the same moment
-            end=task.end if len(frames) == plan.frames else moments[-1],
-            codec=task.options.get("codec"),
-            crf=task.options.get("crf"),
-        )
+def settle(task: Task, plan: Plan) -> Along:
+    """What comes along from the source, found out before anything is painted, with whatever else may be refused.
+
+    Raises:
+        StylizeError: the encoder or the container refuses the pictures.
+    """
+    return assemble.settle(_encoding(task, plan, task.target.parent, plan.frames, None), (task.width, task.height))
+
+
+def _encoding(task: Task, plan: Plan, frames: Path, count: int, along: Along | None) -> Encoding:
+    """The clip of the first ``count`` frames."""
+    shown = timing(plan)
+    end = shown.moments(count)[-1]
+    cut = count < plan.frames or (task.end is not None and end < task.clip.start + (task.clip.duration or 0))
+    return Encoding(
+        task.clip,
+        frames,
+        task.target,
+        rate=shown.rate,
+        durations=shown.durations(count),
+        begin=shown.begin,
+        start=None if task.begin is None else shown.begin,
+        end=end if cut else None,  # the sound is cut with the frames
+        codec=task.options.get("codec"),
+        crf=task.options.get("crf"),
+        along=along,
     )
+
+
+def timing(plan: Plan) -> Timing:
+    """When the frames of a plan that was made by looking through the clip are shown."""
+    assert plan.timing is not None
+    return plan.timing
 
 
 def _report(path: Path, task: Task, plan: Plan, work: Work, frames: Sequence[Path]) -> None:
@@ -115,7 +140,7 @@ def _report(path: Path, task: Task, plan: Plan, work: Work, frames: Sequence[Pat
         painted=frames,
         source=task.read,
         begins=plan.begins,
-        moments=task.moments(len(frames)),
+        moments=timing(plan).moments(len(frames)),
         notes=work.notes(),
         flow=flow,
     )

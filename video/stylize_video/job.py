@@ -33,9 +33,10 @@ from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, 
 from stylize_video.probe import probe
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
-from stylize_video.task import Task, as_picture, even_size, seconds
+from stylize_video.task import Task, as_picture, eight_bits, even_size, seconds
 from stylize_video.work import Plan, Work
 
+HIDING = {"vp8", "vp9", "av1"}  # codecs with packets that hold no frame to be shown
 LEAD = "clip"  # the claim of the run that makes the clip
 
 log = logging.getLogger("stylize.video")
@@ -69,6 +70,7 @@ class VideoJob(Job):
         self._work, self._plan, self._leads = Work(self._task.target), Plan({}, 0), False
         self._painter = ShotPainter(self._task, self._work, flow)
         self._counts = Counts()
+        self._along: finish.Along | None = None
         self.claims: Claims = Claims(self._work.claims)
 
     # --- the job, as the core sees it
@@ -121,7 +123,7 @@ class VideoJob(Job):
             return None
         said, average = f"{counted(counts.painted, 'frame')} painted", counts.steps / max(1, counts.following)
         log.info("%s, %d unchanged; %.1f steps on average for frames that follow another", said, counts.copied, average)
-        finish.write(self._task, plan, self._work, stopped, self._painter.save)
+        finish.write(self._task, plan, self._work, stopped, self._painter.save, self._along)
         if done == plan.frames:
             self._work.remove()
         return self._task.target
@@ -172,6 +174,8 @@ class VideoJob(Job):
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
+        if not self._task.sheet and not image_sequence.is_sequence(target):
+            self._along = finish.settle(self._task, self._plan)
         self._tell()
 
     def _is_free(self, shot: range) -> bool:
@@ -200,11 +204,18 @@ class VideoJob(Job):
         """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
         task = self._task
         first, stop = task.clip.frame_range(task.begin, task.end)
-        samples = Samples(None if stop is None else stop - first)
-        count, begins = cuts(samples.watch(task.read_small()), task.clip.rate)
-        if not count:
-            raise StylizeError(f"{task.clip.path} has no frames there")
-        return Plan(wanted, count, tuple(begins), samples.expected_steps(begins, self._flow, task.most_steps))
+        samples, reading = Samples(None if stop is None else stop - first), task.look()
+        count, begins = cuts(samples.watch(eight_bits(frame[..., :3]) for frame in reading), task.clip.rate)
+        if stop is not None and count < stop - first and task.clip.codec not in HIDING:
+            log.warning(
+                "%s: %d of %s cannot be decoded; those before them are shown for longer",
+                *(task.clip.path, stop - first - count, counted(stop - first, "frame")),
+            )
+        if len(reading.sizes) > 1:
+            sizes = ", ".join(f"{width}x{height}" for width, height in sorted(reading.sizes, reverse=True))
+            log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
+        steps = samples.expected_steps(begins, self._flow, task.most_steps)
+        return Plan(wanted, count, tuple(begins), steps, reading.timing())
 
     def _tell(self) -> None:
         """What is to come: frames, shots, time and room."""
@@ -245,6 +256,7 @@ def _task(
     begin, end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
     if begin is not None and end is not None and end <= begin:
         raise SettingsError("--to is not after --from")
+    begin = begin or None  # from the start
     clip.frame_range(begin, end)
     height, width = even_size(clip, settings)
     preview = contact_sheet.target(target) if options.get("preview") else None

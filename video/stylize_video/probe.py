@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ import av
 from stylize import StylizeError
 from stylize.text import one_line
 from stylize_video.ffmpeg import LOCAL, file_url
+from stylize_video.timing import frame_rate
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,16 @@ class Clip:
 
     ``width`` and ``height`` are those of the upright picture with square pixels. ``times`` are when the
     frames are shown, the first at 0, where the rate varies; None where it is constant. ``start`` is when the first
-    frame comes, counted from the beginning of the file: the sound may begin earlier. ``rotation`` is in degrees
-    clockwise, still to be applied; ``aspect`` is that of a pixel as stored. Colour properties have ffmpeg's names,
-    "" where the file is silent.
+    frame comes, counted from the beginning of the file: the sound may begin earlier. These, ``rate`` and ``frames``
+    are what the packets promise; which of them hold a frame, only decoding tells. ``tick`` is that of the clock, in s,
+    ``rates`` are those that the file claims, and ``jumps`` is whether its clock may jump. ``rotation`` is in degrees
+    clockwise, still to be applied; ``aspect`` is that of a pixel as stored; ``interlaced`` means that frames may be,
+    from any of them on. Colour properties have ffmpeg's names, "" where the file is silent.
+
+    ``audio`` and ``subtitles`` are the codecs of these tracks, "" where unknown; ``attachments`` the names of files
+    such as fonts; ``covers`` are (number among the video tracks, codec) of pictures of the whole; ``data`` the kinds
+    of other tracks; ``more_videos`` counts video tracks beside the first; ``timecode`` is that of the first frame, and
+    ``tags`` are title, language and the like of the video track.
     """
 
     path: Path
@@ -51,6 +58,15 @@ class Clip:
     subtitles: tuple[str, ...] = ()
     chapters: int = 0
     codec: str = ""
+    tick: Fraction = Fraction(1, 90_000)
+    rates: tuple[Fraction, ...] = ()
+    jumps: bool = False
+    attachments: tuple[str, ...] = ()
+    covers: tuple[tuple[int, str], ...] = ()
+    data: tuple[str, ...] = ()
+    more_videos: int = 0
+    timecode: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
 
     def frame_range(self, start: Fraction | None = None, end: Fraction | None = None) -> tuple[int, int | None]:
         """(first, stop): the first frame at ``start`` s or later, and the one after the last frame before ``end``.
@@ -71,6 +87,26 @@ class Clip:
             raise StylizeError(f"{self.path}: no frame between start and end{length}")
         return first, stop
 
+    def window(
+        self, start: Fraction | None = None, end: Fraction | None = None
+    ) -> tuple[Fraction | None, Fraction | None]:
+        """The times between which the frames from ``start`` to ``end`` s lie, from the beginning of the file; None
+        where it is open. They keep clear of the frames, whose times are rounded.
+
+        Raises:
+            StylizeError: there is no frame between them.
+        """
+        self.frame_range(start, end)
+        clear = min(Fraction(1, 1000), 1 / (4 * self.rate))
+        return (
+            None if start is None or start <= 0 else self.start + start - clear,
+            None if end is None else self.start + end - clear,
+        )
+
+    def marks(self) -> list[Fraction]:
+        """When frames should begin and end, from the beginning of the file, ascending."""
+        return [self.start + self.frame_time(index) for index in range((self.frames or 0) + 1)]
+
     def frame_time(self, index: int) -> Fraction:
         """When frame ``index`` is shown, in s after the first; for the index after the last, when the clip ends."""
         if self.times is None:
@@ -88,6 +124,23 @@ _TRANSFERS = (
     "- bt709 - - gamma22 gamma28 smpte170m smpte240m linear log100 log316 iec61966-2-4 bt1361e iec61966-2-1 "
     "bt2020-10 bt2020-12 smpte2084 smpte428 arib-std-b67"
 )
+# Codecs that can store a frame as two fields.
+_FIELDS = {
+    "h264",
+    "hevc",
+    "mpeg2video",
+    "mpeg4",
+    "vc1",
+    "wmv3",
+    "dvvideo",
+    "dnxhd",
+    "prores",
+    "mjpeg",
+    "v210",
+    "cavs",
+    "ffv1",
+}
+_TAGS = ("title", "language", "handler_name", "comment")  # of the video track, that are kept
 _STILL = {"image2", "tty"}  # formats that are not clips; those of single pictures are named *_pipe
 
 
@@ -113,7 +166,9 @@ def probe(path: Path) -> Clip:
 def _describe(path: Path, container: Any) -> Clip:
     names = set(container.format.name.split(","))
     attached = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & attached]
+    videos = list(container.streams.video)
+    streams = [stream for stream in videos if not stream.disposition & attached]
+    pictures = [(number, _codec(each)) for number, each in enumerate(videos) if each.disposition & attached]
     if not streams or names & _STILL or any(name.endswith("_pipe") for name in names):
         raise StylizeError(f"{path} holds no moving pictures: give a video file")
     stream = streams[0]
@@ -125,14 +180,16 @@ def _describe(path: Path, container: Any) -> Clip:
     known = [mark for mark, _ in marks if mark is not None]
     first = min(known, default=0)
     times = sorted((mark - first) * base for mark in known)
-    rate, steady = frame_rate(times, base, [stream.average_rate, stream.guessed_rate, stream.base_rate])
+    rates = tuple(Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate)
+    rate, steady = frame_rate(times, base, rates)
     ends = [mark + (length or 0) for mark, length in marks if mark is not None]
     last = (max(ends) - first) * base if ends else Fraction(0)
     if steady or len(times) < len(marks):
         duration = len(marks) / rate
     else:
         duration = max(last, times[-1] + (0 if last > times[-1] else 1 / rate))
-    begin = Fraction(container.start_time or 0, av.time_base)
+    jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
+    begin = _begin(container, stream) if jumps else Fraction(container.start_time or 0, av.time_base)
     aspect = Fraction(frame_aspect) if (frame_aspect := context.sample_aspect_ratio) else Fraction(1)
     aspect = aspect if aspect > 0 else Fraction(1)
     width, height = frame.width, frame.height
@@ -142,6 +199,7 @@ def _describe(path: Path, container: Any) -> Clip:
         width, height = height, width
     layered = stream.codec.name in ("vp8", "vp9", "libvpx", "libvpx-vp9") and stream.metadata.get("alpha_mode") == "1"
     components = frame.format.components
+    chapters = len(container.chapters())  # in .mp4 they have a data track
     return Clip(
         path=path,
         width=width,
@@ -156,16 +214,43 @@ def _describe(path: Path, container: Any) -> Clip:
         pixel_format=frame.format.name,
         bits=max(component.bits for component in components),
         alpha=layered or (transparent if gif else any(component.is_alpha for component in components)),
-        interlaced=bool(frame.interlaced_frame),
+        interlaced=_may_be_interlaced(context.codec.canonical_name, frame),
         color_range="pc" if frame.format.name.startswith("yuvj") else _named(_RANGES, frame.color_range),
         matrix=_named(_MATRICES, frame.colorspace),
         primaries=_named(_PRIMARIES, frame.color_primaries),
         transfer=_named(_TRANSFERS, frame.color_trc),
         audio=tuple(_codec(stream) for stream in container.streams.audio),
         subtitles=tuple(_codec(stream) for stream in container.streams.subtitles),
-        chapters=len(container.chapters()),
+        chapters=chapters,
         codec=context.codec.canonical_name,
+        tick=base,
+        rates=rates,
+        jumps=jumps,
+        attachments=tuple(each.metadata.get("filename", "a file") for each in container.streams.attachments),
+        covers=tuple(pictures),
+        data=tuple(_kind(each) for each in container.streams.data if not (each.name == "bin_data" and chapters)),
+        more_videos=len(streams) - 1,
+        timecode=_timecode(container, stream),
+        tags=tuple((key, stream.metadata[key]) for key in _TAGS if stream.metadata.get(key)),
     )
+
+
+def _timecode(container: Any, stream: Any) -> str:
+    found = [each.metadata.get("timecode", "") for each in (stream, *container.streams.data)]
+    return next(filter(None, [*found, container.metadata.get("timecode", "")]), "")
+
+
+def _kind(stream: Any) -> str:
+    """What a data track holds."""
+    if stream.metadata.get("timecode"):
+        return "tmcd"
+    return str(stream.metadata.get("handler_name") or stream.name or "unknown").strip()
+
+
+def _begin(container: Any, stream: Any) -> Fraction:
+    """The beginning of a file whose clock may jump, as ffmpeg takes it: where the first of the streams read begins."""
+    streams = [each for each in (stream, *container.streams.audio) if each.start_time is not None]
+    return min((each.start_time * each.time_base for each in streams), default=Fraction(0))
 
 
 def _scan(container: Any, stream: Any, *, every: bool) -> tuple[Any, list[tuple[int | None, int | None]], bool]:
@@ -184,30 +269,16 @@ def _scan(container: Any, stream: Any, *, every: bool) -> tuple[Any, list[tuple[
                     frame = frame or found
                     if every and not transparent:
                         transparent = bool((found.to_ndarray(format="rgba")[..., 3] < 255).any())
-    by = 1 if any(mark[0] is None for mark in marks) else 0  # AVI has few presentation times, but all decoding times
-    return frame, [(mark[by], mark[2]) for mark in marks], transparent
+    if any(pts is None for pts, _, _ in marks):  # AVI has few presentation times, but all decoding times
+        return frame, [(dts, length) for _, dts, length in marks], transparent
+    first = None if frame is None else frame.pts  # what comes before it cannot be decoded, and is never shown
+    return frame, [(pts, length) for pts, _, length in marks if first is None or (pts or 0) >= first], transparent
 
 
-def frame_rate(
-    times: Sequence[Fraction], tick: Fraction, candidates: Sequence[Fraction | None]
-) -> tuple[Fraction, bool]:
-    """The frame rate, and whether it is constant, as exactly as the clock of the file can tell.
-
-    Args:
-        times: of the frames, from 0, in seconds.
-        tick: of the file's clock, in seconds.
-        candidates: rates the file claims, None where unknown.
-    """
-    rates = [Fraction(rate) for rate in candidates if rate and 0 < rate <= 1000]
-    if len(times) < 2 or times[-1] <= 0:
-        return (rates or [Fraction(25)])[0], True
-    mean = Fraction(len(times) - 1) / times[-1]
-    near = [Fraction(n) for n in range(1, 241)] + [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
-    for rate in [*rates, min(near, key=lambda rate: abs(rate - mean)), mean.limit_denominator(1001)]:
-        slack = min(tick * Fraction(101, 100), 1 / (4 * rate))
-        if all(abs(time - index / rate) <= slack for index, time in enumerate(times)):
-            return rate, True
-    return mean.limit_denominator(100_000), False
+def _may_be_interlaced(codec: str, frame: Any) -> bool:
+    form = frame.format
+    fits = not form.is_rgb and not form.has_palette and min(frame.width, frame.height) >= 4
+    return fits and bool(frame.interlaced_frame or codec in _FIELDS)
 
 
 def _named(names: str, number: int) -> str:
@@ -215,4 +286,4 @@ def _named(names: str, number: int) -> str:
 
 
 def _codec(stream: Any) -> str:
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+    return stream.codec_context.codec.canonical_name if stream.codec_context else ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
-from stylize_video.decode import decode
+from stylize_video.decode import Reading, decode
 from stylize_video.probe import Clip
 from stylize_video.steady import as_tensor
 
@@ -64,17 +64,11 @@ class Task:
         """The frames, (H, W, 3 or 4) in uint8 or uint16, at the size they are painted at."""
         return decode(self.clip, self.height, self.width, start=self.begin, end=self.end)
 
-    def read_small(self) -> Iterator[Array]:
-        """The frames, (H, W, 3) in uint8, small enough to look through the clip."""
+    def look(self) -> Reading:
+        """The frames, small enough to look through the clip, and when they are shown."""
         factor = min(1.0, LOOK / max(self.height, self.width))
         height, width = max(2, round(self.height * factor)), max(2, round(self.width * factor))
-        for frame in decode(self.clip, height, width, start=self.begin, end=self.end):
-            yield eight_bits(frame[..., :3])
-
-    def moments(self, count: int) -> list[Fraction]:
-        """When each of the first ``count`` frames is shown, in seconds, and when the last of them ends."""
-        first, _ = self.clip.frame_range(self.begin, self.end)
-        return [self.clip.frame_time(first + number) for number in range(count + 1)]
+        return Reading(self.clip, height, width, start=self.begin, end=self.end, timed=True)
 
 
 def even_size(clip: Clip, settings: Settings) -> tuple[int, int]:

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from stylize import ImageError, atomic_write
+from stylize_video.timing import Timing
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be painted: ``wanted`` tells one clip from another, ``cuts`` are the frames, counted from 0, that
-    begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples."""
+    begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples, and
+    ``timing`` is when the frames are shown."""
 
     wanted: Mapping[str, Any]
     frames: int
     cuts: tuple[int, ...] = ()
     expected_steps: float = 0.0
+    timing: Timing | None = None
     begins: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,8 @@ class Work:
     def read_plan(self) -> Plan | None:
         try:
             found = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
-            return Plan(found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"])
+            shown = Timing.from_json(found["timing"])
+            return Plan(found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"], shown)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -63,6 +67,7 @@ class Work:
                 "frames": plan.frames,
                 "cuts": plan.cuts,
                 "expected_steps": plan.expected_steps,
+                "timing": plan.timing and plan.timing.to_json(),
             }
             file.write_text(json.dumps(kept), encoding="utf-8")
 
