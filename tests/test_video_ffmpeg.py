@@ -677,7 +677,7 @@ def test_a_failing_ffmpeg_leaves_nothing(clips: Path, tmp_path: Path, frames: Ca
     (folder / (FRAME_NAME % 0)).write_bytes((folder / (FRAME_NAME % 0)).read_bytes()[:60])
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(StylizeError, match="9 of 10 frames|ffmpeg failed") as caught:
+    with pytest.raises(StylizeError, match=r"9 of 10 frames|ffmpeg failed") as caught:
         encode(Encoding(probe(clips / "plain.mp4"), folder, out / "a.mp4", rate=RATE))
     assert "\n" not in str(caught.value)
     assert list(out.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize import SettingsError, hookimpl, jobs_option, report_option
-from stylize_video.codecs import VIDEO_CODECS
+from stylize_video.codecs import HARDWARE, VIDEO_CODECS
 
 if TYPE_CHECKING:
     from stylize import Flow, Host, Job, Settings
@@ -44,7 +44,13 @@ OPTIONS = (
         metavar="NAME",
         help="Optical flow: dis, farneback, raft, or one of a plugin.",
     ),
-    click.Option(["--codec"], type=click.Choice(VIDEO_CODECS), help="Video codec; default: h264, or vp9 in .webm."),
+    click.Option(
+        ["--codec"],
+        type=click.Choice((*VIDEO_CODECS, *HARDWARE)),
+        metavar="NAME",
+        help=f"Video codec: {', '.join(VIDEO_CODECS)}; or an encoder of a graphics card that ffmpeg has, such as "
+        "h264_nvenc. Default: h264, or vp9 in .webm.",
+    ),
     click.Option(
         ["--crf"],
         type=click.IntRange(0, 63),

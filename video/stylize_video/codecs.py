@@ -103,7 +103,7 @@ def named(name: str) -> Codec:
     if name in CODECS:
         return CODECS[name]
     if name not in HARDWARE:
-        raise SettingsError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}, or the name of a hardware encoder")
+        raise SettingsError(f"unknown codec {name!r}; use one of {', '.join(CODECS)}, or an encoder such as h264_nvenc")
     kind, _, end = name.partition("_")
     quality, options, upload = _HARDWARE[end]
     deep = "yuv420p" if kind == "h264" else "p010le"

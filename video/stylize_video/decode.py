@@ -97,6 +97,7 @@ class Reading:
         self._count = 0
         self._times: list[Fraction] = []
         self.sizes: set[tuple[int, int]] = set()  # of the frames as they are stored, (width, height), if timed
+        self.errors = 0  # that ffmpeg told of, if timed
 
     def __iter__(self) -> Iterator[Array]:
         path, kind = self._clip.path, _raw_format(self._clip)[2]
@@ -125,6 +126,8 @@ class Reading:
         messages.seek(0)
         found = list(told(messages, Fraction(_seek(self._window[0]))))[: self._count]
         self.sizes = {size for _, size in found}
+        messages.seek(0)
+        self.errors = sum(b"[error]" in line or b"[fatal]" in line for line in messages)
         step, last = 1 / self._clip.rate, self._clip.start - 1 / self._clip.rate
         self._times = [last := last + step if time is None else time for time, _ in found]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -94,9 +94,19 @@ def encode_arguments(
     options |= delay | _durations(encoding, codec, muxer) | _cuts(encoding, muxer) | _tags(encoding, muxer)
     streams, kept = _along(encoding, muxer, covers or {})
     options |= kept | {"map_metadata": 1, "map_chapters": 1, "max_muxing_queue_size": 4096, "max_error_rate": 1}
-    made = list(ffmpeg.output(picture, *streams, file_url(encoding.target), **options).get_args())
+    if "c:v:1" in options:  # a cover picture, which is none of the encoder's business
+        options = {f"{key}:0" if key.endswith(":v") else key: value for key, value in options.items()}
+    lists = [key for key, value in options.items() if isinstance(value, list)]
+    repeated = [word for key in lists for word in _all_of(key, options.pop(key))]
+    *made, target = ffmpeg.output(picture, *streams, file_url(encoding.target), **options).get_args()
     device = ["-init_hw_device", "vaapi=card:/dev/dri/renderD128", "-filter_hw_device", "card"] if codec.upload else []
-    return [*device, *made]
+    return [*device, *made, *repeated, target]
+
+
+def _all_of(option: str, values: Sequence[Any]) -> Iterator[str]:
+    """An option given several times."""
+    for value in values:
+        yield from (f"-{option}", str(value))
 
 
 def _frames(encoding: Encoding, list_file: Path | None, **extra: int) -> Any:

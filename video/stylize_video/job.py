@@ -28,6 +28,7 @@ from stylize import (
 )
 from stylize.text import counted, duration
 from stylize_video import NAMES, contact_sheet, finish, image_sequence
+from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
 from stylize_video.probe import probe
@@ -70,7 +71,7 @@ class VideoJob(Job):
         self._work, self._plan, self._leads = Work(self._task.target), Plan({}, 0), False
         self._painter = ShotPainter(self._task, self._work, flow)
         self._counts = Counts()
-        self._along: finish.Along | None = None
+        self._along: Along | None = None
         self.claims: Claims = Claims(self._work.claims)
 
     # --- the job, as the core sees it
@@ -175,8 +176,16 @@ class VideoJob(Job):
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
         if not self._task.sheet and not image_sequence.is_sequence(target):
-            self._along = finish.settle(self._task, self._plan)
+            self._along = self._settled()
         self._tell()
+
+    def _settled(self) -> Along:
+        try:
+            return finish.settle(self._task, self._plan)
+        except StylizeError:
+            if not self._work.done(range(self._plan.frames)):
+                self._work.remove()
+            raise
 
     def _is_free(self, shot: range) -> bool:
         """Whether no run is at work on a shot, also none whose leading run has ended."""
@@ -206,16 +215,18 @@ class VideoJob(Job):
         first, stop = task.clip.frame_range(task.begin, task.end)
         samples, reading = Samples(None if stop is None else stop - first), task.look()
         count, begins = cuts(samples.watch(eight_bits(frame[..., :3]) for frame in reading), task.clip.rate)
-        if stop is not None and count < stop - first and task.clip.codec not in HIDING:
+        timing = reading.timing()
+        short = stop is not None and count < stop - first and task.clip.codec not in HIDING
+        if short or (reading.errors and not timing.steady):
             log.warning(
-                "%s: %d of %s cannot be decoded; those before them are shown for longer",
-                *(task.clip.path, stop - first - count, counted(stop - first, "frame")),
+                "%s is damaged: %s can be decoded; where some are missing, those before them are shown for longer",
+                *(task.clip.path, counted(count, "frame") if stop is None else f"{count} of {stop - first} frames"),
             )
         if len(reading.sizes) > 1:
             sizes = ", ".join(f"{width}x{height}" for width, height in sorted(reading.sizes, reverse=True))
             log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
         steps = samples.expected_steps(begins, self._flow, task.most_steps)
-        return Plan(wanted, count, tuple(begins), steps, reading.timing())
+        return Plan(wanted, count, tuple(begins), steps, timing)
 
     def _tell(self) -> None:
         """What is to come: frames, shots, time and room."""
