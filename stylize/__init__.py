@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from stylize.jobs import check_distinct
     from stylize.objective import Sums, Term
     from stylize.observing import Step
+    from stylize.optimizer import Curvature
     from stylize.options import bits_option, jobs_option, quality_option, report_option
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
@@ -105,6 +106,7 @@ _HOMES = {
     "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.objective": ("Sums", "Term"),
+    "stylize.optimizer": ("Curvature",),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
@@ -127,6 +129,7 @@ __all__ = [
     "Chain",
     "Claims",
     "ColorMode",
+    "Curvature",
     "DeviceError",
     "Display",
     "Encoder",

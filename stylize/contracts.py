@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stylize.host import Host
     from stylize.images import Picture
     from stylize.objective import Term
+    from stylize.optimizer import Curvature
     from stylize.settings import Settings
     from stylize.stylizer import Stylizer
 
@@ -40,17 +41,19 @@ class Frame:
     """One picture to paint.
 
     ``name`` is for messages; ``init``, (1, 3, H, W) in [0, 1], where to begin if not as set; ``steps``, at full size
-    alone, if it is nearly there already; ``terms`` are added to the loss. ``styles`` is what to paint it in, a tuple of
-    pictures (several are blended), if not as the command line says: the same tuple for every frame of a style, so that
-    its statistics are computed once. ``number`` counts from 1 to ``total``, which is None where the job cannot know it.
-    ``data`` is the job's own. A ``copied`` frame needs no painting, as the job has its result already: observers are
-    told of it, and it is neither painted nor written.
+    alone, if it is nearly there already; ``curvature``, of the frame before, is replaced by that of this one; ``terms``
+    are added to the loss. ``styles`` is what to paint it in, a tuple of pictures (several are blended), if not as the
+    command line says: the same tuple for every frame of a style, so that its statistics are computed once. ``number``
+    counts from 1 to ``total``, which is None where the job cannot know it. ``data`` is the job's own. A ``copied``
+    frame needs no painting, as the job has its result already: observers are told of it, and it is neither painted nor
+    written.
     """
 
     name: str
     image: Picture
     init: Tensor | None = None
     steps: int | None = None
+    curvature: Curvature | None = None
     terms: Sequence[Term] = ()
     styles: tuple[Picture, ...] = ()
     number: int = 1

@@ -192,6 +192,7 @@ class Run:
             frame.image,
             init=frame.init,
             steps=frame.steps,
+            curvature=frame.curvature,
             terms=lambda scale: terms,
             on_step=observe,
             stop=self.stopped,

@@ -30,6 +30,16 @@ LARGE_PART = 2**24  # the same on accelerators, where each operation costs a lau
 MOVING = 4  # pictures there are at once besides what is kept: where we stand, the trial, and their gradients
 
 
+class Curvature:
+    """Pairs of moves and changes of the gradient, which L-BFGS begins with, and leaves at its end.
+
+    ``moves`` and ``changes`` (N, C, H, W), the oldest first, on any device; None where nothing is known yet.
+    """
+
+    def __init__(self, moves: Tensor | None = None, changes: Tensor | None = None) -> None:
+        self.moves, self.changes = moves, changes
+
+
 class Optimizer:
     """State shared by both: ``image`` is the last good picture, ``values`` its losses, ``failures`` in a row.
 
@@ -52,6 +62,14 @@ class Optimizer:
     def step(self) -> None:
         """Evaluate once and move."""
         raise TypeError("use LBFGS or Adam")
+
+    def moved(self) -> Tensor:
+        """The picture after the move that the last step has found, which is not evaluated yet."""
+        return self.image
+
+    def curvature(self) -> Curvature:
+        """What is known of the curvature."""
+        return Curvature()
 
     def _judge(self, values: Tensor, gradient: Tensor) -> None:
         # a sum over the gradient is NaN or infinite as soon as one element is
@@ -82,6 +100,7 @@ class LBFGS(Optimizer):
         bounds: lowest and highest value of a pixel.
         first_move: root mean square change of a pixel in the first step.
         compact: keep the pairs in bfloat16, at half the memory.
+        curvature: what is known already, of pictures of the same size.
     """
 
     def __init__(
@@ -92,6 +111,7 @@ class LBFGS(Optimizer):
         bounds: tuple[float, float] = (-math.inf, math.inf),
         first_move: float = FIRST_MOVE,
         compact: bool = False,
+        curvature: Curvature | None = None,
     ) -> None:
         super().__init__(evaluate, image)
         self._bounds, self._first_move = bounds, first_move
@@ -110,6 +130,32 @@ class LBFGS(Optimizer):
         self._length = torch.ones((), device=device)
         self._gradient = torch.empty(0)
         self._move = torch.zeros_like(self.image)
+        self._knows = False  # of curvature, before the first step
+        if curvature is not None and curvature.moves is not None and curvature.changes is not None:
+            self._begin_with(curvature.moves, curvature.changes)
+
+    def _begin_with(self, moves: Tensor, changes: Tensor) -> None:
+        pairs = [pair for pair in zip(moves, changes, strict=True) if _is_curved(*pair)][-len(self._slots) :]
+        for slot, (move, change) in enumerate(pairs):
+            self._s[slot], self._y[slot] = move.flatten(), change.flatten()
+        for s, y in _parts(self._s, self._y):
+            s, y = _wide(s), _wide(y)
+            self._sy += s @ y.T
+            self._yy += y @ y.T
+        self._stored += len(pairs)
+        if pairs:
+            self._knows, newest = True, len(pairs) - 1
+            self._gamma = self._sy[newest, newest] / self._yy[newest, newest]
+
+    def curvature(self) -> Curvature:
+        count = int(torch.minimum(self._stored - self._oldest, self._stored.new_tensor(len(self._slots))))
+        newest = (self._slots[:count] + (self._stored - count)) % len(self._slots)
+        shape = (count, *self.image.shape[1:])
+        return Curvature(self._s[newest].view(shape), self._y[newest].view(shape))
+
+    def moved(self) -> Tensor:
+        good = (self.failures == 0) & (self._stored > self._oldest)
+        return torch.where(good, (self.image + self._move).clamp(*self._bounds), self.image)
 
     def step(self) -> None:
         # large pictures are most of the memory: what is no longer needed is let go of, or written over
@@ -121,7 +167,7 @@ class LBFGS(Optimizer):
             self.values, self._gradient = values, gradient
             self.failures = (~self.finite).long()
             del trial, gradient
-            self._move = self._gradient * self._downhill(1.0)
+            self._move = self._newton() if self._knows else self._gradient * self._downhill(1.0)
             return
         good = self.finite & (values[0] <= self.values[0] + WORSE * self.values[0].abs())
         self._remember(good, trial, gradient)
@@ -207,6 +253,11 @@ class LBFGS(Optimizer):
         length = self._length.to(kind)
         length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
         return direction.mul_(-length)
+
+
+def _is_curved(move: Tensor, change: Tensor) -> bool:
+    move, change = _wide(move).flatten(), _wide(change).flatten()
+    return bool(_dot(move, change) > MIN_COSINE * (_dot(move, move) * _dot(change, change)).sqrt())
 
 
 def _widest(device: torch.device) -> torch.dtype:

@@ -27,7 +27,7 @@ from stylize.images import resize
 from stylize.memory import Plan
 from stylize.objective import Term, enough_memory, objective
 from stylize.observing import Observer, Pace, Snapshot, Step
-from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Optimizer
+from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Optimizer
 from stylize.pyramid import Scale, Schedule
 from stylize.text import duration
 
@@ -59,6 +59,7 @@ def paint(
     terms: Terms,
     *,
     warm_start: bool = False,
+    curvature: Curvature | None = None,
     detail: Tensor | None = None,
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
@@ -72,6 +73,8 @@ def paint(
         start: where to start, (1, C, H, W) of any size; C = 1 is painted as grey.
         terms: the terms of the loss at a scale.
         warm_start: the start is nearly the result, and the first step should be short.
+        curvature: what is known of it already, of the finest scale; and what is known at the end, put there. With a
+            warm start, the move that the last step has found is taken, too: one in three where there are three steps.
         detail: a picture like the start, whose detail each scale adds that the one before could not hold.
         on_step: called after every step.
         stop: asked after every step; True ends with the best picture so far.
@@ -102,12 +105,17 @@ def paint(
                 log.info("%s%s", plan.description, f", about {duration(seconds, rough=True)}" if seconds else "")
             active = [term for term in terms(scale) if term.weight]
             engine.provide({term.name: term.layers for term in active})
-            optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start)
+            known = curvature if index == len(scales) else None
+            optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start, curvature=known)
             del image  # large pictures are most of the memory
             first = time.perf_counter()
             image, steps = _optimized(
                 engine, optimizer, scale, [term.name for term in active], observe, stop, to_display
             )
+            if known is not None:
+                image = optimizer.moved() if warm_start else image
+                found = optimizer.curvature()
+                known.moves, known.changes = found.moves, found.changes
             seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.network_pixels * steps)
             del optimizer, active
         if stop is not None and stop():
@@ -148,7 +156,13 @@ def _optimized(
 
 
 def optimizer_for(
-    engine: Engine, terms: Sequence[Term], image: Tensor, plan: Plan | None = None, *, warm_start: bool = False
+    engine: Engine,
+    terms: Sequence[Term],
+    image: Tensor,
+    plan: Plan | None = None,
+    *,
+    warm_start: bool = False,
+    curvature: Curvature | None = None,
 ) -> Optimizer:
     """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
     evaluate, image = objective(engine, terms, plan.side if plan else 0), image.clamp(0, 1)
@@ -161,6 +175,7 @@ def optimizer_for(
         bounds=(0.0, 1.0),
         first_move=NEAR_MOVE if warm_start else FIRST_MOVE,
         compact=plan is not None and plan.compact,
+        curvature=curvature,
     )
 
 

@@ -27,6 +27,7 @@ from stylize.images import Origin, Picture, Source, as_picture, as_pictures, fit
 from stylize.iteration import Painting
 from stylize.objective import Term, enough_memory
 from stylize.observing import Observer
+from stylize.optimizer import Curvature
 from stylize.painting import paint
 from stylize.progress import Progressing
 from stylize.pyramid import Scale, pyramid
@@ -112,6 +113,7 @@ class Stylizer:
         init: Source | None = None,
         terms: Callable[[Scale], Sequence[Term]] | None = None,
         steps: int | None = None,
+        curvature: Curvature | None = None,
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
         progress: bool | None = None,
@@ -123,6 +125,7 @@ class Stylizer:
             init: where to begin, a picture of any size; default: ``settings.init``.
             terms: more terms of the loss at a scale, on any layers of the encoder.
             steps: so many at full size alone, for an ``init`` that is nearly there; default: all scales.
+            curvature: what L-BFGS knows of the loss from a picture before, and what it knows at the end, put there.
             on_step: sees every :class:`~stylize.observing.Step`.
             stop: asked after every step; True returns the best picture so far.
             progress: whether to show the progress; default: as the stylizer was told.
@@ -140,7 +143,7 @@ class Stylizer:
             Progressing(self._shows if progress is None else progress, picture.name) as shown,
             enough_memory(height, width),
         ):
-            made = self._paint(picture, scales, init, terms, steps is not None, shown.also(on_step), stop)
+            made = self._paint(picture, scales, init, terms, steps is not None, curvature, shown.also(on_step), stop)
             shown.done(made)
         return made
 
@@ -192,6 +195,7 @@ class Stylizer:
         init: Source | None,
         terms: Callable[[Scale], Sequence[Term]] | None,
         warm_start: bool,
+        curvature: Curvature | None,
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
     ) -> Picture:
@@ -218,6 +222,7 @@ class Stylizer:
                 start,
                 all_terms,
                 warm_start=warm_start,
+                curvature=curvature,
                 detail=detail,
                 on_step=on_step,
                 stop=stop,

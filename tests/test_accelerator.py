@@ -356,7 +356,7 @@ def test_a_wait_within_a_step_does_not_go_unseen(style_loss: str) -> None:
 def test_a_following_frame_is_that_of_the_cpu(optimizer: str, grey: bool) -> None:
     generator = np.random.default_rng(0)
     start, mask = generator.random((48, 64, 3)).astype(np.float32), generator.random((48, 64)) > 0.3
-    carried = WarpedHistory(start, mask, 0.1, 0.1)
+    carried = WarpedHistory(start, mask, np.zeros((48, 64, 2), np.float32), 0.1, 0.1)
     begin = torch.from_numpy(carried.start).permute(2, 0, 1)[None]
 
     def following(device: str) -> tuple[Tensor, list[Step]]:

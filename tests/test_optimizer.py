@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, pairwise
@@ -14,7 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize.optimizer import FIRST_MOVE, LBFGS, MOVING, NEAR_MOVE, RESET_AFTER, WORSE, Adam, Evaluate, Optimizer
+from stylize.optimizer import (
+    FIRST_MOVE,
+    LBFGS,
+    MOVING,
+    NEAR_MOVE,
+    RESET_AFTER,
+    WORSE,
+    Adam,
+    Curvature,
+    Evaluate,
+    Optimizer,
+)
 
 Array = NDArray[np.float64]
 OPTIMIZERS: dict[str, Callable[[Evaluate, Tensor], Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
@@ -511,3 +523,54 @@ def test_it_holds_no_more_pictures_than_it_says(
     run(optimizer, 5)
     assert len(found) >= 5 * 3
     assert max(found) <= 1 + 2 * isinstance(optimizer, Adam) + MOVING
+
+
+@pytest.mark.parametrize("history", [4, 30])
+def test_lbfgs_begins_with_the_curvature_that_another_has_left(history: int) -> None:
+    """On a quadratic, whose curvature is the same everywhere: from another start it goes on as if it had gone on."""
+    matrix, vector, minimum = quadratic(48, 100)
+    start = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
+    evaluate = objective(bowl(matrix, vector, start))
+    first = LBFGS(evaluate, start, history)
+    run(first, 20)
+    known = first.curvature()
+    assert known.moves is not None
+    assert known.moves.shape == (min(history, 19), 3, 4, 4)
+    other = torch.rand(start.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    best = float(vector @ minimum / -2)
+    left = {}
+    for name, curvature in (("none", None), ("known", known)):
+        optimizer = LBFGS(evaluate, other, history, curvature=curvature)
+        left[name] = run(optimizer, 8)[-1] - best
+        moved = optimizer.moved()
+        if curvature is not None:
+            assert evaluate(moved)[0][0] < optimizer.values[0]  # the move that is taken last is one for the better
+        assert torch.equal(optimizer.image + optimizer._move, moved)
+    assert left["known"] < left["none"] / (1.2 if history < 10 else 3)
+
+
+def test_pairs_without_positive_curvature_are_not_begun_with() -> None:
+    moves = torch.rand(3, 3, 4, 4, dtype=torch.float64)
+    changes = torch.stack([moves[0], -moves[1], 2 * moves[2]])
+    start = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    optimizer = LBFGS(objective(lambda x: x.square().sum() / 2), start, 5, curvature=Curvature(moves, changes))
+    left = optimizer.curvature()
+    assert left.moves is not None
+    assert torch.equal(left.moves, moves[[0, 2]])
+
+
+def test_a_move_after_a_failure_is_not_taken_unseen() -> None:
+    start = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    matrix, vector, _ = quadratic(48, 10)
+    good = objective(bowl(matrix, vector, start))
+    calls = count()
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradient = good(image)
+        return (values * math.nan if next(calls) == 4 else values), gradient
+
+    optimizer = LBFGS(evaluate, start)
+    run(optimizer, 5)
+    assert torch.equal(optimizer.moved(), optimizer.image)
+    optimizer.step()
+    assert not torch.equal(optimizer.moved(), optimizer.image)

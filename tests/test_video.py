@@ -547,7 +547,7 @@ def test_the_expected_steps_of_samples_are_what_frames_get() -> None:
         samples, flow = Samples(len(frames)), engine("dis")
         assert flow is not None
         assert len(list(samples.watch(iter(frames)))) == len(frames)
-        return samples.expected_steps(cuts, flow, 24)
+        return samples.expected_steps(cuts, flow, 3, 24)
 
     still = [picture(0)] * 10
     assert steps(still) == 0

@@ -132,6 +132,24 @@ def test_noise_is_still_and_a_small_thing_that_moves_is_not() -> None:
     assert not is_static((content * 0.95).astype(np.uint8), content)  # a fade
 
 
+@pytest.mark.parametrize("sigma", [1.5, 3.0, 6.0])
+def test_the_noise_of_a_recording_is_no_news(sigma: float) -> None:
+    content, rng = texture(144, 256), np.random.default_rng(0)
+
+    def recorded(scene: Array) -> Array:
+        return (scene + rng.normal(0, sigma, scene.shape)).round().clip(0, 255).astype(np.uint8)
+
+    before = recorded(content)
+    assert is_static(recorded(content), before)
+    small = content.astype(float)
+    small[40:52, 40:52] += 8 * sigma
+    assert not is_static(recorded(small), before)
+    assert not is_static(recorded(content * 0.98), before)  # two frames of a slow fade
+    assert not is_static(recorded(moved(content, 1, 0)), before)
+    assert warp_history(recorded(content), as_past(before), dis()).changed < 1e-4
+    assert warp_history(recorded(texture(144, 256, 1)), as_past(before), dis()).changed > 0.02
+
+
 def test_a_moving_scene_is_carried_along() -> None:
     content = texture(64, 96)
     now = moved(content, 4, 2)
@@ -142,13 +160,15 @@ def test_a_moving_scene_is_carried_along() -> None:
 
 
 def test_more_news_are_worth_more_steps() -> None:
-    nothing = np.zeros((1, 1))
-    found = [
-        expected_steps(WarpedHistory(nothing, nothing, unseen, 0.0), 12) for unseen in (0, 0.01, 0.05, 0.1, 0.3, 1)
-    ]
+    def steps(unseen: float, changed: float, fewest: int = 3) -> int:
+        nothing = np.zeros((1, 1, 3))
+        return expected_steps(WarpedHistory(nothing, nothing[..., 0], nothing[..., :2], unseen, changed), fewest, 12)
+
+    found = [steps(unseen, 0.0) for unseen in (0, 0.01, 0.05, 0.1, 0.3, 1)]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (3, 12)
-    assert expected_steps(WarpedHistory(nothing, nothing, 0.0, 0.5), 12) == 12
+    assert steps(0.0, 0.5) == 12
+    assert steps(0.0, 0.0, fewest=20) == 12
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -156,7 +176,7 @@ def test_the_temporal_term_is_the_masked_mean_square(grey: bool) -> None:
     start = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
     mask = np.zeros((6, 8), bool)
     mask[2:4, 3:7] = True
-    term = temporal(WarpedHistory(start, mask, 0.0, 0.0), 5.0, grey=grey)
+    term = temporal(WarpedHistory(start, mask, np.zeros((6, 8, 2), np.float32), 0.0, 0.0), 5.0, grey=grey)
     assert (term.name, term.weight) == ("temporal", 5.0)
     image = waves(6, 8).requires_grad_()
     value = term.function(image, {})

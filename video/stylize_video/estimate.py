@@ -37,14 +37,15 @@ class Samples:
             yield frame
             last = frame
 
-    def expected_steps(self, cuts: Sequence[int], flow: Flow, most: int) -> float:
+    def expected_steps(self, cuts: Sequence[int], flow: Flow, fewest: int, most: int) -> float:
         """The average number of steps of a frame that follows another."""
         steps = []
         for number, last, frame in self._pairs:
             if number in cuts:
                 continue
             past = PaintedFrame(last, last / np.float32(255))
-            steps.append(0 if is_static(frame, last) else expected_steps(warp_history(frame, past, flow), most))
+            static = is_static(frame, last)
+            steps.append(0 if static else expected_steps(warp_history(frame, past, flow), fewest, most))
         return float(np.mean(steps)) if steps else 0.0
 
 

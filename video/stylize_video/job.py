@@ -225,7 +225,7 @@ class VideoJob(Job):
         if len(reading.sizes) > 1:
             sizes = ", ".join(f"{width}x{height}" for width, height in sorted(reading.sizes, reverse=True))
             log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
-        steps = samples.expected_steps(begins, self._flow, task.most_steps)
+        steps = samples.expected_steps(begins, self._flow, *task.steps)
         return Plan(wanted, count, tuple(begins), steps, timing)
 
     def _tell(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize import Flow, Frame, Painted, Picture, StylizeError, Term, load
+from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Term, load
+from stylize_video.curvature import kept, warped
 from stylize_video.steady import PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
@@ -20,6 +22,9 @@ from stylize_video.work import Plan, Work
 Array = NDArray[Any]
 
 log = logging.getLogger("stylize.video")
+
+STATE_BYTES = 2**24  # of state, for each frame that would have to be painted again without it
+MOST_REPEATED = 16  # of them
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class ShotPainter:
         self._at = 0  # the number of the frame that the reader gives next
         self._past: PaintedFrame | None = None  # the last one painted
         self._counts = Counts()
+        self._saved = 0  # the number of the frame whose state was kept last
 
     def frames(self, shot: Shot) -> Iterator[Frame]:
         """The frames that have to be painted, and those that are copied or carried along, lazily; not those that are
@@ -81,28 +87,25 @@ class ShotPainter:
         """
         every, held = self._task.every, self._task.options.get("hold")
         self._past = None
+        resumed, known = self._work.read_state(shot.frames) or (shot.frames.start, Curvature())
+        self._saved = resumed
         for number in shot.frames:
             samples = self._read(number)
             content = eight_bits(samples[..., :3])
-            past = self._past
-            same = past is not None and is_static(content, past.content)
-            if (
-                past is not None and same
-            ):  # compared with the last painted one: slow changes add up until they are painted
-                content = past.content
             between = (number - shot.frames.start) % every > 0
-            if self._work.file(number).exists():
-                if not between:
-                    self._remember(content, load(self._work.file(number)))
+            if number <= resumed and self._work.file(number).exists():
+                if number == resumed:
+                    self._past = PaintedFrame(content, as_array(load(self._work.file(number))), known)
                 continue
+            past: PaintedFrame | None = self._past
+            # compared with the last painted one: slow changes add up until they are painted
+            same = past is not None and is_static(content, past.content)
             picture = as_picture(samples, f"frame {number}")
             copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
             if past is not None and (same or (between and held)):
                 self._counts += Counts(copied=1)
                 self.save(self._work.file(number), Picture(as_tensor(past.result), picture.alpha))
                 self._work.note(number, {"steps": 0, "seconds": 0.0})
-                if not between:
-                    self._remember(content, load(self._work.file(number)))
                 yield copied
                 continue
             if past is not None and between:
@@ -110,18 +113,28 @@ class ShotPainter:
                 self.save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
                 yield copied
                 continue
-            frame = replace(copied, copied=False, data={"number": number, "content": content})
-            yield frame if past is None else self._following(frame, content, past)
+            data = {"number": number, "content": content, "shot": shot.frames}
+            frame = replace(copied, copied=False, data=data)
+            yield frame if past is None else self._following(frame, past)
+        self._work.remove_states(shot.frames, before=shot.frames.stop)
 
-    def _following(self, frame: Frame, content: Array, past: PaintedFrame) -> Frame:
+    def _following(self, frame: Frame, past: PaintedFrame) -> Frame:
         """A frame as it is painted after another."""
-        carried = warp_history(content, past, self._flow)
-        steps = expected_steps(carried, self._task.most_steps)
+        carried = warp_history(frame.data["content"], past, self._flow)
+        steps = expected_steps(carried, *self._task.steps)
         self._counts += Counts(following=1, steps=steps)
-        weight, terms = self._task.temporal_weight, list[Term]()
+        weight, mask, terms = self._task.temporal_weight, carried.mask_tensor(), list[Term]()
         if weight:
             terms.append(temporal(carried, weight, grey=self._task.settings.preserve_color == "luminance"))
-        return replace(frame, init=as_tensor(carried.start), steps=steps, terms=terms)
+        curvature = warped(past.curvature, as_tensor(carried.flow), mask, weight)
+        return replace(
+            frame,
+            init=as_tensor(carried.start),
+            steps=steps,
+            terms=terms,
+            curvature=curvature,
+            data={**frame.data, "mask": mask},
+        )
 
     def write(self, frame: Frame, painted: Painted) -> None:
         """Keep the result of a frame."""
@@ -131,7 +144,14 @@ class ShotPainter:
             self._counts += Counts(stopped=(number, pickle.dumps(picture)))
             return
         self._counts += Counts(painted=1)
-        self._remember(frame.data["content"], self.save(self._work.file(number), painted.picture))
+        known = Curvature()
+        if frame.curvature is not None:
+            known = kept(frame.curvature, frame.data["mask"], self._task.temporal_weight)
+        kept_state = self._keep_state(number, frame.data["shot"], known)
+        result = self.save(self._work.file(number), painted.picture)
+        if kept_state:
+            self._work.remove_states(frame.data["shot"], before=number)
+        self._past = PaintedFrame(frame.data["content"], as_array(result), known)
         about = {"steps": painted.steps, "seconds": painted.seconds, "style": painted.terms.get("style")}
         self._work.note(number, about)
 
@@ -157,6 +177,17 @@ class ShotPainter:
                 return samples
         raise StylizeError(f"{self._task.clip.path}: frame {number} can no longer be read")
 
-    def _remember(self, content: Array, result: Picture) -> None:
-        rgb = np.ascontiguousarray(result.rgb[0].permute(1, 2, 0).numpy())
-        self._past = PaintedFrame(content, rgb)
+    def _keep_state(self, number: int, shot: range, known: Curvature) -> bool:
+        """Keep what another run needs to go on from a frame with the same result; of large frames, now and then.
+        Whether it was."""
+        size = 0 if known.moves is None else 4 * known.moves.numel()
+        if number - self._saved < min(MOST_REPEATED, math.ceil(size / STATE_BYTES)):
+            return False
+        self._work.write_state(shot, number, known)
+        self._saved = number
+        return True
+
+
+def as_array(picture: Picture) -> Array:
+    """The colours of a picture, (H, W, 3)."""
+    return np.ascontiguousarray(picture.rgb[0].permute(1, 2, 0).numpy())

@@ -18,7 +18,7 @@ from stylize_video.steady import as_tensor
 
 Array = NDArray[Any]
 
-WEIGHT, STEPS = 2.0, 20  # defaults of the temporal weight and of the most steps of a following frame
+WEIGHT, FEWEST, MOST = 2.0, 6, 20  # defaults: temporal weight; fewest and most steps of a following frame
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 
@@ -47,9 +47,9 @@ class Task:
         return self.options.get("every") or 1
 
     @property
-    def most_steps(self) -> int:
-        """The most steps of a frame that follows another."""
-        return int(self.options.get("frame_steps", STEPS))
+    def steps(self) -> tuple[int, int]:
+        """The fewest and the most steps of a frame that follows another."""
+        return FEWEST, int(self.options.get("frame_steps", MOST))
 
     @property
     def temporal_weight(self) -> float:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylize import ImageError, atomic_write
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylize import Curvature, ImageError, atomic_write
 from stylize_video.timing import Timing
 
 
@@ -90,6 +96,39 @@ class Work:
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
+    # --- from where a shot goes on
+
+    def write_state(self, shot: range, number: int, known: Curvature) -> None:
+        """Keep the curvature that a painted frame leaves to the next; before the frame itself is there, so that none is
+        painted twice."""
+        path = self.path / f"{shot.start:08}-{number:08}.npz"
+        with atomic_write(path) as file, file.open("wb") as opened:
+            np.savez(opened, moves=_bits(known.moves), changes=_bits(known.changes))
+
+    def read_state(self, shot: range) -> tuple[int, Curvature] | None:
+        """The last frame of a shot that another run can go on from, and the curvature it leaves; None if there is
+        none."""
+        for path in reversed(self._states(shot)):
+            number = int(path.stem.partition("-")[2])
+            if not self.file(number).exists():
+                continue
+            try:
+                with np.load(path, allow_pickle=False) as found:
+                    pairs = [torch.from_numpy(found[key]).view(torch.bfloat16) for key in ("moves", "changes")]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                continue
+            return number, Curvature(*pairs) if len(pairs[0]) else Curvature()
+        return None
+
+    def remove_states(self, shot: range, before: int) -> None:
+        """Remove what frames of a shot before one have left."""
+        for path in self._states(shot):
+            if int(path.stem.partition("-")[2]) < before:
+                path.unlink(missing_ok=True)
+
+    def _states(self, shot: range) -> list[Path]:
+        return sorted(self.path.glob(f"{shot.start:08}-{'[0-9]' * 8}.npz"))
+
     # --- what there is to tell of the frames
 
     def note(self, number: int, told: Mapping[str, float | None]) -> None:
@@ -110,3 +149,10 @@ class Work:
             except (ValueError, KeyError, AttributeError):
                 continue
         return found
+
+
+def _bits(values: Tensor | None) -> NDArray[Any]:
+    """Values in bfloat16 as NumPy, which has no such type, holds them; none where there are none."""
+    if values is None:
+        return np.zeros(0, np.int16)
+    return np.asarray(values.cpu().contiguous().view(torch.int16).numpy())
