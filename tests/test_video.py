@@ -166,6 +166,27 @@ def test_following_frames_are_steadier_with_the_temporal_term(paint: Paint, fold
     assert apart["50"] < apart["0"]
 
 
+@pytest.mark.usefixtures("style")
+def test_draft_and_best_are_the_ends_of_what_following_frames_get(call: Call, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(4))
+    quick = [option for option in FAST if option != "--frame-steps"]
+    quick.remove("2")  # of one of the two
+
+    def average(*options: str) -> float:
+        done = call("in.mkv", "style.png", "-o", "out.mkv", *quick, "--tolerance", "0", *options)
+        assert done.code == 0, done.err
+        found = re.search(r"([\d.]+) steps on average", done.err)
+        assert found
+        return float(found[1])
+
+    draft, default, best = average("--draft"), average(), average("--best")
+    assert 2 <= draft < default < best
+    assert average("--best", "--frame-steps", "3") == 3
+    both = call("in.mkv", "style.png", "-o", "out.mkv", *quick, "--draft", "--best")
+    assert "--draft and --best exclude each other" in both.err
+    assert both.code != 0
+
+
 def test_a_stretch_of_a_clip(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", [np.full((24, 32, 3), 5 * number, np.uint8) for number in range(20)])
     assert "8 frames" in paint("in.mkv", "--from", "0.5", "--to", "00:00:01.3").err

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from stylize import WeightsError
 from stylize_video.flow import engine, valid, warp
 from stylize_video.shots import cuts
-from stylize_video.steady import PaintedFrame, WarpedHistory, expected_steps, is_static, temporal, warp_history
+from stylize_video.steady import (
+    PaintedFrame,
+    WarpedHistory,
+    expected_steps,
+    is_static,
+    recolored,
+    temporal,
+    warp_history,
+)
 from tests.conftest import waves
 
 Array = NDArray[Any]
@@ -157,6 +165,30 @@ def test_a_moving_scene_is_carried_along() -> None:
     assert np.abs(carried.start - now / 255)[carried.mask].mean() < 0.01
     assert carried.mask[12:-4, 12:-4].mean() > 0.95
     assert not carried.mask[:, :3].any()
+
+
+def test_new_ground_begins_with_the_content_in_the_colors_of_the_result() -> None:
+    """A painter that swaps channels and darkens; the camera pans on by 12 px, and something is uncovered."""
+    wide = texture(96, 160)
+    before, now = wide[:, :128].copy(), wide[:, 12:140].copy()
+    before[30:60, 50:70] = 255 - before[30:60, 50:70]
+
+    def paint(content: Array) -> Array:
+        return np.float32(0.2) + np.float32(0.6) * content[..., [2, 0, 1]].astype(np.float32) / 255
+
+    carried = warp_history(now, PaintedFrame(before, paint(before)), dis())
+    off = np.abs(carried.start - paint(now)).mean(2)
+    assert off[:, -10:].mean() < 0.02  # the border, drawn out, would be off by ten times as much
+    assert off[32:58, 40:56].mean() < 0.02
+    assert not carried.mask[:, -10:].any()
+    assert not carried.mask[32:58, 40:56].any()
+    assert 0.1 < carried.unseen < 0.2
+
+
+def test_colors_cannot_be_told_from_a_few_pixels() -> None:
+    content, few = texture(64, 96), np.zeros((64, 96), bool)
+    few[0, :10] = True
+    assert np.allclose(recolored(content, np.zeros((64, 96, 3), np.float32), few), content / 255, atol=1e-6)
 
 
 def test_more_news_are_worth_more_steps() -> None:

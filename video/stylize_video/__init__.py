@@ -35,8 +35,10 @@ OPTIONS = (
         default=20,
         show_default=True,
         metavar="N",
-        help="Most gradient steps for a frame that follows another.",
+        help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",
     ),
+    click.Option(["--draft"], is_flag=True, help="Frames that follow another in a third of the time, less finely."),
+    click.Option(["--best"], is_flag=True, help="Frames that follow another as fine as stills, in twice the time."),
     click.Option(
         ["--flow"],
         default="dis",

@@ -204,7 +204,7 @@ class VideoJob(Job):
             "options": self._given,
             "size": [task.height, task.width],
             "stretch": [str(task.begin), str(task.end)],
-            "steady": [task.options.get(name) for name in ("temporal_weight", "frame_steps", "flow", "hold")],
+            "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
             "every": task.every,
         }
         return dict(json.loads(json.dumps(wanted)))
@@ -273,6 +273,8 @@ def _task(
     preview = contact_sheet.target(target) if options.get("preview") else None
     names = ", ".join(path.name for path in styles)
     task = Task(clip, names, target, preview, begin, end, height, width, settings, options)
+    if options.get("draft") and options.get("best"):
+        raise SettingsError("--draft and --best exclude each other; give one of them")
     if options.get("hold") and task.every == 1:
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
     if options.get("partial") and preview:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Curvature, Term, luminance
-from stylize_video.flow import valid, warp
+from stylize_video.flow import valid, visible, warp
 
 if TYPE_CHECKING:
     from stylize import Flow
@@ -28,6 +28,9 @@ BLOCK = 5  # px: differences are averaged over squares of that side, which noise
 NOISE = 4.0  # standard deviations of it that what remains may reach
 STILL, MOVED = 0.75, 2.0  # levels of 255: mean difference, and of one square, above the noise, in which nothing happens
 UNSEEN = 0.002  # share of pixels that is ignored
+NEW = 8.0  # levels above the noise from which on a pixel shows something else
+FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
+NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
@@ -47,8 +50,8 @@ class WarpedHistory:
     """What the last result gives a frame: ``start`` (H, W, 3), ``mask`` (H, W) where it is held to it, and the ``flow``
     (H, W, 2) to the last frame.
 
-    ``unseen`` is the share of pixels that nothing was found for, ``changed`` the mean difference above the noise, over
-    the others, of the content from its warped predecessor, in [0, 1].
+    ``unseen`` is the share of pixels that are new ground, ``changed`` the mean difference above the noise of the
+    content from its warped predecessor, in [0, 1], where that was visible.
     """
 
     start: Array
@@ -87,17 +90,39 @@ def above_noise(apart: Array, content: Array) -> Array:
 
 
 def warp_history(content: Array, past: PaintedFrame, flow: Flow) -> WarpedHistory:
-    """The last result, warped to where its pixels are now.
+    """The last result, warped to where its pixels are now, and on new ground the content in the colours of the result.
 
-    Where a pixel was not visible the start is the last result, warped all the same: started from the content instead,
-    it stays grey for the few steps that a frame gets (tried: a car that drives in was half unpainted, and E_warp rose
-    by half). Frames further back are not searched for such pixels: at two flows each that cost more than it gave.
+    New is what was not visible, and what looks different now. Frames further back are not searched for it: at two flows
+    each that cost more than it gave.
     """
-    back = flow(content, past.content)
-    seen = valid(back, flow(past.content, content))
-    apart = above_noise(content.astype(np.float32) - warp(past.content, back), content) / 255
-    difference = float(apart[seen].mean()) if seen.any() else 1.0
-    return WarpedHistory(warp(past.result, back).clip(0, 1), seen, back, float(1 - seen.mean()), difference)
+    back, forth = flow(content, past.content), flow(past.content, content)
+    apart = above_noise(content.astype(np.float32) - warp(past.content, back), content)
+    seen = visible(back, forth)
+    new = ~seen | (apart > NEW)
+    mask = valid(back, forth) & ~new
+    difference = float(apart[seen].mean()) / 255 if seen.any() else 1.0
+    start = warp(past.result, back)
+    if new.any():
+        start[new] = recolored(content, start, mask)[new]
+    return WarpedHistory(start.clip(0, 1), mask, back, float(new.mean()), difference)
+
+
+def recolored(content: Array, result: Array, known: Array) -> Array:
+    """A content (H, W, 3) in uint8 in the colours that a result (H, W, 3) gives it where it is ``known`` (H, W).
+
+    These are an affine function of the content's, by least squares, plus the mean of what that leaves nearby. A
+    neighbour's strokes drawn out over new ground, or the plain content, take more steps to be painted over.
+    """
+    photo = np.concatenate([content.astype(np.float32) / 255, np.ones((*content.shape[:2], 1), np.float32)], 2)
+    places = np.flatnonzero(known)
+    if len(places) < FEW:
+        return photo[..., :3]
+    places = places[:: max(1, len(places) // MANY)]
+    fit, *_ = np.linalg.lstsq(photo.reshape(-1, 4)[places], result.reshape(-1, 3)[places], rcond=None)
+    made = photo @ fit.astype(np.float32)
+    side = max(3, max(content.shape[:2]) // NEARBY) | 1
+    share = cv2.blur(known.astype(np.float32), (side, side))[..., None]
+    return np.asarray(made + cv2.blur((result - made) * known[..., None], (side, side)) / np.maximum(share, 0.02))
 
 
 def expected_steps(carried: WarpedHistory, fewest: int, most: int) -> int:

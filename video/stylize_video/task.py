@@ -18,7 +18,8 @@ from stylize_video.steady import as_tensor
 
 Array = NDArray[Any]
 
-WEIGHT, FEWEST, MOST = 2.0, 6, 20  # defaults: temporal weight; fewest and most steps of a following frame
+WEIGHT = 2.0  # default of the temporal weight
+STEPS = {"draft": (2, 8), "default": (6, 20), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 
@@ -49,11 +50,19 @@ class Task:
     @property
     def steps(self) -> tuple[int, int]:
         """The fewest and the most steps of a frame that follows another."""
-        return FEWEST, int(self.options.get("frame_steps", MOST))
+        fewest, most = STEPS[self.effort]
+        if self.effort == "default" or "frame_steps" in self.options.get("given", {}):
+            most = int(self.options.get("frame_steps", most))
+        return fewest, most
 
     @property
     def temporal_weight(self) -> float:
         return float(self.options.get("temporal_weight", WEIGHT))
+
+    @property
+    def effort(self) -> str:
+        """How much is done for a frame that follows another: a key of :data:`STEPS`."""
+        return next((name for name in ("draft", "best") if self.options.get(name)), "default")
 
     @property
     def bits(self) -> int:

@@ -71,12 +71,12 @@ def warp(picture: Array, flow: Array) -> Array:
     return np.asarray(moved).reshape(height, width, -1)
 
 
-def valid(back: Array, forth: Array) -> Array:
+def visible(back: Array, forth: Array) -> Array:
     """Which pixels of a frame were visible in an earlier one, booleans (H, W).
 
     ``back`` (H, W, 2) is the flow from the frame to the earlier one, ``forth`` the reverse. Left out are pixels that
-    come from outside the frame, disoccluded ones (forward and backward flow disagree), and motion boundaries, where
-    flow is unreliable (Ruder, Dosovitskiy, Brox 2016, eq. 5 and 6, after Sundaram, Brox, Keutzer 2010).
+    come from outside the frame, and disoccluded ones: forward and backward flow disagree (Ruder, Dosovitskiy, Brox
+    2016, eq. 5, after Sundaram, Brox, Keutzer 2010).
     """
     height, width = back.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -85,6 +85,11 @@ def valid(back: Array, forth: Array) -> Array:
     there = np.asarray(cv2.remap(forth, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
     lengths = (there**2).sum(2) + (back**2).sum(2)
     consistent = ((there + back) ** 2).sum(2) <= 0.01 * lengths + 0.5
+    return np.asarray(inside & consistent)
+
+
+def valid(back: Array, forth: Array) -> Array:
+    """Where the flow ``back`` can be relied on: pixels that were visible, and not at motion boundaries (eq. 6)."""
     down, right = np.gradient(back, axis=0), np.gradient(back, axis=1)
     smooth = (down**2 + right**2).sum(2) <= 0.01 * (back**2).sum(2) + 0.002
-    return np.asarray(inside & consistent & smooth)
+    return np.asarray(visible(back, forth) & smooth)
