@@ -9,8 +9,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not real"
-	$(BIN)/pytest -q -m real
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 # The plugin of napari, with napari and Qt, in an environment of its own.
 NAPARI := .venv-napari/bin

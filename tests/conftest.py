@@ -56,6 +56,13 @@ def pytest_configure(config: pytest.Config) -> None:
         accelerator.install()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts the program in a process of its own, which loads torch, is slow."""
+    for item in items:
+        if {"cli", "cli_environment"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--device"))

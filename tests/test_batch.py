@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,8 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylize import Picture, Saved, SettingsError, load, read_record, saved_state
+from stylize import Chain, Frame, Picture, Saved, SettingsError, load, read_record, saved_state
+from stylize_batch.job import FolderJob
+from stylize_batch.ledger import Ledger
+from stylize_batch.report import Entry
 from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
+from stylize_batch.watch import Watched
 from tests.conftest import Call, Cli, Done, waves
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
@@ -532,6 +536,11 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
         (("photos", "missing.png", "-o", "out"), "cannot read missing.png", 1),
         (("empty", "style.png", "-o", "out"), "empty: no pictures there", 1),
         (("photos", "empty", "-o", "out"), "empty: no pictures there", 1),
+        (("photos", "style.png", "empty", "-o", "out"), "empty: no pictures there", 1),
+        (("photos/a.png", "style.png", "--pair", "random"), "--pair needs several pictures or styles", 2),
+        (("photos", "style.png", "-o", ""), "nothing is given after -o", 2),
+        (("record", "nope.png"), "cannot read nope.png: No such file", 1),
+        (("replay", "nope.png"), "cannot read nope.png: No such file", 1),
         (("photos", "style.png", "--name", "{stm}.png"), "{stm}; there are {stem}", 2),
         (("photos", "style.png", "--name", "{stem"), "--name '{stem'", 2),
         (("photos", "style.png", "--name", "../{stem}.{ext}"), "leads out of", 2),
@@ -804,7 +813,7 @@ def test_what_killed_runs_left_is_cleared_away(paint: Paint, folder: Path) -> No
 def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Path, photos: Path) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
-    runs = [started(cli_environment, folder, "--size", "16", "--steps", "300", "--tolerance", "0") for _ in range(2)]
+    runs = [started(cli_environment, folder, "--size", "16", "--steps", "60", "--tolerance", "0") for _ in range(2)]
     said = [run.communicate(timeout=100)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     painted = [int((re.search(r"(\d+) painted", err) or ["", "0"])[1]) for err in said]
@@ -825,6 +834,94 @@ def test_pictures_side_by_side_are_the_same(cli: Cli, folder: Path, photos: Path
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted(e["picture"] for e in events if e["event"] == "painted") == ["a.png", "b.jpg", "inner/c.webp"]
     assert {e["number"] for e in events if e["event"] == "step"} == {2}  # the last step of each
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_folder_that_takes_no_files_is_told_once(call: Call, photos: Path) -> None:
+    done = call("photos", "style.png", "-o", "/proc", *FAST)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "no file can be made in /proc" in done.err
+
+
+def test_a_failure_names_the_style_where_there_are_several(call: Call, photos: Path, folder: Path) -> None:
+    (folder / "styles").mkdir()
+    save(folder / "styles" / "good.png", 3)
+    (folder / "styles" / "torn.png").write_bytes(b"no picture")
+    done = call("photos/a.png", "styles", "-o", "out", *FAST)
+    assert done.code == 1
+    assert "failed: a.png in torn: cannot read styles/torn.png" in done.err
+
+
+def test_the_latest_of_a_picture_counts_and_nothing_is_told_twice(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+    with caplog.at_level("INFO", "stylize"):
+        for missing in (120, 80, 20):  # bytes of a file that arrives slowly
+            ledger.take(
+                Entry("a.png", "failed", f"{missing} bytes are missing", "s"), f"a.png: {missing} bytes missing"
+            )
+            ledger.take(Entry("style.png", "failed", "would overwrite a source"), "style.png would overwrite a source")
+        ledger.take(Entry("a.png", "painted", style="s"))
+        assert [record.message for record in caplog.records] == [
+            "a.png: 120 bytes missing",
+            "style.png would overwrite a source",
+        ]
+        ledger.take(Entry("a.png", "failed", "gone", "s"), "a.png: 5 bytes missing")  # it was well in between
+        assert caplog.records[-1].message == "a.png: 5 bytes missing"
+        ledger.take(Entry("a.png", "painted", style="s"))
+    assert ledger.counts() == {"painted": 1, "failed": 1}
+
+
+def test_a_watched_folder_is_looked_at_again_only_after_a_change(photos: Path, folder: Path) -> None:
+    (folder / "out").mkdir()
+    for path in (*photos.rglob("*"), photos):
+        os.utime(path, (1, 1))
+    watched = Watched(photos, folder / "out")
+    assert watched.changed()
+    assert not watched.changed()
+    save(photos / "new.png", 5)
+    assert watched.changed()
+    assert watched.changed()  # it may still be written to
+    os.utime(photos / "new.png", (2, 2))
+    assert watched.changed()
+    assert not watched.changed()
+    (photos / "new.png").unlink()
+    assert watched.changed()
+    assert not watched.changed()
+    assert watched.poll >= 1
+
+
+def test_waiting_takes_little_of_a_processor(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.png").touch()
+        os.utime(tmp_path / f"{number}.png", (1, 1))
+    watched = Watched(tmp_path, tmp_path / "out")
+    watched.changed()
+    begun = time.thread_time()
+    assert not watched.changed()
+    assert time.thread_time() - begun <= 0.02 * watched.poll
+
+
+def test_a_forced_picture_that_another_run_has_painted_meanwhile_is_not_painted_again(
+    call: Call, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("photos", "style.png", "-o", "out", *FAST, "--force")
+    assert call(*command).code == 0
+    made, paint = {path: path.read_bytes() for path in (folder / "out").rglob("*.*")}, FolderJob.frames
+    raced: list[bool] = []
+
+    def after_the_other(job: FolderJob, chain: Chain) -> Iterator[Frame]:
+        if not raced:
+            raced.append(True)
+            for path, data in made.items():
+                path.unlink()
+                path.write_bytes(data)
+        return paint(job, chain)
+
+    monkeypatch.setattr(FolderJob, "frames", after_the_other)
+    done = call(*command)
+    assert "3 unchanged" in done.err
+    assert "painted in" not in done.err
 
 
 def test_an_unknown_executor_is_one_clear_line(call: Call, photos: Path) -> None:

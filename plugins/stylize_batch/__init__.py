@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import bits_option, hookimpl, jobs_option, quality_option, report_option
+from stylize import SettingsError, bits_option, hookimpl, jobs_option, quality_option, report_option
 
 if TYPE_CHECKING:
     from stylize import Job, Settings
@@ -74,8 +74,10 @@ def stylize_open(
 ) -> Job | None:
     from stylize_batch.scan import is_many
 
-    paired = options.get("pair") and len(styles) > 1
-    if not (paired or any(map(is_many, (source, *styles)))):
+    many = any(map(is_many, (source, *styles)))
+    if options.get("pair") and not many and len(styles) == 1:
+        raise SettingsError("--pair needs several pictures or styles: there is one of each")
+    if not (options.get("pair") or many):
         return None
     from stylize_batch.job import FolderJob
 

@@ -13,12 +13,13 @@ import click
 @click.argument("pictures", type=Path, nargs=-1, required=True, metavar="PICTURE...")
 def record(pictures: Sequence[Path]) -> None:
     """Print the records of stylized pictures: how each was made, as one JSON object."""
-    from stylize import ImageError, read_record
+    from stylize import ImageError, digest, read_record
 
     silent = []
     for picture in pictures:
         found = read_record(picture)
         if found is None:
+            digest(picture)  # says what is wrong where it cannot be read
             silent.append(str(picture))
         else:
             click.echo(json.dumps(found, indent=2))

@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import re
+import tempfile
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,13 +41,14 @@ from stylize import (
 )
 from stylize.text import duration
 from stylize_batch import NAMES
+from stylize_batch.ledger import Ledger
 from stylize_batch.plan import NEW, Item, Planner
-from stylize_batch.report import STATES, Entry, page, thumbnail
+from stylize_batch.report import Entry, page, thumbnail
 from stylize_batch.scan import Excluded, Found, Names, Passed, is_many, search
 from stylize_batch.styles import Styles
+from stylize_batch.watch import Watched
 
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
-POLL = 1.0  # seconds between looks at a watched folder
 CLAIMS = ".stylize-claims"  # in the output folder while it is painted
 UNFINISHED = re.compile(r"\..{0,40}\.(\d+)-[0-9a-f]{8}\.tmp\.\w+")  # how stylize names files in the making
 STALE = 5.0  # seconds after which such a file of a process that is gone is removed
@@ -66,9 +68,10 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a picture, and, if no other can be written either, why."""
+    """What became of a picture, what is to be said of it, and, if no other can be written either, why."""
 
     entry: Entry
+    said: str = ""
     fatal: str = ""
 
 
@@ -106,18 +109,18 @@ class FolderJob(Job):
             unchanged=self._keep,
             kept=self._leave,
         )
-        self._watching = bool(options.get("watch"))
-        self._entries: list[Entry] = []  # what has become of the pictures
+        self._watched = Watched(source, self._folder) if options.get("watch") else None
+        self._ledger = Ledger()
         self._total = self._tried = 0
         self._fatal = ""  # why no more can be written
         self._planned = self._painting = False  # whether chains() has been called, and frames()
         self._reading: dict[PurePath, Future[Picture]] = {}
         self._writing: deque[Future[Outcome]] = deque()
         self._outcomes: dict[str, Outcome | Future[Outcome]] = {}
-        self.poll = POLL if self._watching else None
+        self.poll = None if self._watched is None else self._watched.poll
         self.claims = Claims(self._folder / CLAIMS)
         there = search(source, [self._folder], excluded)
-        if not self._watching and not any(isinstance(found, Found) for found in there):
+        if self._watched is None and not any(isinstance(found, Found) for found in there):
             raise ImageError(f"{source}: no pictures there")
         self.styles = self._styles.first()
 
@@ -132,10 +135,16 @@ class FolderJob(Job):
         self._writer = ThreadPoolExecutor(1, "write", torch.set_num_threads, (1,))
 
     def chains(self) -> Iterator[Chain]:
+        if self._watched is not None:
+            changed, self.poll = self._watched.changed(), self._watched.poll
+            if self._planned and not changed:
+                return
         if not self._planned:
             _remove_unfinished(self._folder)
         items = self._planner.due(self._stylizer, quiet=self._planned)
-        if self._watching and not self._planned:
+        if items:
+            _check_folder(self._folder)
+        if self._watched is not None and not self._planned:
             log.info("watching %s; Ctrl-C ends", self._source)
         self._planned = True
         first, self._total = self._total + 1, self._total + len(items)
@@ -147,7 +156,7 @@ class FolderJob(Job):
                 for each in items[index : index + 1 + ahead]:
                     if each.target not in self._reading:
                         self._reading[each.target] = self._readers.submit(self._read, each)
-            total = None if self._watching else self._total
+            total = self._total if self._watched is None else None
             yield Chain(str(item.target), Numbered(item, first + index, total))
             self._reading.pop(item.target, None)  # another run is painting it
 
@@ -162,7 +171,7 @@ class FolderJob(Job):
             if not verdict.paint:
                 style = self._styles.names[item.style]
                 unchanged = Entry(item.photo.name, "unchanged", "by another run", style)
-                self._outcomes[chain.key] = Outcome(self._left(item, verdict.why) if verdict.why else unchanged)
+                self._outcomes[chain.key] = self._left(item, verdict.why) if verdict.why else Outcome(unchanged)
                 return
             self._check(item)
             reading = self._reading.pop(item.target, None)
@@ -193,22 +202,17 @@ class FolderJob(Job):
     def collect(self, chain: Chain, outcome: Outcome | None) -> None:
         if outcome is None:
             return
-        self._entries.append(outcome.entry)
+        self._ledger.take(outcome.entry, outcome.said)
         self._tried += 1
         self._fatal = self._fatal or outcome.fatal
 
     def finish(self) -> Path:
         self._readers.shutdown(cancel_futures=True)
         self._writer.shutdown()
-        counts, left = Counter(entry.state for entry in self._entries), self._total - self._tried
-        said = [f"{counts[state]} {state}" for state in STATES if counts[state]]
-        if left > 0:
-            said.append(f"{left} not begun")
-        log.info("%s in %s", ", ".join(said) or "nothing to do", duration(time.perf_counter() - self._begun))
-        for entry in self._entries:
-            if entry.state == "failed":
-                log.info("%s", " ".join(f"failed: {entry.name}: {entry.reason}".split()))
+        seconds = duration(time.perf_counter() - self._begun)
+        self._ledger.tell(self._total - self._tried, len(self._styles.all) > 1, seconds)
         self._report()
+        counts = self._ledger.counts()
         if self._fatal:
             raise ImageError(self._fatal)
         if counts["failed"]:
@@ -233,7 +237,7 @@ class FolderJob(Job):
         try:
             _make_folder(path.parent)
             if why := self._planner.kept(item.target):
-                return Outcome(self._left(item, why))
+                return self._left(item, why)
             result.save(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
             if self._options.get("sidecar"):
                 self._write_sidecar(path)
@@ -249,35 +253,34 @@ class FolderJob(Job):
 
     def _pass(self, passed: Passed) -> None:
         """Take note of what is not painted."""
-        self._entries.append(Entry(passed.name, "failed" if passed.failed else "ignored", passed.reason))
-        if passed.failed:
-            log.warning("%s", " ".join(f"{passed.name}: {passed.reason}".split()))
+        entry = Entry(passed.name, "failed" if passed.failed else "ignored", passed.reason)
+        self._ledger.take(entry, f"{passed.name}: {passed.reason}" if passed.failed else "")
 
     def _keep(self, item: Item) -> None:
         """Take note of a result that is up to date."""
-        entry = Entry(item.photo.name, "unchanged", style=self._styles.names[item.style])
+        outcome = Outcome(Entry(item.photo.name, "unchanged", style=self._styles.names[item.style]))
         try:
             if self._options.get("sidecar"):
                 self._write_sidecar(self._folder / item.target)
         except Exception as error:
-            entry = self._failure(item, error).entry
-        self._entries.append(entry)
+            outcome = self._failure(item, error)
+        self._ledger.take(outcome.entry, outcome.said)
 
     def _leave(self, item: Item, why: str) -> None:
         """Take note of a file that is not painted over."""
-        self._entries.append(self._left(item, why))
+        outcome = self._left(item, why)
+        self._ledger.take(outcome.entry, outcome.said)
 
-    def _left(self, item: Item, why: str) -> Entry:
-        path = self._folder / item.target
-        log.warning("%s", " ".join(f"{path} is left as it is: {why} (--force paints over it)".split()))
-        return Entry(item.photo.name, "skipped", f"{item.target}: {why}", self._styles.names[item.style])
+    def _left(self, item: Item, why: str) -> Outcome:
+        said = f"{self._folder / item.target} is left as it is: {why} (--force paints over it)"
+        return Outcome(Entry(item.photo.name, "skipped", f"{item.target}: {why}", self._styles.names[item.style]), said)
 
     def _failure(self, item: Item, error: Exception) -> Outcome:
         reason = str(error) if isinstance(error, StylizeError) else f"unexpected {type(error).__name__}: {error}"
         reason = " ".join(reason.split())
-        log.warning("%s", reason if str(item.photo.path) in reason else f"{item.photo.name}: {reason}")
+        said = reason if str(item.photo.path) in reason else f"{item.photo.name}: {reason}"
         entry = Entry(item.photo.name, "failed", reason, self._styles.names[item.style])
-        return Outcome(entry, reason if _errno(error) in FULL else "")
+        return Outcome(entry, said, reason if _errno(error) in FULL else "")
 
     def _write_sidecar(self, path: Path) -> None:
         """Write the record of a result into a file beside it, unless it is there."""
@@ -304,7 +307,7 @@ class FolderJob(Job):
         here = os.path.realpath(path.parent)
         entries = [
             replace(entry, target=os.path.relpath(os.path.realpath(entry.target), here) if entry.target else "")
-            for entry in sorted(self._entries, key=lambda entry: (entry.name, entry.style))
+            for entry in self._ledger.entries()
         ]
         settings = self._settings
         summary = {
@@ -342,6 +345,16 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Say now, and once, what would be said of every picture."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".stylize-", dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"no file can be made in {folder} ({reason}); choose another folder with -o") from error
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -35,6 +35,7 @@ class Item:
     style: int
     target: PurePath  # below the output folder
     why: str = ""
+    before: tuple[int, ...] = ()  # marks the file that was there when this was planned
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Planner:
         due, unchanged = [], 0
         for item, verdict in zip(items, verdicts, strict=True):
             if verdict.paint:
-                due.append(replace(item, why=verdict.why))
+                due.append(replace(item, why=verdict.why, before=_mark(self._folder / item.target)))
             elif verdict.why:
                 self._kept(item, verdict.why)
             else:
@@ -116,9 +117,9 @@ class Planner:
 
     def verdict(self, item: Item, stylizer: Stylizer) -> Verdict:
         """Whether an item has to be painted, and why. What others made or edited is never painted over."""
-        if self._options.get("force"):
-            return Verdict(True, FORCED)
         path = self._folder / item.target
+        if self._options.get("force") and (not item.why or _mark(path) == item.before):
+            return Verdict(True, FORCED)  # else another run has painted it meanwhile: perhaps the same
         if not _holds_something(path):
             return Verdict(True, NEW)  # what is no file at all is refused when it is to be written
         made = read_record(path)
@@ -129,6 +130,8 @@ class Planner:
         differing = [] if made is None else wanted.changes_since(Record.from_dict(made))
         if made is not None and not differing:
             return Verdict(False)
+        if self._options.get("force"):
+            return Verdict(True, FORCED)
         state = saved_state(path)
         if state in KEPT:
             return Verdict(False, KEPT[state])
@@ -183,6 +186,15 @@ class Planner:
             return False
         self._seen[path] = mark
         return True
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Tells the file at a path from others that will be or have been there; empty where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _holds_something(path: Path) -> bool:

@@ -92,6 +92,16 @@ class Excluded:
         )
 
 
+def area(source: Path) -> tuple[Path, int | None]:
+    """The folder that is searched for a folder or a pattern, and how deep; None: to the bottom. A file is searched for
+    in its folder."""
+    if not is_pattern(source):
+        return (source, None) if is_many(source) else (source.parent, 1)
+    parts = source.parts
+    first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
+    return Path(*parts[:first]), None if "**" in parts[first:] else len(parts) - first
+
+
 def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None = None) -> Iterator[Found | Passed]:
     """The pictures of a file, a folder or a pattern, in order of their names.
 
@@ -99,14 +109,13 @@ def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None
     that storage devices and operating systems make for themselves, unless a pattern names them.
     """
     if is_pattern(source):
-        parts = source.parts
-        first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
-        parts, root = parts[first:], Path(*parts[:first])
+        root, deepest = area(source)
+        parts = source.parts[len(root.parts) :]
         try:
             wanted = re.compile(_expression(parts), re.DOTALL)
         except re.error as error:
             raise SettingsError(f"{source} is no pattern: {error}") from error
-        for found in _walk(root, without, excluded, named=parts, deepest=None if "**" in parts else len(parts)):
+        for found in _walk(root, without, excluded, named=parts, deepest=deepest):
             place = found.relative if isinstance(found, Found) else PurePath(found.name)
             if wanted.fullmatch(place.as_posix()) or (isinstance(found, Passed) and found.folder):
                 yield found

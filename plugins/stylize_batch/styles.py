@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylize import SPARE, ImageError, Picture, Settings, load
-from stylize_batch.scan import Excluded, Found, is_many, names_of, search
+from stylize_batch.scan import Excluded, Found, Passed, is_many, names_of, search
+
+log = logging.getLogger("stylize.batch")
 
 KEPT = 4  # styles that are kept in memory
 
@@ -45,11 +48,16 @@ class Styles:
         if how is None and not any(is_many(path) for path in given):
             self.all, self.how = [Style("+".join(names_of(given)), tuple(given))], "cross"
             return
-        paths = [
-            found.path for path in given for found in search(path, [without], excluded) if isinstance(found, Found)
-        ]
-        if not paths:
-            raise ImageError(f"{given[0]}: no pictures there")
+        paths: list[Path] = []
+        for path in given:
+            found = [*search(path, [without], excluded)]
+            for passed in found:
+                if isinstance(passed, Passed) and passed.failed:
+                    log.warning("%s", " ".join(f"style {passed.name}: {passed.reason}".split()))
+            more = [each.path for each in found if isinstance(each, Found)]
+            if not more:
+                raise ImageError(f"{path}: no pictures there")
+            paths += more
         self.all = [Style(name, (path,)) for name, path in zip(names_of(paths), paths, strict=True)]
         self.how = how or "cross"
 

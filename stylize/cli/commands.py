@@ -101,11 +101,12 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     import torch
 
     from stylize import executors, jobs, records
-    from stylize.images import load, read_record
+    from stylize.images import digest, load, read_record
     from stylize.stylizer import Stylizer
 
     record = read_record(picture)
     if record is None:
+        digest(picture)  # says what is wrong where it cannot be read
         raise StylizeError(f"{picture} holds no record of how it was made; only what stylize wrote can be replayed")
     settings, content, styles = records.recipe(record, picture, sources)
     host = current_host()
