@@ -539,8 +539,6 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
         (("photos", "style.png", "empty", "-o", "out"), "empty: no pictures there", 1),
         (("photos/a.png", "style.png", "--pair", "random"), "--pair needs several pictures or styles", 2),
         (("photos", "style.png", "-o", ""), "nothing is given after -o", 2),
-        (("record", "nope.png"), "cannot read nope.png: No such file", 1),
-        (("replay", "nope.png"), "cannot read nope.png: No such file", 1),
         (("photos", "style.png", "--name", "{stm}.png"), "{stm}; there are {stem}", 2),
         (("photos", "style.png", "--name", "{stem"), "--name '{stem'", 2),
         (("photos", "style.png", "--name", "../{stem}.{ext}"), "leads out of", 2),
@@ -869,7 +867,15 @@ def test_the_latest_of_a_picture_counts_and_nothing_is_told_twice(caplog: pytest
         ledger.take(Entry("a.png", "failed", "gone", "s"), "a.png: 5 bytes missing")  # it was well in between
         assert caplog.records[-1].message == "a.png: 5 bytes missing"
         ledger.take(Entry("a.png", "painted", style="s"))
-    assert ledger.counts() == {"painted": 1, "failed": 1}
+    assert ledger.counts() == {"painted": 2, "failed": 1}  # once more each time
+    assert [(entry.name, entry.state) for entry in ledger.entries()] == [("a.png", "painted"), ("style.png", "failed")]
+
+
+@pytest.mark.parametrize("command", ["record", "replay"])
+def test_a_record_is_asked_of_a_file_that_is_there(call: Call, folder: Path, command: str) -> None:
+    done = call(command, "nope.png")
+    assert done.code == 1
+    assert done.err.startswith("stylize: cannot read nope.png: No such file")
 
 
 def test_a_watched_folder_is_looked_at_again_only_after_a_change(photos: Path, folder: Path) -> None:

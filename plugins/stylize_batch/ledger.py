@@ -18,6 +18,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Entry] = {}
         self._told: dict[tuple[str, str], str] = {}
+        self._painted = 0  # in a watched folder, a picture perhaps several times
 
     def take(self, entry: Entry, said: str = "") -> None:
         """Note what became of a picture, and warn of it with the words ``said`` unless just that was told last."""
@@ -26,6 +27,7 @@ class Ledger:
             self._entries.pop((entry.name, ""), None)
             self._told.pop((entry.name, ""), None)
         self._entries[key] = entry
+        self._painted += entry.state == "painted"
         said = " ".join(said.split())
         mark = re.sub(r"\d+", "", said)  # of a file that is still growing, how much is there differs every time
         if said and self._told.get(key) != mark:
@@ -37,8 +39,11 @@ class Ledger:
         return sorted(self._entries.values(), key=lambda entry: (entry.name, entry.style))
 
     def counts(self) -> Counter[str]:
-        """How many there are of each state."""
-        return Counter(entry.state for entry in self._entries.values())
+        """How many there are of each state; what was painted several times counts as often."""
+        found = Counter(entry.state for entry in self._entries.values())
+        if self._painted:
+            found["painted"] = self._painted
+        return found
 
     def tell(self, left: int, several: bool, seconds: str) -> None:
         """Log the sum: counts, how many were not begun, and each failure; ``several`` styles are named."""
