@@ -10,6 +10,7 @@ import torch
 from tests.bench import gpu
 
 
+@pytest.mark.slow
 def test_its_sections_run_on_the_cpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     small = ["--device", "cpu", "--encoder", "tiny", "--sizes", "64", "--rounds", "1", "--kernels", "3"]
     sections = [name for name in gpu.SECTIONS if name not in ("clip", "profile")]

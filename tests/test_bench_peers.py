@@ -167,6 +167,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         run([str(tmp_path / "nowhere")], {}, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_whole_run_against_a_program_that_paints_black(
     tmp_path: Path,
     pictures: tuple[Path, Path],

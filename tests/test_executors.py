@@ -27,6 +27,7 @@ class TestSerial(ExecutorContract):
         return Serial()
 
 
+@pytest.mark.slow
 class TestProcesses(ExecutorContract):
     @pytest.fixture
     def executor(self) -> Executor:

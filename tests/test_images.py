@@ -586,6 +586,7 @@ def test_white_stays_white_and_opaque_when_a_picture_is_loaded_small(tmp_path: P
     assert bool((picture.rgb == 1).all())
 
 
+@pytest.mark.slow
 def test_loading_small_takes_little_more_memory_than_decoding(tmp_path: Path) -> None:
     path = write(tmp_path / "flat.png", Image.new("RGBA", (4000, 4000), (10, 200, 30, 128)))
     program = """
@@ -1448,6 +1449,7 @@ def test_random_bytes_have_no_record(tmp_path: Path, signature: bytes, data: byt
     assert read_record(tmp_path / "random") is None
 
 
+@pytest.mark.slow
 def test_hostile_files_take_little_memory(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("ru_maxrss is in KiB on Linux only")

@@ -140,6 +140,7 @@ def test_a_machine_without_network_paints_and_says_with_what(cli: Cli, pictures:
     assert asked.stderr.startswith("stylize: cannot get the vgg19 weights from ")
 
 
+@pytest.mark.slow
 def test_it_can_be_asked_for(cli: Cli, pictures: tuple[Path, Path]) -> None:
     done = cli("photo.png", "starry.png", "--encoder", "mini", "--size", "32", "--steps", "2")
     assert "note" not in done.stderr

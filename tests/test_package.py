@@ -294,6 +294,7 @@ def test_imports_go_down() -> None:
     assert arrows > 20
 
 
+@pytest.mark.slow
 def test_core_works_where_no_plugin_can_be_imported(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     code = f"""
 import pkgutil, sys

@@ -22,6 +22,7 @@ STYLE = SHARED / "images" / "style" / "starry_night.jpg"
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand"),
 ]
 

@@ -654,6 +654,7 @@ def test_reconstruct_from_the_first_layer_approaches_the_picture(tiny: EncoderSp
     assert psnr(result, photo) > 30
 
 
+@pytest.mark.slow
 def test_reconstruct_knows_less_the_deeper_the_layer(tiny: EncoderSpec) -> None:
     photo = images.resize(PHOTO, 18, 24)
     near = {

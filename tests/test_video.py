@@ -339,6 +339,7 @@ def stopping(name: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("name", ["frame 0", "frame 3"])
+@pytest.mark.slow
 def test_a_frame_that_was_stopped_is_painted_anew(paint: Paint, folder: Path, name: str) -> None:
     clip(folder / "in.mkv", moving(6))
     paint("in.mkv", target="undisturbed.mkv")
@@ -351,6 +352,7 @@ def test_a_frame_that_was_stopped_is_painted_anew(paint: Paint, folder: Path, na
 
 
 @pytest.mark.parametrize("target", ["out.mkv", "out.gif", "frames"])
+@pytest.mark.slow
 def test_a_part_ends_before_the_first_frame_that_is_missing(paint: Paint, folder: Path, target: str) -> None:
     clip(folder / "in.mkv", two_shots())
     paint("in.mkv", "--preview", target=target, codec=False)  # the first frame of the second shot is there
@@ -395,6 +397,7 @@ def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path:
         VideoJob(source, [], tmp_path / "out.mkv", QUICK.replace(size=77, upscale=True), {}, flow)
 
 
+@pytest.mark.slow
 def test_every_third_frame_is_a_draft_and_those_between_are_carried_or_held(paint: Paint, folder: Path) -> None:
     frames = moving(8)
     clip(folder / "in.mkv", frames)
@@ -410,6 +413,7 @@ def test_every_third_frame_is_a_draft_and_those_between_are_carried_or_held(pain
     assert gone < 0.2 * abs(carried[2][:, 2:-6] - carried[0][:, 2:-6]).mean()
 
 
+@pytest.mark.slow
 def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from_there(
     paint: Paint, folder: Path
 ) -> None:
@@ -469,6 +473,7 @@ def test_a_preview_of_many_shots_shows_some_of_them_first_and_last_among_them() 
 
 
 @pytest.mark.parametrize(("target", "first"), [("frames/%03d.png", "frames/001.png"), ("frames", "frames/000001.png")])
+@pytest.mark.slow
 def test_a_sequence_of_pictures_holds_the_frames(paint: Paint, folder: Path, target: str, first: str) -> None:
     from PIL import Image
 
@@ -511,6 +516,7 @@ def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object
     return at
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path, after: Callable[..., None]) -> None:
     clip(folder / "in.mkv", two_shots())
     paint("in.mkv", "--preview")  # has made the plan
@@ -531,6 +537,7 @@ def test_a_second_run_takes_the_shots_that_are_free(paint: Paint, folder: Path, 
 
 
 @pytest.mark.parametrize("last", [3, 11])
+@pytest.mark.slow
 def test_a_run_that_joined_another_takes_the_lead_when_that_ends(
     paint: Paint, folder: Path, after: Callable[..., None], last: int
 ) -> None:

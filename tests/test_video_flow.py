@@ -29,6 +29,7 @@ class TestContract(FlowContract):
     [((40, 64), (128, 208)), ((130, 137), (136, 144)), ((128, 136), (128, 136))],
     ids=["enlarged", "padded", "as it is"],
 )
+@pytest.mark.slow
 def test_raft_is_the_network_on_resized_frames_and_its_flow_is_in_pixels_of_the_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], network_size: tuple[int, int]
 ) -> None:

@@ -31,7 +31,10 @@ video.onerror = () => say("error");
 video.onended = () => say("ended");
 </script>"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed"),
+]
 
 Play = Callable[[Path], dict[str, Any]]
 

@@ -308,6 +308,7 @@ def test_times_are_such_as_the_command_line_takes(seconds: float, text: str) -> 
 
 @settings(deadline=None, max_examples=50)
 @given(anything, st.lists(st.tuples(anything, anything), max_size=3))
+@pytest.mark.slow
 def test_no_text_leaves_its_place(title: str, facts: list[tuple[str, str]]) -> None:
     root = read(page(title, facts, clip(3), []))
     heading = shown(" ".join(title.split())) or "Report"
@@ -365,6 +366,7 @@ def full() -> str:
 @pytest.mark.parametrize(
     ("flags", "paper"), [((), (0xF8, 0xF5, 0xEF)), (("--blink-settings=preferredColorScheme=0",), (0x17, 0x15, 0x12))]
 )
+@pytest.mark.slow
 def test_a_browser_shows_it_light_and_dark(
     show: Show, tmp_path: Path, flags: tuple[str, ...], paper: tuple[int, ...]
 ) -> None:
@@ -378,6 +380,7 @@ def test_a_browser_shows_it_light_and_dark(
 
 
 @browser
+@pytest.mark.slow
 def test_curves_are_drawn_in_the_colours_of_the_page(show: Show, tmp_path: Path) -> None:
     show(page("Clip", [], clip(300, 40), []), 1280, f"--screenshot={tmp_path / 'shot.png'}")
     colours = colours_of(tmp_path / "shot.png")
@@ -386,6 +389,7 @@ def test_curves_are_drawn_in_the_colours_of_the_page(show: Show, tmp_path: Path)
 
 
 @browser
+@pytest.mark.slow
 def test_a_phone_need_not_scroll_sideways(show: Show, tmp_path: Path) -> None:
     document = full().replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'", 1)
     document = document.replace("</body>", f"<script>{batch.MEASURE}</script></body>")
@@ -398,6 +402,7 @@ def test_a_phone_need_not_scroll_sideways(show: Show, tmp_path: Path) -> None:
 
 
 @browser
+@pytest.mark.slow
 def test_it_prints_on_a_few_pages(show: Show, tmp_path: Path) -> None:
     document = full().replace("T" * 200, "Clip")
     done = show(document, 1280, f"--print-to-pdf={tmp_path / 'out.pdf'}", "--no-pdf-header-footer")

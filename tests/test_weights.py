@@ -639,6 +639,7 @@ def test_a_full_disk(server: Server, cache: Path) -> None:
     assert server.ranges == [None, f"bytes={kept}-"]
 
 
+@pytest.mark.slow
 def test_two_processes_download_once(server: Server, cache: Path) -> None:
     server.delay = 1.0
     code = (

@@ -38,6 +38,7 @@ def apart(found: Tensor, expected: Tensor) -> float:
     channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     last=st.booleans(),
 )
+@pytest.mark.slow
 def test_both_ways_equal_float64(size: tuple[int, int], channels: tuple[int, int], last: bool) -> None:
     weight, bias = normal(channels[1], channels[0], 3, 3), normal(channels[1], seed=1)
     x, gradient = normal(1, channels[0], *size, seed=2), normal(1, channels[1], *size, seed=3)
