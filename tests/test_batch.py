@@ -1015,3 +1015,11 @@ def test_names_go_to_the_format_that_stays_first() -> None:
     names = Names(None, "jpg", several=False)
     found = [Found(Path(name), PurePath(name)) for name in ("a.heic", "a.jpg", "a.jpeg", "a.JPG")]
     assert [names.changes(photo) for photo in found] == [2, 0, 1, 0]
+
+
+def test_raw_files_are_named_and_not_painted(paint: Paint, photos: Path) -> None:
+    for name in ("a.NEF", "b.dng"):
+        (photos / name).write_bytes(b"II*\0")
+    done = paint()
+    assert "raw files of cameras are ignored (2): develop them to TIFF or JPEG first" in done.err
+    assert "3 painted, 2 ignored" in done.err

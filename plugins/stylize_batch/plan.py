@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from stylize import ImageError, Origin, Record, Saved, Settings, Stylizer, digest, read_record, saved_state
-from stylize_batch.scan import Excluded, Found, Names, Passed, pairs, search
+from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, pairs, search
 from stylize_batch.styles import Styles
 
 NEW, FORCED, DAMAGED = "new", "again: forced", "again: damaged"  # why
@@ -85,11 +85,15 @@ class Planner:
     def due(self, stylizer: Stylizer, *, quiet: bool = False) -> list[Item]:
         """What has to be painted now; unless ``quiet``, says what is left alone, and why."""
         photos: list[Found] = []
+        raw = 0
         for found in search(self._source, [self._folder], self._excluded):
             if not isinstance(found, Passed):
                 photos.append(found)
             elif not quiet:
+                raw += found.reason == RAW
                 self._passed(found)
+        if raw:
+            log.info("raw files of cameras are ignored (%d): develop them to TIFF or JPEG first", raw)
         chosen, alone = pairs(photos, self._styles.names, self._styles.how, self._settings.seed)
         if not quiet:
             for passed in alone:

@@ -15,10 +15,13 @@ from pathlib import Path, PurePath
 from stylize import FORMATS, SettingsError
 
 _NAMES = """
-    apng avif avifs bmp dds dib gif heic heif ico j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pcx pgm png pnm ppm psd qoi sgi
-    tga tif tiff webp
+    apng avif avifs bmp dds dib exr gif hdr heic heif hif ico j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pcx pgm png pnm ppm
+    psd qoi sgi tga tif tiff webp
 """  # what counts as a picture in a folder; whether it can be read shows when it is
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+_RAW_NAMES = "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf rw2 srw x3f"
+_RAW_EXTENSIONS = frozenset(f".{name}" for name in _RAW_NAMES.split())
+RAW = "a raw file of a camera: develop it to a TIFF or JPEG first"  # why those are not painted
 _RUBBISH = """
     @eaDir @Recycle @Recently-Snapshot @Recently-Snapshots @tmp #recycle #snapshot $RECYCLE.BIN RECYCLER RECYCLED
     __MACOSX lost+found
@@ -175,7 +178,8 @@ def _walk(
             elif named is not None or inside.suffix.lower() in EXTENSIONS:
                 yield Found(root / inside, inside)
             else:
-                yield Passed(str(inside), "not a picture", False)
+                raw = inside.suffix.lower() in _RAW_EXTENSIONS
+                yield Passed(str(inside), RAW if raw else "not a picture", False)
         pending += reversed(folders)
 
 

@@ -68,9 +68,10 @@ def color_space(mode: str) -> str:
     return "GRAY" if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I") else "RGB"
 
 
-def foreign_profile(image: Image.Image, notes: list[str]) -> ImageCms.ImageCmsProfile | None:
-    """The embedded ICC profile, or None where there is none to convert from: absent, unusable (noted) or sRGB."""
-    data, channels = image.info.get("icc_profile"), color_space(image.mode)
+def foreign_profile(data: bytes, mode: str, notes: list[str]) -> ImageCms.ImageCmsProfile | None:
+    """The ICC profile of pixels of a mode, or None where there is none to convert from: absent, unusable (noted) or
+    sRGB."""
+    channels = color_space(mode)
     if not data or channels == "LAB":
         return None
     try:

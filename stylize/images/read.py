@@ -1,16 +1,18 @@
-"""Reading: file -> picture. Whatever Pillow opens; 16-bit colour through OpenCV, because Pillow cuts it to 8 bits."""
+"""Reading: file -> picture. Whatever Pillow opens, and by other decoders what it lacks or would cut to 8 bits."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
+import importlib
 import io
 import os
 import re
 import stat
+import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -18,9 +20,12 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from stylize.errors import ImageError
+from stylize.images.colortags import encoding_of
+from stylize.images.deep import bits_of, light, samples_of, tiff_samples
+from stylize.images.encodings import Encoding, of_icc
 from stylize.images.metadata import (
     ORIENTATIONS,
     camera_exif,
@@ -30,48 +35,24 @@ from stylize.images.metadata import (
     srgb,
 )
 from stylize.images.picture import Origin, Picture, fit
+from stylize.images.repair import completed_jpeg, png_essence, png_profile
+from stylize.images.signatures import format_name, raw_format
+from stylize.images.silence import MAX_PIXELS, SILENCE
+from stylize.images.tiff import Layout, Samples, float_white, uncommon_compression, whole_white
 from stylize.text import one_line
 
-MAX_PIXELS = 178_000_000  # just below the size at which Pillow itself refuses to open a file
 UNREAD = {"EPS", "WMF", "FPX", "MIC", "PDF", "BUFR", "GRIB", "HDF5", "MPEG"}  # not decoded by Pillow itself
+LIGHT = ("OpenEXR", "Radiance HDR")
+EXTRAS = {"HEIC": "pillow_heif", "JPEG XL": "pillow_jxl"}  # formats that modules of the extra "photo" read
+DECODED = {"PNG", "JPEG", "GIF", "WebP", "BMP", "Photoshop", "JPEG 2000", "TIFF", "AVIF", "QOI", "FITS", *EXTRAS}
 GAP = 3  # coarse, fast shrinking stops at this many times the size wanted
 RESAMPLING = Image.Resampling.BICUBIC  # antialiased; the kernel of resize()
 
-_CV2_LOG = threading.Lock()  # OpenCV has one log level for all threads
 _LOADING = threading.Lock()  # a Pillow image that is given may be given to several threads
 
 File = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]  # what a picture's file can be given as
 
 Array = NDArray[Any]
-
-
-class _Silence:
-    """``with`` it, warnings are ignored and Pillow has no limit of pixels.
-
-    Unlike warnings.catch_warnings it may be entered by threads that overlap.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is kept instead
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                Image.MAX_IMAGE_PIXELS = self._limit
-                self._caught.__exit__(None, None, None)
-
-
-SILENCE = _Silence()  # Pillow warns about what is checked or refused here
 
 
 def load(source: File | Image.Image, *, longest: int | None = None) -> Picture:
@@ -84,28 +65,29 @@ def load(source: File | Image.Image, *, longest: int | None = None) -> Picture:
     A larger picture is shrunk to the size :func:`fit` gives while it is decoded: it never takes the memory of its full
     size in floating point.
 
-    Integer greys above 8 bits are relative to 65535 (to 2**31-1 where they exceed it); floating-point ones are
-    taken as [0, 1], or as 8 or 16-bit levels where they exceed 1.
+    Whole numbers are relative to the largest that their bits can hold (those of 32 bits to 65535 where none is above
+    it). In floating point 1 is white and what is above is cut off, unless most values are above: then they are taken
+    as levels of 8 or 16 bits. Colours are converted to sRGB by the ICC profile, or by what the file says of its
+    primaries and transfer function; HDR ones are tone-mapped.
 
     Raises:
         ImageError: the file is missing, unreadable, not a picture, damaged, or too large to decode safely.
     """
     if isinstance(source, Image.Image):
         with _as_image_errors("the PIL image"), SILENCE:
-            return _decode(source, None, 0, Path(getattr(source, "filename", "") or "").stem, longest)
+            name = Path(getattr(source, "filename", "") or "").stem
+            return _of_image(source, None, 0, "", longest, name, [])
     if not isinstance(source, (str, os.PathLike)):
         name, data = _content_of(source)
         with _as_image_errors(name or "the picture in memory"), SILENCE:
-            file = io.BytesIO(data)
-            return _decode(Image.open(file, formats=_formats()), file, len(data), Path(name).stem, longest)
+            return _decode(io.BytesIO(data), len(data), Path(name).stem, longest)
     path = Path(source)
     with open_file(path) as (opened, length), SILENCE:
         if length == 0:
             raise ImageError("the file is empty; get a complete copy")
         origin = Origin(path, _sha256(opened))
         opened.seek(0)
-        image = Image.open(opened, formats=_formats())
-        return dataclasses.replace(_decode(image, opened, length, path.stem, longest), origin=origin)
+        return dataclasses.replace(_decode(opened, length, path.stem, longest), origin=origin)
 
 
 def _content_of(source: bytes | bytearray | memoryview | IO[bytes]) -> tuple[str, bytes]:
@@ -173,53 +155,197 @@ def _problem(error: Exception) -> str:
         return _too_large(int(pixels[0]) if pixels else MAX_PIXELS)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it; scale it down first"
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and (error.errno or 0) in errno.errorcode.keys() - {errno.EINVAL}:
         return f"{error.strerror}; check the path and its permissions"
     return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
 
 
-def _decode(image: Image.Image, file: BinaryIO | None, length: int, name: str, longest: int | None) -> Picture:
-    """The picture in a file of ``length`` bytes that Pillow has opened, or in an image that is somebody else's."""
+def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Picture:
+    """The picture in a file of ``length`` bytes."""
+    kind, notes = _identified(file), list[str]()
+    if kind in LIGHT:
+        values, cut = light(file, kind)
+        _refuse_bomb(values.shape[1], values.shape[0])
+        notes += ["light beyond white is cut off"] if cut else []
+        return _of_samples(Samples(values, 1.0, values.shape[2] in (2, 4), 1), None, longest, name, notes)
+    if kind == "TIFF" and (found := tiff_samples(file, _refuse_bomb)):
+        return _of_tiff(file, found, longest, name, notes)
+    image, source = _opened(file, length, kind, notes)
+    notes += _frame_notes(image)
+    return _of_image(image, source, length, kind, longest, name, notes)
+
+
+def _of_image(
+    image: Image.Image, file: BinaryIO | None, length: int, kind: str, longest: int | None, name: str, notes: list[str]
+) -> Picture:
+    """The picture that Pillow has opened in a file, or in an image that is somebody else's."""
     width, height = image.size
     _refuse_bomb(width, height)
-    notes = _frame_notes(image) if file is not None else []
-    sixteen = file is not None and _has_sixteen_bits(image)
+    bits = 0 if file is None else bits_of(image, file)
+    if kind == "PNG":  # whose EXIF Pillow looks for behind the pixels, too, and takes no note of damage on the way
+        _load(image, length)
     exif = read_exif(image)
     drafted = None
     if longest is not None and file is not None:  # only JPEG decodes at a fraction of its size
         rows, columns = fit(height, width, longest)
         drafted = image.draft(None, (GAP * columns, GAP * rows))
-    try:
-        with _LOADING if file is None else contextlib.nullcontext():
+    if file is None:
+        with _LOADING:
             image.load()
-    except (OSError, SyntaxError) as error:
-        if file is not None and width * height > 1000 * length:
-            claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
-            raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy") from error
-        raise
+    else:
+        _load(image, length)
     orientation = exif.get(ExifTags.Base.Orientation)  # after load(), which turns a TIFF by itself
     if drafted is None:
         width, height = image.size
     wanted = (height, width) if longest is None else fit(height, width, longest)
 
-    profile = foreign_profile(image, notes)
-    deep = _decode_deep(image, file, sixteen, wanted)
-    if deep is not None and profile:  # the colour engine takes 8 bits
+    profile_data = image.info.get("icc_profile") or b""
+    encoding = encoding_of(file or io.BytesIO(), length, kind, exif, bool(profile_data))
+    profile = None if encoding and kind == "PNG" else foreign_profile(profile_data, image.mode, notes)
+    samples = _deep_samples(image, file, bits)
+    if samples is not None and profile and (told := of_icc(profile_data, samples.values.shape[2] - samples.has_alpha)):
+        encoding, profile = told, None
+    if samples is not None and profile:  # the colour engine takes 8 bits
         notes.append("16 bits read as 8 because of its colour profile")
-        levels = np.rint(deep * 255).astype(np.uint8)
-        image, deep, drafted = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]), None, None
+        image, samples, drafted = _as_image(samples), None, None
     box = drafted[1] if drafted else (0, 0, *image.size)
-    pixels = _decode_plain(image, box, wanted, profile, notes) if deep is None else deep  # (H, W, C)
-    white = 255 if deep is None else 1
+    if samples is None:
+        pixels, has_alpha = _decode_plain(image, box, wanted, profile, notes)
+    else:
+        pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
+    return _finished(pixels, has_alpha, encoding, orientation, camera_exif(exif), notes, name)
 
+
+def _finished(
+    pixels: Array,
+    has_alpha: bool,
+    encoding: Encoding | None,
+    orientation: Any,
+    exif: bytes | None,
+    notes: list[str],
+    name: str,
+) -> Picture:
+    """A picture of (H, W, C) uint8 samples, or float32 ones in [0, 1]."""
+    if encoding is not None:
+        if encoding.hdr:
+            notes.append("HDR picture: brightness mapped to that of a common display")
+        unit = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
+        if unit.shape[2] < 3:
+            unit = np.concatenate([np.repeat(unit[..., :1], 3, axis=2), unit[..., 1:]], axis=2)
+        pixels = encoding.to_srgb(np.ascontiguousarray(unit))
+    white = 255 if pixels.dtype == np.uint8 else 1
     samples = ORIENTATIONS[orientation if orientation in ORIENTATIONS else 1](torch.from_numpy(pixels))
     samples = samples.permute(2, 0, 1)[None]
-    has_alpha = samples.shape[1] in (2, 4)
     rgb = torch.empty(1, 3, *samples.shape[2:]).copy_(samples[:, :-1] if has_alpha else samples).div_(white)
     alpha = None
     if has_alpha and bool((samples[:, -1] < white).any()):
         alpha = torch.empty(1, 1, *samples.shape[2:]).copy_(samples[:, -1:]).div_(white)
-    return Picture(rgb, alpha, camera_exif(exif), tuple(notes), name)
+    return Picture(rgb, alpha, exif, tuple(notes), name)
+
+
+def _of_tiff(
+    file: BinaryIO, found: tuple[Layout, Samples], longest: int | None, name: str, notes: list[str]
+) -> Picture:
+    layout, samples = found
+    if layout.pages > 1:
+        notes.append(f"first of {layout.pages} pages used")
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
+        file.seek(0)
+        exif.load_from_fp(file)
+    return _of_samples(samples, exif, longest, name, notes, layout.profile)
+
+
+def _of_samples(
+    samples: Samples, exif: Image.Exif | None, longest: int | None, name: str, notes: list[str], profile: bytes = b""
+) -> Picture:
+    """A picture of samples that Pillow had no part in."""
+    height, width = samples.values.shape[:2]
+    wanted = (height, width) if longest is None else fit(height, width, longest)
+    channels = samples.values.shape[2] - samples.has_alpha
+    foreign = foreign_profile(profile, {1: "L", 4: "CMYK"}.get(channels, "RGB"), notes) if profile else None
+    encoding = of_icc(profile, channels) if foreign else None
+    if samples.cmyk or (foreign and encoding is None):
+        notes.append("16 bits read as 8 because of its colour profile")
+        image = _as_image(samples)
+        pixels, has_alpha = _decode_plain(image, (0, 0, width, height), wanted, foreign, notes)
+    else:
+        pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
+    if exif is not None and encoding is None and not profile:
+        encoding = encoding_of(io.BytesIO(), 0, "TIFF", exif, False)
+    camera = None if exif is None else camera_exif(exif)
+    return _finished(pixels, has_alpha, encoding, samples.orientation, camera, notes, name)
+
+
+def _as_image(samples: Samples) -> Image.Image:
+    """The samples in 8 bits."""
+    levels = np.rint(np.clip(samples.values / samples.white, 0, 1) * 255).astype(np.uint8)
+    if samples.cmyk:
+        return Image.fromarray(np.ascontiguousarray(levels[..., :4]), "CMYK")
+    return Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+
+
+def _identified(file: BinaryIO) -> str:
+    """The format of a file by its signature; those that cannot be read are refused by their names."""
+    if raw := raw_format(file):
+        raise ImageError(f"a raw file of a camera ({raw}): develop it to a TIFF or JPEG first")
+    kind = format_name(file)
+    if kind in EXTRAS:
+        try:
+            importlib.import_module(EXTRAS[kind])
+            if kind == "HEIC":
+                sys.modules[EXTRAS[kind]].register_heif_opener()
+        except ImportError as error:
+            need = "pip install 'stylize-host[photo]'"
+            raise ImageError(f"{kind}, which needs an extra: {need}, or convert it to PNG or JPEG") from error
+    file.seek(0)
+    return kind
+
+
+def _opened(file: BinaryIO, length: int, kind: str, notes: list[str]) -> tuple[Image.Image, BinaryIO]:
+    """The picture, opened by Pillow, and the file it is read from: perhaps a mended copy in memory."""
+    profile, source = b"", file
+    if kind == "PNG":
+        profile = png_profile(file)
+        essence, damaged = png_essence(file)
+        source = essence or file
+        notes += ["damaged side information ignored"] if damaged else []
+    elif kind == "JPEG":
+        file.seek(max(0, length - 2))
+        if file.read() != b"\xff\xd9" and not _has_end(file, length) and (whole := completed_jpeg(file)):
+            source = whole
+            notes.append("the mark of its end is missing")
+    source.seek(0)
+    try:
+        image: Image.Image = Image.open(source, formats=_formats())
+    except UnidentifiedImageError:
+        if not kind:
+            raise
+        found = f"{kind}, damaged or of a kind that is not supported" if kind in DECODED else kind
+        raise ImageError(f"not a picture that can be read: {found}; convert it to PNG or JPEG") from None
+    _refuse_bomb(*image.size)
+    if profile:
+        image.info["icc_profile"] = profile
+    return image, file if kind == "PNG" else source
+
+
+def _has_end(file: BinaryIO, length: int) -> bool:
+    """Whether the mark of the end of a JPEG is there, perhaps with other things after it."""
+    file.seek(max(0, length - 2**16))
+    return b"\xff\xd9" in file.read()
+
+
+def _load(image: Image.Image, length: int) -> None:
+    width, height = image.size
+    try:
+        image.load()
+    except (OSError, SyntaxError) as error:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and (named := uncommon_compression(image.tag_v2.get(259))):
+            raise ImageError(f"a TIFF compressed as {named}, which is not supported; save it with another") from error
+        if width * height > 1000 * length:
+            claim = f"its header claims {width}x{height} pixels but the file has {length} bytes"
+            raise ImageError(f"{claim}: truncated, or a decompression bomb; get a complete copy") from error
+        raise
 
 
 def _formats() -> list[str]:
@@ -247,38 +373,24 @@ def _frame_notes(image: Image.Image) -> list[str]:
     return [f"first of {count} pages used" if image.format == "TIFF" else f"animated: first of {count} frames used"]
 
 
-def _has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether the file holds 16-bit colour that Pillow would cut to 8; ask before ``load``."""
-    if image.mode not in ("RGB", "RGBA"):
-        return False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return set(image.tag_v2.get(258, ())) == {16}
-    return isinstance(image, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in image.tile)
-
-
-def _decode_deep(image: Image.Image, file: BinaryIO | None, sixteen: bool, wanted: tuple[int, int]) -> Array | None:
-    """The samples of a picture of more than 8 bits, (*wanted, 1 to 4) float32 in [0, 1]; None for all others."""
-    if sixteen and file is not None:
-        values = _decode_sixteen(image, file)
-        return None if values is None else _to_unit(values, 65535, wanted)
+def _deep_samples(image: Image.Image, file: BinaryIO | None, bits: int) -> Samples | None:
+    """The samples of a picture of more than 8 bits; None for all others."""
+    if bits and file is not None:
+        return samples_of(image, file, bits)
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)[..., None]
-    highest = float(values.max())
-    if not np.isfinite(values).all():
-        raise ImageError("it holds NaN or infinite values; write it anew without them")
-    if image.mode == "F":
-        white = next((white for white in (1.0, 255.0, 65535.0) if highest <= white), highest)
-    else:
-        white = 65535.0 if highest <= 65535 else 2.0**31 - 1
+    white = float_white(values) if image.mode == "F" else whole_white(values)
     key = image.info.get("transparency")
-    if isinstance(key, int):
+    has_key = isinstance(key, int)
+    if has_key:
         values = np.concatenate([values, (values != key) * values.dtype.type(white)], axis=2)
-    return _to_unit(values, white, wanted)
+    return Samples(values, white, has_key, 1)
 
 
-def _to_unit(values: Array, white: float, wanted: tuple[int, int]) -> Array:
-    """(H, W, C) of any numbers -> (*wanted, C) float32 with ``white`` as 1."""
+def _to_unit(samples: Samples, wanted: tuple[int, int]) -> Array:
+    """Samples -> (*wanted, C) float32 in [0, 1]."""
+    values, white = samples.values, samples.white
     channels = values.shape[2]
     if values.shape[:2] != wanted:
         planes = []
@@ -294,35 +406,17 @@ def _to_unit(values: Array, white: float, wanted: tuple[int, int]) -> Array:
     return np.clip(unit, 0, 1, out=unit)
 
 
-def _decode_sixteen(image: Image.Image, file: BinaryIO) -> Array | None:
-    """The samples as stored, (H, W, 3 or 4), 0 to 65535; None where OpenCV does not read them as such."""
-    import cv2
-
-    file.seek(0)
-    with _CV2_LOG:
-        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it writes warnings to stderr
-        try:
-            pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-        finally:
-            cv2.utils.logging.setLogLevel(log_level)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
-        return None
-    order = [2, 1, 0, 3] if pixels.shape[2] == 4 and image.has_transparency_data else [2, 1, 0]
-    pixels = pixels[..., order]
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(338) == (1,):  # premultiplied
-        pixels = pixels.astype(np.float32)
-        pixels[..., :3] = np.minimum(pixels[..., :3] / np.maximum(pixels[..., 3:] / 65535, 1 / 65535), 65535)
-    return pixels
-
-
 def _decode_plain(
     image: Image.Image,
     box: tuple[float, float, float, float],
     wanted: tuple[int, int],
     profile: ImageCms.ImageCmsProfile | None,
     notes: list[str],
-) -> Array:
-    """The samples of an 8-bit picture in sRGB, (*wanted, 3 or 4) uint8; ``box`` is the part of it that counts."""
+) -> tuple[Array, bool]:
+    """The samples of an 8-bit picture in sRGB, (*wanted, 3 or 4) uint8, and whether there is alpha.
+
+    ``box`` is the part of it that counts.
+    """
     plain = "L" if color_space(image.mode) == "GRAY" else "RGB"
     mode = "CMYK" if image.mode == "CMYK" else "RGBA" if image.has_transparency_data else plain
     image = _shrink(image, mode, box, *wanted)
@@ -335,7 +429,9 @@ def _decode_plain(
         except ImageCms.PyCMSError as error:
             notes.append(one_line(f"colour profile ignored: {error}"))
     rgb = np.array(_convert(colour, "RGB"))
-    return rgb if mode != "RGBA" else np.concatenate([rgb, np.asarray(image.getchannel("A"))[..., None]], axis=2)
+    if mode != "RGBA":
+        return rgb, False
+    return np.concatenate([rgb, np.asarray(image.getchannel("A"))[..., None]], axis=2), True
 
 
 def _shrink(

@@ -31,7 +31,8 @@ from stylize.images.containers import (
     riff_parts,
 )
 from stylize.images.ifd import Tags
-from stylize.images.read import SILENCE, open_file
+from stylize.images.read import open_file
+from stylize.images.silence import SILENCE
 from stylize.images.xmp import LIMIT, packet_of, properties_in
 
 RECORD_LIMIT = 2**20  # bytes of an embedded record; a longer one is neither written nor read
@@ -86,7 +87,7 @@ def saved_state(path: str | Path) -> Saved:
                 return Saved.DAMAGED
             if not found.complete:
                 return Saved.DAMAGED
-            return Saved.INTACT if pixels == found.properties.get(PIXELS, pixels) else Saved.RETOUCHED
+            return Saved.INTACT if pixels == (found.properties.get(PIXELS) or pixels) else Saved.RETOUCHED
     except ImageError:
         return Saved.FOREIGN
 

@@ -27,8 +27,8 @@ from stylize.errors import ImageError, TargetError
 from stylize.images.containers import png_chunk
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, Picture
-from stylize.images.read import SILENCE
 from stylize.images.record import embed, pixel_digest, relative_to
+from stylize.images.silence import SILENCE
 from stylize.text import one_line
 
 DEEP_FORMATS = ("PNG", "TIFF")  # those that hold 16 bits per channel
@@ -300,8 +300,10 @@ def _encode(picture: Picture, format: str, quality: int | None, bits: int, folde
 
 
 def _digest_of(data: bytes) -> str:
-    with SILENCE:
+    """The digest of the pixels of a file, or nothing for one so large that it would not be read."""
+    with SILENCE, contextlib.suppress(Image.DecompressionBombError):
         return pixel_digest(io.BytesIO(data))
+    return ""
 
 
 def _encode_pixels(pixels: Array, format: str, quality: int | None, exif: bytes, xmp: bytes) -> bytes:

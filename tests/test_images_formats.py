@@ -1,0 +1,481 @@
+"""Reading pictures of all layouts, depths and colours, against what other libraries wrote into the files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from stylize.errors import ImageError
+from stylize.images import load, save
+
+Array = NDArray[Any]
+
+
+def photo(height: int = 24, width: int = 35) -> Array:
+    """A smooth picture of many colours, (H, W, 3) in [0, 1]."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    return np.stack([x, y * 1.4, 0.5 + 0.5 * np.sin(4 * x + y)], axis=-1)
+
+
+def loaded(path: Path) -> Array:
+    """(H, W, 3), or (H, W, 4) with alpha."""
+    picture = load(path)
+    channels = picture.rgb if picture.alpha is None else torch.cat([picture.rgb, picture.alpha], 1)
+    return channels[0].permute(1, 2, 0).numpy()
+
+
+def close(path: Path, expected: Array, tolerance: float = 1e-4) -> None:
+    found = loaded(path)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[..., None], 3, axis=2)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ImageError) as error:
+        load(path)
+    text = str(error.value)
+    assert text.splitlines() == [text]
+    assert str(path) in text
+    return text
+
+
+# --- TIFF
+
+
+tifffile: Any = pytest.importorskip("tifffile")
+imagecodecs: Any = pytest.importorskip("imagecodecs")
+
+TYPES = ("u1", "u2", "u4", "i1", "i2", "f2", "f4", "f8")
+KINDS = ("grey", "white is 0", "grey alpha", "rgb", "rgb planes", "rgba", "rgba planes", "premultiplied")
+
+
+def tiff(path: Path, unit: Array, kind: str, type_: str, **options: Any) -> None:
+    """A TIFF by tifffile of values in [0, 1], (H, W, 4)."""
+    dtype = np.dtype(type_)
+    white = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    alpha = unit[..., 3:]
+    shown = unit * np.concatenate([alpha] * 3 + [np.ones_like(alpha)], 2) if kind == "premultiplied" else unit
+    values = (shown * white if dtype.kind == "f" else np.rint(shown * white)).astype(dtype)
+    photometric, extra = "rgb", None
+    if "grey" in kind or kind == "white is 0":
+        photometric = "miniswhite" if kind == "white is 0" else "minisblack"
+        if kind == "white is 0":
+            values = (white - values).astype(dtype)
+        values = values[..., [0, 3]] if kind == "grey alpha" else values[..., 0]
+    elif kind.startswith("rgb") and not kind.startswith("rgba"):
+        values = values[..., :3]
+    if kind in ("grey alpha", "rgba", "rgba planes"):
+        extra = ["unassalpha"]
+    elif kind == "premultiplied":
+        extra = ["assocalpha"]
+    planar = "separate" if "planes" in kind else "contig"
+    if "planes" in kind:
+        values = np.moveaxis(values, 2, 0)
+    tifffile.imwrite(
+        path, values, photometric=photometric, extrasamples=extra, planarconfig=planar, metadata=None, **options
+    )
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiff_of_every_type_and_arrangement(
+    tmp_path: Path, type_: str, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unit = np.concatenate([photo(), np.linspace(0.2, 0.9, 35)[None, :, None].repeat(24, 0)], axis=2)
+    unit[0, 0], unit[-1, -1] = [0, 0, 0, 0.5], [1, 1, 1, 1]
+    expected = {"grey": unit[..., 0], "white is 0": unit[..., 0], "grey alpha": unit[..., [0, 0, 0, 3]]}.get(
+        kind, unit if "a" in kind.removesuffix("planes") or kind == "premultiplied" else unit[..., :3]
+    )
+    tolerance = {"u1": 1 / 250, "i1": 1 / 120, "f2": 1e-3}.get(type_, 1e-4)
+    if kind == "premultiplied":
+        tolerance *= 5
+    options: dict[str, Any]
+    for number, options in enumerate(
+        (
+            {},
+            {"byteorder": ">", "rowsperstrip": 5},
+            {"tile": (16, 16), "compression": "lzw"},
+            {"compression": "zlib", "predictor": type_[0] != "i"},
+            {"bigtiff": True, "compression": "packbits"},
+        )
+    ):
+        path = tmp_path / f"{number}.tif"
+        tiff(path, unit, kind, type_, **options)
+        close(path, expected, tolerance)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 31])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_of_any_number_of_bits(tmp_path: Path, bits: int, channels: int) -> None:
+    """Packed by hand, straight from the specification: rows begin at whole bytes."""
+    levels = np.rint(photo()[..., :channels] * (2**bits - 1)).astype(np.uint64)
+    levels[-1, -1] = 2**bits - 1
+    rows = []
+    for row in levels.reshape(len(levels), -1):
+        stream = "".join(f"{value:0{bits}b}" for value in row.tolist())
+        stream += "0" * (-len(stream) % 8)
+        rows.append(int(stream, 2).to_bytes(len(stream) // 8))
+    data = b"".join(rows)
+    entries = [(256, 35), (257, 24), (258, bits), (259, 1), (262, 2 if channels == 3 else 1), (273, 0)]
+    entries += [(277, channels), (278, 24), (279, len(data))]
+    start = 8 + 2 + 12 * len(entries) + 4 + 6
+    table = b""
+    for tag, value in entries:
+        if tag == 258 and channels == 3:
+            table += struct.pack(">HHII", tag, 3, 3, start - 6)
+        else:
+            table += struct.pack(">HHII", tag, 4, 1, start if tag == 273 else value)
+    head = struct.pack(">2sHIH", b"MM", 42, 8, len(entries)) + table + bytes(4) + struct.pack(">3H", *[bits] * 3)
+    (tmp_path / "a.tif").write_bytes(head + data)
+    expected = levels / (2**bits - 1)
+    close(tmp_path / "a.tif", expected if channels == 3 else expected[..., 0])
+
+
+def test_tiff_palettes_and_lab(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 65536, (3, 65536), dtype=np.uint16)
+    indices = rng.integers(0, 65536, (9, 7), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "p.tif", indices, photometric="palette", colormap=palette, metadata=None)
+    close(tmp_path / "p.tif", np.moveaxis(palette[:, indices], 0, 2) / 65535)
+
+    pixels = np.rint(photo() * 255).astype(np.uint8)
+    lab = ImageCms.profileToProfile(
+        Image.fromarray(pixels), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert lab is not None
+    levels = np.asarray(lab).astype(np.int32)  # L in 0 to 255, a and b in two's complement
+    signed = (levels[..., 1:] + 128) % 256 - 128
+    icc = np.concatenate([levels[..., :1], signed + 128], axis=2)
+    values: Any
+    for name, values, photometric in [
+        ("8", levels.astype(np.uint8), 8),
+        ("16", np.concatenate([levels[..., :1] * 257, signed * 256 % 65536], 2).astype(np.uint16), 8),
+        ("icc8", icc.astype(np.uint8), 9),
+        ("icc16", np.concatenate([levels[..., :1] * 257, (signed + 128) * 256], 2).astype(np.uint16), 9),
+    ]:
+        for planar in ("contig", "separate"):
+            data = np.moveaxis(values, 2, 0) if planar == "separate" else values
+            tifffile.imwrite(
+                tmp_path / f"{name}.tif", data, photometric=photometric, planarconfig=planar, metadata=None
+            )
+            assert np.abs(loaded(tmp_path / f"{name}.tif") - pixels / 255).max() < 0.07
+            assert np.abs(loaded(tmp_path / f"{name}.tif") - pixels / 255).mean() < 0.006
+
+
+def test_highlights_in_floating_point_do_not_darken_the_rest(tmp_path: Path) -> None:
+    unit = photo().astype(np.float32)
+    unit[3, 4] = 40.0
+    for kind, values in (("minisblack", unit[..., 0]), ("rgb", unit)):
+        tifffile.imwrite(tmp_path / "h.tif", values, photometric=kind, metadata=None)
+        close(tmp_path / "h.tif", values.clip(0, 1))
+        tifffile.imwrite(tmp_path / "l.tif", values.clip(0, 1) * 255, photometric=kind, metadata=None)
+        close(tmp_path / "l.tif", values.clip(0, 1))
+
+
+def test_layouts_of_tiff_that_are_not_read_are_refused_by_name(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "c.tif", np.ones((4, 4), np.complex64), metadata=None)
+    assert "a TIFF with" in refused(tmp_path / "c.tif")
+    tifffile.imwrite(tmp_path / "n.tif", np.full((4, 4, 3), np.nan, np.float32), photometric="rgb", metadata=None)
+    assert "NaN" in refused(tmp_path / "n.tif")
+
+
+def test_sixteen_bits_and_orientation_of_a_tiff(tmp_path: Path) -> None:
+    values = np.rint(photo() * 65535).astype(np.uint16)
+    tifffile.imwrite(
+        tmp_path / "o.tif", values, photometric="rgb", metadata=None, extratags=[(274, 3, 1, 6, True)], planarconfig=1
+    )
+    close(tmp_path / "o.tif", np.rot90(values, -1) / 65535)
+
+
+# --- JPEG 2000, HEIC, JPEG XL, light
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_jpeg_2000_keeps_its_bits(tmp_path: Path, bits: int, channels: int) -> None:
+    unit = np.concatenate([photo(), np.linspace(0.2, 1, 35)[None, :, None].repeat(24, 0)], axis=2)[..., :channels]
+    unit[0, 0] = 1
+    levels = np.rint(unit * (2**bits - 1)).astype(np.uint16)
+    for codec in ("jp2", "j2k"):
+        data = imagecodecs.jpeg2k_encode(levels, level=0, bitspersample=bits, reversible=True, codecformat=codec)
+        path = tmp_path / f"a.{codec}"
+        path.write_bytes(data)
+        found = loaded(path)
+        assert np.abs(found[..., :3] - (levels / (2**bits - 1))[..., :3]).max() < 1e-4
+
+
+def test_heic_and_jpeg_xl_need_an_extra_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif, jxl = pytest.importorskip("pillow_heif"), pytest.importorskip("pillow_jxl")
+    assert jxl
+    heif.register_heif_opener()
+    pixels = Image.fromarray(np.rint(photo(48, 64) * 255).astype(np.uint8))
+    for name in ("a.heic", "a.jxl"):
+        pixels.save(tmp_path / name, quality=95)
+        assert np.abs(loaded(tmp_path / name) - np.asarray(pixels) / 255).mean() < 0.02
+    for name, module, kind in (("a.heic", "pillow_heif", "HEIC"), ("a.jxl", "pillow_jxl", "JPEG XL")):
+        monkeypatch.setitem(sys.modules, module, None)
+        text = refused(tmp_path / name)
+        assert f"{kind}, which needs an extra: pip install 'stylize-host[photo]'" in text
+
+
+def test_light_of_openexr_and_radiance(tmp_path: Path) -> None:
+    import av
+    import cv2
+
+    light = (photo(32, 48) ** 2).astype(np.float32)
+    light[0, 0] = 9
+    expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
+    (tmp_path / "a.hdr").write_bytes(cv2.imencode(".hdr", np.ascontiguousarray(light[..., ::-1]))[1].tobytes())
+    assert np.abs(loaded(tmp_path / "a.hdr") - expected.clip(0, 1)).mean() < 0.006  # of 8 bits and an exponent
+    with av.open(str(tmp_path / "a.exr"), "w", format="image2") as container:
+        stream = container.add_stream("exr", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "gbrpf32le"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(light, format="gbrpf32le")))
+    close(tmp_path / "a.exr", expected.clip(0, 1), 1e-3)
+    assert load(tmp_path / "a.exr").notes == ("light beyond white is cut off",)
+
+
+# --- colours
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with(path: Path, values: Array, extra: bytes) -> Path:
+    """A 16-bit PNG of values in [0, 1] with chunks after its header."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.rint(values * 65535).astype(np.uint16))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + extra + body)
+    return path
+
+
+def linear(srgb: Array) -> Array:
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+# From sRGB's primaries to those of Display P3 and BT.2020, as CSS Color 4 prints them.
+TO_P3 = [[0.8224620, 0.1775380, 0], [0.0331942, 0.9668058, 0], [0.0170826, 0.0723974, 0.9105199]]
+TO_2020 = [[0.6274039, 0.3292830, 0.0433131], [0.0690973, 0.9195404, 0.0113623], [0.0163914, 0.0880133, 0.8955953]]
+
+
+def pq(light: Array) -> Array:
+    power = (np.maximum(light, 0) * 203 / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def test_colours_told_by_numbers(tmp_path: Path) -> None:
+    expected = photo()
+    light = linear(expected)
+    p3, wide = light @ np.array(TO_P3).T, light @ np.array(TO_2020).T
+
+    def srgb(values: Array) -> Array:
+        return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.maximum(values, 1e-9) ** (1 / 2.4) - 0.055)
+
+    chromaticities = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    for name, values, extra in [
+        ("p3", srgb(p3), chunk(b"cICP", bytes([12, 13, 0, 1]))),
+        ("2020", srgb(wide), chunk(b"cICP", bytes([9, 13, 0, 1]))),
+        ("pq", pq(wide), chunk(b"cICP", bytes([9, 16, 0, 1]))),
+        ("linear", light, chunk(b"gAMA", struct.pack(">I", 100_000))),
+        ("gamma", light ** (1 / 1.8), chunk(b"gAMA", struct.pack(">I", 55_556))),
+        ("cHRM", p3 ** (1 / 2.2), chunk(b"gAMA", struct.pack(">I", 45_455)) + chunk(b"cHRM", chromaticities)),
+        ("told sRGB", expected, chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sRGB", b"\0")),
+        ("cICP first", srgb(p3), chunk(b"cICP", bytes([12, 13, 0, 1])) + chunk(b"sRGB", b"\0")),
+    ]:
+        path = png_with(tmp_path / f"{name}.png", values.clip(0, 1), extra)
+        assert np.abs(loaded(path) - expected).max() < 0.012, name
+
+
+def test_hdr_keeps_its_midtones_and_its_highlights_apart(tmp_path: Path) -> None:
+    ramp = np.linspace(0.01, 4, 64)[None, :, None].repeat(16, 0).repeat(3, 2)  # light, 1 is diffuse white
+    path = png_with(tmp_path / "a.png", pq(ramp), chunk(b"cICP", bytes([1, 16, 0, 1])))
+    shown = linear(loaded(path)[0, :, 0].astype(np.float64))
+    dark = ramp[0, :, 0] < 0.7
+    assert np.abs(shown[dark] / ramp[0, dark, 0] - 1).max() < 0.02
+    assert (np.diff(shown) > 0).all()
+    assert shown[-1] == pytest.approx(1, abs=0.02)
+    assert load(path).notes == ("HDR picture: brightness mapped to that of a common display",)
+    # Hybrid log-gamma: 75 % of the signal is diffuse white.
+    values = np.full((8, 8, 3), 0.75)
+    close(png_with(tmp_path / "h.png", values, chunk(b"cICP", bytes([9, 18, 0, 1]))), np.ones((8, 8)), 0.02)
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.heic"])
+def test_colours_told_by_numbers_in_avif_and_heic(tmp_path: Path, name: str) -> None:
+    if name == "a.heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    path = tmp_path / name
+    Image.fromarray(np.full((64, 64, 3), (200, 60, 60), np.uint8)).save(path, quality=100)
+    data = path.read_bytes()
+    at = data.find(b"nclx")
+    if at < 0:
+        pytest.skip("this encoder writes no numbers")
+    path.write_bytes(data[: at + 4] + struct.pack(">HH", 12, 13) + data[at + 8 :])
+    red = loaded(path)[32, 32]
+    light = linear(np.array([200, 60, 60]) / 255)
+    srgb = np.linalg.inv(np.array(TO_P3)) @ light
+    assert np.abs(linear(red.astype(np.float64)) - srgb.clip(0, 1)).max() < 0.02
+
+
+def test_adobe_rgb_as_cameras_mark_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: 65535, ExifTags.IFD.Interop: {1: "R03\0"}}
+    grey = np.full((16, 16, 3), (100, 150, 100), np.uint8)
+    options: dict[str, Any]
+    for name, options in (("a.jpg", {"quality": 100, "subsampling": 0}), ("a.png", {})):
+        Image.fromarray(grey).save(tmp_path / name, exif=exif.tobytes(), **options)
+        found = loaded(tmp_path / name)[8, 8]
+        # By the textbook: gamma 563/256, Adobe's primaries to those of sRGB.
+        matrix = [[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]]
+        light = np.array(matrix) @ (grey[0, 0] / 255) ** (563 / 256)
+        assert np.abs(linear(found.astype(np.float64)) - light.clip(0, 1)).max() < 0.02, name
+
+
+# --- what is refused, and what is mended
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"FUJIFILMCCD-RAW 0201FF", "Fujifilm RAF"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "Canon CR2"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "Canon CR3"),
+        (b"IIRO\x08\0\0\0", "Olympus ORF"),
+        (b"IIU\0\x08\0\0\0", "Panasonic RW2"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b'<?xml version="1.0"?><svg xmlns="x">', "SVG"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"gimp xcf v011", "GIMP XCF"),
+        (b"PK\x03\x04", "ZIP archive"),
+        (b"\x1aE\xdf\xa3\x01\0\0\0", "Matroska or WebM clip"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, head: bytes, name: str) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(head + bytes(300))
+    assert name in refused(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_raw_files_are_not_painted_from_their_thumbnail(tmp_path: Path, order: str) -> None:
+    mosaic = np.zeros((48, 64), np.uint16)
+    thumbnail = np.zeros((6, 8, 3), np.uint8)
+    for name, tags, kind in (
+        ("a.dng", [(50706, 1, 4, bytes([1, 4, 0, 0]), True)], "DNG"),
+        ("a.nef", [(271, 2, 18, "NIKON CORPORATION", True)], "Nikon NEF"),
+        ("a.arw", [(271, 2, 5, "SONY", True)], "Sony ARW"),
+    ):
+        with tifffile.TiffWriter(tmp_path / name, byteorder=order) as writer:
+            writer.write(thumbnail, photometric="rgb", subfiletype=1, subifds=1, extratags=tags, metadata=None)
+            writer.write(mosaic, photometric=32803, subfiletype=0, metadata=None)
+        text = refused(tmp_path / name)
+        assert f"a raw file of a camera ({kind}): develop it to a TIFF or JPEG first" in text
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_is_read_but_not_half_of_one(tmp_path: Path, progressive: bool) -> None:
+    path = tmp_path / "a.jpg"
+    save(torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1)), path)
+    with Image.open(path) as image:
+        image.save(path, progressive=progressive, quality=90)
+    whole, data = loaded(path), path.read_bytes()
+    for missing in (1, 2):
+        path.write_bytes(data[:-missing])
+        assert load(path).notes == ("the mark of its end is missing",)
+        assert np.array_equal(loaded(path), whole)
+    for missing in (200, len(data) // 2):
+        path.write_bytes(data[:-missing])
+        assert "truncated" in refused(path)
+
+
+def test_texts_and_damaged_side_information_of_a_png_do_not_matter(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unit = photo()
+    for number, extra in enumerate(
+        (
+            chunk(b"tEXt", b"workflow\0" + b"{}" * 2_000_000),
+            chunk(b"zTXt", b"prompt\0\0" + zlib.compress(bytes(5_000_000))),
+            chunk(b"iTXt", b"big\0\1\0\0\0" + zlib.compress(bytes(5_000_000))),
+            chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(900_000))) * 100,
+            chunk(b"tEXt", b"broken"),
+        )
+    ):
+        path = png_with(tmp_path / f"{number}.png", unit, extra)
+        close(path, unit)
+        assert load(path).notes == ()
+        eight = io.BytesIO()
+        Image.fromarray(np.rint(unit * 255).astype(np.uint8)).save(eight, "PNG")
+        path.write_bytes(eight.getvalue()[:33] + extra + eight.getvalue()[33:])
+        close(path, np.rint(unit * 255) / 255)
+    damaged = chunk(b"pHYs", bytes(9))[:-1] + b"?"
+    path = png_with(tmp_path / "crc.png", unit, damaged)
+    close(path, unit)
+    assert load(path).notes == ("damaged side information ignored",)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    refused(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_profile_of_more_than_a_megabyte(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2_000_000))
+    profile[:4] = struct.pack(">I", len(profile))
+    path = png_with(tmp_path / "p.png", photo(), chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(profile))))
+    close(path, photo())
+    assert load(path).notes == ()
+
+
+def test_two_hundred_megapixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("L", (16320, 12240), 90).save(path, quality=50)
+    picture = load(path, longest=256)
+    assert picture.size == (192, 256)
+    assert float((picture.rgb - 90 / 255).abs().max()) < 0.01
+
+
+def test_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
+    """libtiff and Pillow's log write to the standard error by themselves, also where files are read in threads."""
+    tifffile.imwrite(tmp_path / "w.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="webp")
+    tifffile.imwrite(tmp_path / "l.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="lerc")
+    tifffile.imwrite(tmp_path / "j.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="jpeg")
+    data = bytearray((tmp_path / "j.tif").read_bytes())
+    data[-40:-20] = b"\xff" * 20
+    (tmp_path / "j.tif").write_bytes(data)
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from stylize.errors import ImageError
+from stylize.images import load
+def read(path):
+    try:
+        load(path)
+    except ImageError:
+        pass
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(read, sys.argv[1:] * 8))
+"""
+    paths = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
