@@ -102,16 +102,14 @@ def test_tiff_of_every_type_and_arrangement(
     tolerance = {"u1": 1 / 250, "i1": 1 / 120, "f2": 1e-3}.get(type_, 1e-4)
     if kind == "premultiplied":
         tolerance *= 5
-    options: dict[str, Any]
-    for number, options in enumerate(
-        (
-            {},
-            {"byteorder": ">", "rowsperstrip": 5},
-            {"tile": (16, 16), "compression": "lzw"},
-            {"compression": "zlib", "predictor": type_[0] != "i"},
-            {"bigtiff": True, "compression": "packbits"},
-        )
-    ):
+    variants: tuple[dict[str, Any], ...] = (
+        {},
+        {"byteorder": ">", "rowsperstrip": 5},
+        {"tile": (16, 16), "compression": "lzw"},
+        {"compression": "zlib", "predictor": type_[0] != "i"},
+        {"bigtiff": True, "compression": "packbits"},
+    )
+    for number, options in enumerate(variants):
         path = tmp_path / f"{number}.tif"
         tiff(path, unit, kind, type_, **options)
         close(path, expected, tolerance)
@@ -339,9 +337,8 @@ def test_adobe_rgb_as_cameras_mark_it(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.IFD.Exif] = {ExifTags.Base.ColorSpace: 65535, ExifTags.IFD.Interop: {1: "R03\0"}}
     grey = np.full((16, 16, 3), (100, 150, 100), np.uint8)
-    options: dict[str, Any]
-    for name, options in (("a.jpg", {"quality": 100, "subsampling": 0}), ("a.png", {})):
-        Image.fromarray(grey).save(tmp_path / name, exif=exif.tobytes(), **options)
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(grey).save(tmp_path / name, exif=exif.tobytes(), quality=100, subsampling=0)
         found = loaded(tmp_path / name)[8, 8]
         # By the textbook: gamma 563/256, Adobe's primaries to those of sRGB.
         matrix = [[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]]
