@@ -186,6 +186,20 @@ def test_highlights_in_floating_point_do_not_darken_the_rest(tmp_path: Path) -> 
         close(tmp_path / "l.tif", values.clip(0, 1))
 
 
+def test_a_tiff_of_one_long_strip_by_its_own_account(tmp_path: Path) -> None:
+    values = np.rint(photo() * 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "s.tif", values, photometric="rgb", metadata=None, rowsperstrip=5)
+    data = bytearray((tmp_path / "s.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "s.tif") as file:
+        tag = file.pages[0].tags[278]
+        data[tag.valueoffset : tag.valueoffset + 2] = b"\xff\xff"
+    (tmp_path / "s.tif").write_bytes(data)
+    close(tmp_path / "s.tif", values / 65535)
+    signed = np.rint(photo() * 255).astype(np.uint8).view(np.int8)
+    tifffile.imwrite(tmp_path / "i.tif", signed, photometric="rgb", metadata=None)
+    close(tmp_path / "i.tif", signed.view(np.uint8) / 255)
+
+
 def test_layouts_of_tiff_that_are_not_read_are_refused_by_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "c.tif", np.ones((4, 4), np.complex64), metadata=None)
     assert "a TIFF with" in refused(tmp_path / "c.tif")
@@ -427,6 +441,13 @@ def test_texts_and_damaged_side_information_of_a_png_do_not_matter(
     path = png_with(tmp_path / "crc.png", unit, damaged)
     close(path, unit)
     assert load(path).notes == ("damaged side information ignored",)
+    data = bytearray(png_with(tmp_path / "end.png", unit, b"").read_bytes())
+    for missing in (1, 4, 8, 12):  # of the 12 bytes of the mark of its end
+        (tmp_path / "end.png").write_bytes(data[:-missing])
+        close(tmp_path / "end.png", unit)
+        assert load(tmp_path / "end.png").notes == ("damaged side information ignored",)
+    (tmp_path / "end.png").write_bytes(data[: len(data) * 2 // 3])
+    refused(tmp_path / "end.png")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

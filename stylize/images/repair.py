@@ -37,14 +37,17 @@ def png_essence(file: BinaryIO, *, always: bool = False) -> tuple[io.BytesIO | N
     """
     parts = [*png_parts(file)]
     dropped: set[int] = set()
-    damaged = False
+    end = bool(parts) and parts[-1].kind == b"IEND" and _is_sound(file, parts[-1])
+    damaged = not end and b"IDAT" in {part.kind for part in parts}
+    if damaged:  # Pillow still notices where pixels are missing, too
+        dropped |= {parts[-1].start} if parts[-1].kind == b"IEND" else set()
     for part in parts:
         if part.kind in (*_TEXTS, b"iCCP"):
             dropped.add(part.start)
         elif part.kind[:1].islower() and part.kind not in (b"fdAT", b"fcTL", b"acTL") and not _is_sound(file, part):
             dropped.add(part.start)
             damaged = True
-    if not dropped and not always:
+    if not dropped and not damaged and not always:
         return None, False
     made = io.BytesIO()
     made.write(PNG_SIGNATURE)
@@ -52,6 +55,8 @@ def png_essence(file: BinaryIO, *, always: bool = False) -> tuple[io.BytesIO | N
         if part.start not in dropped:
             file.seek(part.start - 8)
             made.write(file.read(part.length + 12))
+    if not end:
+        made.write(png_chunk(b"IEND", b""))
     made.seek(0)
     return made, damaged
 

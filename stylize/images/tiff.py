@@ -126,10 +126,12 @@ class Layout:
         """
         if problem := self.problem():
             raise ImageError(f"a TIFF with {problem}, which is not supported; convert it to a TIFF of 8 or 16 bits")
-        values = self._raw()
         colours = _COLOURS[self.photometric]
         alpha = self._alpha(colours)
-        values = values[..., : colours + bool(alpha)]
+        values = self._raw(colours + bool(alpha))
+        if values.dtype == np.int8 and values.size and values.min() < 0:  # bytes that somebody called signed
+            self.formats = (_UNSIGNED,)
+            values = values.view(np.uint8)
         if self.photometric == _PALETTE:
             palette = np.array(self._tags.integers(self._fields.get(320)), np.uint16).reshape(3, -1).T
             colour = palette[np.minimum(values[..., 0], len(palette) - 1)]
@@ -175,28 +177,33 @@ class Layout:
 
     # --- strips and tiles
 
-    def _raw(self) -> Array:
-        """The samples as stored, (H, W, C), of the smallest type of NumPy that holds them."""
+    def _raw(self, wanted: int) -> Array:
+        """The first samples of each pixel as stored, (H, W, wanted), of the smallest type of NumPy that holds them."""
         tiled = 324 in self._fields
         offsets, lengths = (self._tags.integers(self._field(tag)) for tag in ((324, 325) if tiled else (273, 279)))
         wide = self._one(322, 0) if tiled else self.width
         rows = self._one(323, 0) if tiled else min(self._one(278, self.height), self.height)
         if wide < 1 or rows < 1 or wide * rows > 2**31:
             raise ValueError("tiles without a size")
+        planes = wanted if self.planar else 1
+        if not tiled and rows == self.height and self.compression == 1:  # a number of rows that is too large
+            rows = -(-self.height // max(1, len(offsets) // (self.samples if self.planar else 1)))
         across, down = -(-self.width // wide), -(-self.height // rows)
-        planes = self.samples if self.planar else 1
         channels = 1 if self.planar else self.samples
         if min(len(offsets), len(lengths)) < across * down * planes:
             raise ValueError("strips are missing")
-        made = np.zeros((self.height, self.width, self.samples), self._type())
+        made = np.zeros((self.height, self.width, wanted), self._type())
         for index in range(across * down * planes):
-            plane, place = divmod(index, across * down)
-            top, left = (place // across) * rows, (place % across) * wide
+            plane, tile = divmod(index, across * down)
+            top, left = (tile // across) * rows, (tile % across) * wide
             high = rows if tiled else min(rows, self.height - top)
             part = self._part(offsets[index], lengths[index], high, wide, channels)
             part = part[: self.height - top, : self.width - left]
-            first = plane if self.planar else 0
-            made[top : top + part.shape[0], left : left + part.shape[1], first : first + channels] = part
+            place = (slice(top, top + part.shape[0]), slice(left, left + part.shape[1]))
+            if self.planar:
+                made[(*place, plane)] = part[..., 0]
+            else:
+                made[place] = part[..., :wanted]
         return made
 
     def _field(self, tag: int) -> Field | None:
