@@ -9,12 +9,13 @@ Importing this package does not import torch; the names below are loaded at firs
 
 TYPE_CHECKING = False  # typing's, which takes a while to import
 if TYPE_CHECKING:
-    from stylize.claims import Claims, is_alive
+    from stylize.claims import Claims, claims_beside, claims_inside
     from stylize.colors import ColorMode, luminance
     from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
     from stylize.display import Display, RunProgress
     from stylize.encoders import Build, Encoder, EncoderConfig, EncoderSpec, Progress
     from stylize.errors import (
+        ClaimLostError,
         DeviceError,
         ImageError,
         OptimizationError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         check_target,
         digest,
         fit,
+        is_leftover,
         load,
         read_record,
         resize,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     )
     from stylize.iteration import Painting
     from stylize.jobs import check_distinct
+    from stylize.machines import is_alive
     from stylize.objective import Sums, Term
     from stylize.observing import Step
     from stylize.optimizer import Curvature
@@ -65,13 +68,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "stylize.claims": ("Claims", "is_alive"),
+    "stylize.claims": ("Claims", "claims_beside", "claims_inside"),
     "stylize.colors": ("ColorMode", "luminance"),
     "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
     "stylize.display": ("Display", "RunProgress"),
     "stylize.encoders": ("Build", "Encoder", "EncoderConfig", "EncoderSpec", "Progress"),
     "stylize.observing": ("Step",),
     "stylize.errors": (
+        "ClaimLostError",
         "DeviceError",
         "ImageError",
         "OptimizationError",
@@ -96,6 +100,7 @@ _HOMES = {
         "check_target",
         "digest",
         "fit",
+        "is_leftover",
         "load",
         "read_record",
         "resize",
@@ -105,6 +110,7 @@ _HOMES = {
     ),
     "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
+    "stylize.machines": ("is_alive",),
     "stylize.objective": ("Sums", "Term"),
     "stylize.optimizer": ("Curvature",),
     "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
@@ -127,6 +133,7 @@ __all__ = [
     "TEXTURE",
     "Build",
     "Chain",
+    "ClaimLostError",
     "Claims",
     "ColorMode",
     "Curvature",
@@ -174,11 +181,14 @@ __all__ = [
     "bits_option",
     "check_distinct",
     "check_target",
+    "claims_beside",
+    "claims_inside",
     "digest",
     "fit",
     "grid",
     "hookimpl",
     "is_alive",
+    "is_leftover",
     "jobs_option",
     "load",
     "luminance",

@@ -97,6 +97,8 @@ class Job(abc.ABC):
     One process calls :meth:`begin`, :meth:`chains` and :meth:`finish`. Where several paint, each of the others opens a
     job of its own from the same :class:`Request`, calls :meth:`begin` and then :meth:`frames`, :meth:`write` and
     :meth:`outcome` for the chains it is given, one at a time; :meth:`collect` gets the outcomes in the first process.
+    What a job of several chains keeps for :meth:`finish` must go that way; a job of one chain is painted in the process
+    that finishes it, and may keep what it likes.
     """
 
     styles: tuple[Picture, ...] = ()  # what to paint in, if that is not simply what the command line names

@@ -7,7 +7,8 @@ StylizeError                what a caller may catch
 ├── WeightsError            encoder weights missing, wrong, truncated or not downloadable
 ├── DeviceError             a device or precision this machine does not have
 ├── OptimizationError       the optimisation produced NaN or inf and could not recover
-└── PluginError             a plugin that cannot be loaded or broke its contract
+├── PluginError             a plugin that cannot be loaded or broke its contract
+└── ClaimLostError          what was painted here has been taken over by another run
 """
 
 
@@ -46,3 +47,7 @@ class OptimizationError(StylizeError):
 
 class PluginError(StylizeError):
     """A plugin could not be loaded or broke its contract."""
+
+
+class ClaimLostError(StylizeError):
+    """Another run took over what this one was painting, because it seemed to be gone."""

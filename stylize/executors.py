@@ -1,14 +1,16 @@
 """Who paints the chains of a job: this process, or several.
 
 :func:`run` drives a job. It hands a :class:`Run` to an executor, which takes chains from ``run.backlog()``, claims
-each by ``run.claim(chain)``, paints it by ``run.paint(chain)`` and gives the outcome to ``run.job.collect()``. Claiming
-and painting may happen in another process, which has a run of its own from the same request.
+each by ``run.claim(chain)``, paints it by ``run.paint(chain)`` and gives the outcome to ``run.job.collect()``. What
+could not be claimed, or was lost to another run, goes back by ``backlog.hold(chain)``. Claiming and painting may happen
+in another process, which has a run of its own from the same request.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import time
 from collections import OrderedDict, deque
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Executor, Frame, Job, Painted
-from stylize.errors import PluginError, SettingsError
+from stylize.errors import ClaimLostError, PluginError, SettingsError
 from stylize.gradients import gradients_enabled
 from stylize.records import Record
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from stylize.stylizer import Stylizer
 
 STYLES_KEPT = 4  # stylizers for frames' own styles that are kept, with their statistics
-RETRY = 0.5  # seconds after which a chain that another run had claimed is tried again
+RETRY = 0.5  # seconds after which a chain that another run had claimed is tried again, and
+LONGEST = 2.0  # at most, if it is claimed again and again
 PAUSE = 0.1  # seconds between two looks for something to paint
 
 log = logging.getLogger(__name__)
@@ -64,12 +67,16 @@ def run(
     if options is None:
         options = {} if job.request is None else job.request.options
     running = Run(job, stylizer, host=host, options=options, on_step=on_step, stop=stop)
+    painted = False
     try:
         job.begin(stylizer)
         (executor or Serial()).paint(running)
+        painted = True
         return job.finish()
     finally:
         if job.claims is not None:
+            if painted and not running.stopped():
+                job.claims.clear(running.stopped)
             job.claims.close()
 
 
@@ -120,7 +127,12 @@ class Run:
 
     def claim(self, chain: Chain) -> bool:
         """Whether no other run is painting a chain; none will until it is released."""
-        return self.job.claims is None or self.job.claims.take(chain.key)
+        if self.job.claims is None:
+            return True
+        taken = self.job.claims.take(chain.key)
+        if taken:
+            self.job.claims.tell()
+        return taken
 
     def release(self, chain: Chain) -> None:
         """Leave a chain to others."""
@@ -132,6 +144,7 @@ class Run:
         that where results are still being written.
 
         Raises:
+            ClaimLostError: another run has taken the chain over, as this process had stood still for a while; hold it.
             Exception: what the job did not accept as a failure.
         """
         outcome: Any = None
@@ -144,10 +157,7 @@ class Run:
                         continue
                     for note in frame.image.notes:
                         log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
-                    try:
-                        self.job.write(frame, self._painted(frame))
-                    except Exception as error:  # the job decides
-                        self.job.failed(chain, error)
+                    self._paint(chain, frame)
                     if self.stopped():
                         break
             outcome = self.job.outcome(chain)
@@ -157,6 +167,22 @@ class Run:
             else:
                 self.release(chain)
         return outcome
+
+    def _paint(self, chain: Chain, frame: Frame) -> None:
+        """Paint and write one frame."""
+        claims, begun = self.job.claims, time.monotonic()
+        try:
+            painted = self._painted(frame, chain)
+            if claims is not None and not claims.holds(chain.key):
+                raise ClaimLostError(f"{frame.name}: another run has taken it over while this one stood still")
+            self.job.write(frame, painted)
+        except ClaimLostError:
+            raise
+        except Exception as error:  # the job decides
+            self.job.failed(chain, error)
+        else:
+            if claims is not None:
+                claims.count(time.monotonic() - begun)
 
     def observe(self, frame: Frame, step: Step, image: Picture) -> None:
         """Tell observers that only this process has of a frame that another has painted: its last step, and the result.
@@ -173,12 +199,12 @@ class Run:
         if self.host is not None:
             self.host.observe_here("stylize_copied", frame=frame)
 
-    def _painted(self, frame: Frame) -> Painted:
+    def _painted(self, frame: Frame, chain: Chain) -> Painted:
         stylizer, host = self._stylizer_for(frame.styles), self.host
         settings, terms = stylizer.settings, list(frame.terms)
         if host is not None:
             terms += host.terms(frame, settings, self.options)
-        begun, count, last = time.perf_counter(), 0, None
+        begun, count, last, claims = time.perf_counter(), 0, None, self.job.claims
 
         def observe(step: Step) -> None:
             nonlocal count, last
@@ -195,7 +221,7 @@ class Run:
             curvature=frame.curvature,
             terms=lambda scale: terms,
             on_step=observe,
-            stop=self.stopped,
+            stop=lambda: self.stopped() or (claims is not None and claims.is_lost(chain.key)),
         )
         seconds = time.perf_counter() - begun
         picture = made if host is None else host.finish(made, frame, settings, self.options)
@@ -234,8 +260,10 @@ class Backlog:
 
     def __init__(self, job: Job) -> None:
         self._job, self._new = job, _closable(job.chains())
+        self._first: list[Chain] = []  # taken already
         self._exhausted, self._look_again = False, 0.0
         self._held: deque[tuple[float, Chain]] = deque()  # when to try again, monotonic seconds
+        self._delays: dict[str, float] = {}  # by the key of a chain
         self._said = False
 
     def next(self) -> Chain | None:
@@ -243,20 +271,33 @@ class Backlog:
         now = time.monotonic()
         if self._exhausted and self._job.poll is not None and now >= self._look_again:
             self._new, self._exhausted = _closable(self._job.chains()), False
+        if self._first:
+            return self._first.pop(0)
         if not self._exhausted:
             for chain in self._new:
                 return chain  # type: ignore[no-any-return]
             self._exhausted, self._look_again = True, now + (self._job.poll or 0)
-        if self._held and self._held[0][0] <= now:
-            return self._held.popleft()[1]
+        for place, (when, chain) in enumerate(self._held):
+            if when <= now:
+                del self._held[place]
+                return chain
         return None
+
+    def sole(self) -> Chain | None:
+        """The chain of a job that has only one; None, and nothing is taken, if it may have more."""
+        if self._job.poll is not None or self._exhausted or self._held:
+            return None
+        self._first += itertools.islice(self._new, 2)
+        return self._first.pop() if len(self._first) == 1 else None
 
     def hold(self, chain: Chain) -> None:
         """Try a chain again in a moment: another run is painting it."""
         if self._exhausted and not self._said:
             log.info("waiting for another run, which is painting the rest")
             self._said = True
-        self._held.append((time.monotonic() + RETRY, chain))
+        delay = self._delays.get(chain.key, RETRY)
+        self._delays[chain.key] = min(LONGEST, 2 * delay)
+        self._held.append((time.monotonic() + delay, chain))
 
     def put_back(self, chain: Chain) -> None:
         """Try a chain again at once."""
@@ -265,7 +306,7 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left, nor will anything come."""
-        return self._exhausted and not self._held and self._job.poll is None
+        return self._exhausted and not (self._first or self._held) and self._job.poll is None
 
     def close(self) -> None:
         """Ask for no more chains."""
@@ -276,26 +317,35 @@ class Serial(Executor):
     """Paints one chain after the other, in this process."""
 
     def paint(self, run: Run) -> None:
-        outcomes: deque[tuple[Chain, Future[Any]]] = deque()  # of results that are still being written
         with contextlib.closing(run.backlog()) as backlog:
-            while not backlog.is_empty:
-                chain = backlog.next()
-                if chain is None:
-                    if run.stopped():
-                        break
-                    time.sleep(PAUSE)
-                elif run.claim(chain):
+            self.paint_backlog(run, backlog)
+
+    def paint_backlog(self, run: Run, backlog: Backlog) -> None:
+        """Paint what is in a backlog."""
+        outcomes: deque[tuple[Chain, Future[Any]]] = deque()  # of results that are still being written
+        while not backlog.is_empty:
+            chain = backlog.next()
+            if chain is None:
+                if run.stopped():
+                    break
+                time.sleep(PAUSE)
+            elif run.claim(chain):
+                try:
                     outcome = run.paint(chain)
-                    if isinstance(outcome, Future):
-                        outcomes.append((chain, outcome))
-                    else:
-                        run.job.collect(chain, outcome)
-                    if run.stopped():
-                        break
-                else:
+                except ClaimLostError as error:
+                    log.warning("%s", error)
                     backlog.hold(chain)
-                while outcomes and outcomes[0][1].done():
-                    written, future = outcomes.popleft()
-                    run.job.collect(written, future.result())
+                    continue
+                if isinstance(outcome, Future):
+                    outcomes.append((chain, outcome))
+                else:
+                    run.job.collect(chain, outcome)
+                if run.stopped():
+                    break
+            else:
+                backlog.hold(chain)
+            while outcomes and outcomes[0][1].done():
+                written, future = outcomes.popleft()
+                run.job.collect(written, future.result())
         for written, future in outcomes:
             run.job.collect(written, future.result())

@@ -23,8 +23,8 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Executor, Frame, Request, hookimpl
-from stylize.errors import SettingsError, StylizeError
-from stylize.executors import PAUSE, Backlog, Run
+from stylize.errors import ClaimLostError, SettingsError, StylizeError
+from stylize.executors import PAUSE, Backlog, Run, Serial
 
 if TYPE_CHECKING:
     from stylize.images import Picture
@@ -83,9 +83,7 @@ class _Team:
         worker.send(chain)
 
     def _start(self) -> _Worker:
-        request, host = self.run.job.request, self.run.host
-        if request is None:
-            raise SettingsError("this job cannot be painted in several processes: it was not opened by Request.open()")
+        request, host = _check(self.run), self.run.host
         import torch
 
         devices = _devices() if request.settings.device in ("auto", "cuda") else ()
@@ -115,10 +113,10 @@ class _Team:
         code, chain = worker.process.exitcode, worker.chain
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         said = f"worker {worker.number} (process {worker.process.pid}) {how}"
-        if chain is None and worker.told_to_stop:
-            return
         if chain is None:
-            raise StylizeError(f"{said} before it could paint; --jobs 1 paints without workers")
+            if not worker.told_to_stop:
+                log.warning("%s while it had nothing to do; another one is started when there is", said)
+            return
         self.deaths[chain.key] += 1
         name = chain.key or "the picture"
         if self.deaths[chain.key] < ATTEMPTS:
@@ -162,8 +160,13 @@ class Processes(Executor):
         self.count = count
 
     def paint(self, run: Run) -> None:
+        _check(run)
         team = _Team(run, self.count)
         with contextlib.closing(team), contextlib.closing(run.backlog()) as backlog:
+            if (chain := backlog.sole()) is not None:  # as well painted here, where the job may keep its result
+                backlog.put_back(chain)
+                Serial().paint_backlog(run, backlog)
+                return
             while True:
                 if run.stopped():
                     team.stop()
@@ -200,6 +203,13 @@ class Processes(Executor):
                 backlog.hold(chain)
             else:
                 run.job.collect(chain, values[0])
+
+
+def _check(run: Run) -> Request:
+    """What other processes open the job from."""
+    if run.job.request is None:
+        raise SettingsError("this job cannot be painted in several processes: it was not opened by Request.open()")
+    return run.job.request
 
 
 def _devices() -> tuple[str, ...]:
@@ -247,7 +257,11 @@ def _work(connection: Connection, packed: bytes) -> None:
         run = _joined(order, sender)
         try:
             while (chain := sender.receive()) is not None:
-                sender.send("done", _painted(run, chain)) if run.claim(chain) else sender.send("held")
+                try:
+                    sender.send("done", _painted(run, chain)) if run.claim(chain) else sender.send("held")
+                except ClaimLostError as error:
+                    log.warning("%s", error)
+                    sender.send("held")
         finally:
             if run.job.claims is not None:
                 run.job.claims.close()

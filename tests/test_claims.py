@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -90,7 +92,7 @@ def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
         runs = [Claims(folder, refresh=QUICK) for _ in range(8)]
         for run in runs:
             assert not run.take("a")
-        time.sleep(4 * QUICK)
+        time.sleep(10 * QUICK)
         gate, got = threading.Barrier(len(runs)), list[Claims]()
 
         def take(run: Claims, gate: threading.Barrier = gate, got: list[Claims] = got) -> None:
@@ -130,6 +132,137 @@ def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(folder: P
     third.close()
 
 
+def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(folder: Path) -> None:
+    sleeper, other = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK)
+    assert sleeper.take("a")
+    assert sleeper.holds("a")
+    assert not sleeper.is_lost("a")
+    assert soon(other, "a")
+    assert not sleeper.holds("a")
+    assert sleeper.is_lost("a")
+    sleeper.release("a")
+    assert not sleeper.take("a")
+    assert other.holds("a")
+    sleeper.close()
+    other.close()
+
+
+def test_a_claim_that_was_taken_over_is_lost_also_when_it_is_free_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper, other = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK)
+    assert sleeper.take("a")
+    assert soon(other, "a")
+    other.release("a")  # what it stood for is done
+    monkeypatch.setattr("stylize.claims._now", lambda: 1e12)
+    assert not sleeper.holds("a")
+    sleeper.close()
+    other.close()
+    assert not folder.exists()
+
+
+def test_a_holder_that_was_asleep_keeps_a_claim_that_nobody_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = Claims(folder, refresh=3600)
+    assert claims.take("a")
+    monkeypatch.setattr("stylize.claims._now", lambda: 1e12)
+    assert claims.holds("a")
+    (claim,) = folder.glob("*.[0-9]")
+    assert claim.suffix == ".1"  # one who was about to take it over can no longer
+    claims.close()
+    assert not folder.exists()
+
+
+def test_a_run_that_was_asleep_does_not_take_over_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned(folder, host="elsewhere")
+    claims, real = Claims(folder, refresh=60), time.monotonic
+    assert not claims.take("a")
+    for slept in (1000, 2000):
+        monkeypatch.setattr("stylize.claims.time.monotonic", lambda slept=slept: real() + slept)
+        for _ in range(5):
+            assert not claims.take("a")  # its holder may have been asleep as well
+    monkeypatch.setattr("stylize.claims.time.monotonic", lambda: real() + 3000)
+    assert claims.take("a")
+    claims.close()
+
+
+def test_a_claim_whose_file_was_deleted_is_made_anew(folder: Path) -> None:
+    claims, other = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    assert claims.take("a")
+    for file in folder.iterdir():
+        file.unlink()
+    time.sleep(3 * QUICK)
+    assert claims.holds("a") != other.take("a")  # whoever was first
+    claims.close()
+    other.close()
+
+
+def changed(folder: Path, **values: object) -> None:
+    """A claim of this process that says something else."""
+    Claims(folder).take("a")
+    (claim,) = folder.iterdir()
+    claim.write_text(json.dumps(json.loads(claim.read_text()) | values))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_a_process_that_got_the_number_of_a_dead_one_does_not_hold_its_claim(folder: Path) -> None:
+    changed(folder, started="1")
+    claims = Claims(folder, refresh=3600)
+    assert claims.take("a")
+    claims.close()
+
+
+def test_a_process_of_another_machine_of_the_same_name_is_not_thought_dead(folder: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    changed(folder, host=f"{socket.gethostname()} 00000000", process=gone.pid)
+    claims = Claims(folder, refresh=3600)
+    assert not claims.take("a")
+    assert claims.is_held_by_the_living("a") is None
+    claims.close()
+
+
+def test_a_run_that_refreshes_its_claim_is_seen_to_live(two: tuple[Claims, Claims], folder: Path) -> None:
+    one, other = two
+    assert one.take("a")
+    assert other.is_held_by_the_living("a")
+    assert other.is_held_by_the_living("b") is False
+    one.close()
+    abandoned(folder, host="elsewhere")
+    assert other.is_held_by_the_living("a") is None
+    until = time.monotonic() + 20
+    while other.is_held_by_the_living("a") is None and time.monotonic() < until:
+        time.sleep(QUICK)
+    assert other.is_held_by_the_living("a") is False
+
+
+def test_claims_of_dead_runs_on_other_machines_are_removed_when_all_is_done(folder: Path) -> None:
+    abandoned(folder, host="elsewhere")
+    claims, living = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    assert living.take("b")
+    claims.clear()
+    assert len(list(folder.iterdir())) == 1
+    claims.close()
+    assert living.holds("b")
+    living.close()
+    assert not folder.exists()
+
+
+def test_what_is_done_is_known_to_the_others_until_the_last_has_ended(two: tuple[Claims, Claims], folder: Path) -> None:
+    one, other = two
+    one.tell(total=2)
+    other.tell(total=2)
+    one.note_done("a\nb")
+    assert one.is_done("a\nb")
+    assert other.is_done("a\nb")
+    assert not other.is_done("a")
+    one.close()
+    assert other.is_done("a\nb")
+    other.close()
+    assert not folder.exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")
 def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Path) -> None:
     program = (
@@ -142,8 +275,8 @@ def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Pa
         claims = Claims(folder, refresh=3600)
         assert not claims.take("a")
         process.send_signal(signal.SIGKILL)
+        assert soon(claims, "a")  # also before its parent has waited for it
         process.wait()
-        assert claims.take("a")
         claims.close()
         assert not folder.exists()
 

@@ -50,8 +50,8 @@ FLOORS = (
     ("optimizer", "tiles"),
     ("encoders", "losses", "colors", "images", "arrays", "claims"),
     ("devices", "gradients"),
-    ("linalg", "streams", "forms"),
-    ("settings", "errors", "page", "text"),
+    ("linalg", "streams", "forms", "runfiles"),
+    ("settings", "errors", "machines", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore

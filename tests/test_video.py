@@ -379,11 +379,22 @@ def other_run(folder: Path) -> Claims:
     return Claims(Work(folder / "out.mkv").claims)
 
 
-def test_two_runs_on_one_clip_do_not_meet(paint: Paint, folder: Path) -> None:
+def test_a_run_waits_for_the_plan_of_one_that_has_just_begun(
+    paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip(folder / "in.mkv", moving(3))
+    claims = other_run(folder)
+    assert claims.take(LEAD)
+    monkeypatch.setattr("stylize.executors.time.sleep", lambda _: claims.close())  # the other gives up meanwhile
+    assert "another run has just begun to paint out.mkv: waiting for its plan" in paint("in.mkv").err
+    assert len(frames_of(Path("out.mkv"))) == 3
+
+
+def test_a_sheet_is_not_drawn_of_a_clip_that_another_run_paints(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     with contextlib.closing(other_run(folder)) as claims:
         assert claims.take(LEAD)
-        assert "another run is painting out.mkv; it has just started" in paint("in.mkv", check=1).err
+        assert "another run is painting out.mkv" in paint("in.mkv", "--preview", check=1).err
 
 
 def test_a_stylizer_of_any_size_paints_even_frames(stylizer: Stylizer, tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
 import os
-import re
 import tempfile
 import time
 from collections import deque
@@ -35,23 +33,21 @@ from stylize import (
     TargetError,
     atomic_write,
     check_target,
-    is_alive,
+    claims_inside,
+    is_leftover,
     load,
     read_record,
 )
 from stylize.text import duration
 from stylize_batch import NAMES
 from stylize_batch.ledger import Ledger
-from stylize_batch.plan import NEW, Item, Planner
+from stylize_batch.plan import FORCED, NEW, Item, Planner, Verdict
 from stylize_batch.report import Entry, page, thumbnail
 from stylize_batch.scan import Excluded, Found, Names, Passed, is_many, search
 from stylize_batch.styles import Styles
 from stylize_batch.watch import Watched
 
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
-CLAIMS = ".stylize-claims"  # in the output folder while it is painted
-UNFINISHED = re.compile(r"\..{0,40}\.(\d+)-[0-9a-f]{8}\.tmp\.\w+")  # how stylize names files in the making
-STALE = 5.0  # seconds after which such a file of a process that is gone is removed
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what the next picture would run into, too
 
 log = logging.getLogger("stylize.batch")
@@ -118,7 +114,7 @@ class FolderJob(Job):
         self._writing: deque[Future[Outcome]] = deque()
         self._outcomes: dict[str, Outcome | Future[Outcome]] = {}
         self.poll = None if self._watched is None else self._watched.poll
-        self.claims = Claims(self._folder / CLAIMS)
+        self.claims: Claims = Claims(claims_inside(self._folder))
         there = search(source, [self._folder], excluded)
         if self._watched is None and not any(isinstance(found, Found) for found in there):
             raise ImageError(f"{source}: no pictures there")
@@ -148,6 +144,9 @@ class FolderJob(Job):
             log.info("watching %s; Ctrl-C ends", self._source)
         self._planned = True
         first, self._total = self._total + 1, self._total + len(items)
+        if self._watched is None:
+            before = self._ledger.counts()["unchanged"]
+            self.claims.tell(total=self._total + before, before=before)
         ahead = AHEAD if self._settings.size <= 1024 else 1
         for index, item in enumerate(items):
             if self._fatal:  # finish() raises it
@@ -167,7 +166,7 @@ class FolderJob(Job):
         if self._fatal:
             return
         try:
-            verdict = self._planner.verdict(item, self._stylizer)
+            verdict = self._verdict(chain)
             if not verdict.paint:
                 style = self._styles.names[item.style]
                 unchanged = Entry(item.photo.name, "unchanged", "by another run", style)
@@ -182,6 +181,13 @@ class FolderJob(Job):
             return
         data = {"chain": chain}
         yield Frame(item.photo.name, picture, styles=styles, number=numbered.number, total=numbered.total, data=data)
+
+    def _verdict(self, chain: Chain) -> Verdict:
+        """Whether a result is still to be painted: another run may have done so meanwhile."""
+        item: Item = chain.data.item
+        if item.why == FORCED and self.claims.is_done(chain.key):
+            return self._planner.verdict(item, self._stylizer, force=False)
+        return self._planner.verdict(item, self._stylizer)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         chain: Chain = frame.data["chain"]
@@ -204,6 +210,8 @@ class FolderJob(Job):
             return
         self._ledger.take(outcome.entry, outcome.said)
         self._tried += 1
+        if outcome.entry.state == "failed":
+            self.claims.tell(failed=self._ledger.counts()["failed"])
         self._fatal = self._fatal or outcome.fatal
 
     def finish(self) -> Path:
@@ -245,6 +253,8 @@ class FolderJob(Job):
                 before, after = thumbnail(photo.opaque().rgb), thumbnail(result.opaque().rgb)
         except Exception as error:
             return self._failure(item, error)
+        if item.why == FORCED:
+            self.claims.note_done(chain.key)
         reason = "" if item.why == NEW else item.why
         style = self._styles.names[item.style]
         return Outcome(Entry(item.photo.name, "painted", reason, style, str(path), painted.seconds, before, after))
@@ -361,11 +371,9 @@ def _remove_unfinished(folder: Path) -> None:
     """Remove what killed runs left of pictures they were writing."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            match = UNFINISHED.fullmatch(name)
             path = Path(parent, name)
-            with contextlib.suppress(OSError):
-                if match and time.time() - path.stat().st_mtime > STALE and not is_alive(int(match[1])):
-                    path.unlink()
+            if is_leftover(path):
+                path.unlink(missing_ok=True)
 
 
 def _errno(error: BaseException | None) -> int | None:

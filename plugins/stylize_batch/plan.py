@@ -119,10 +119,13 @@ class Planner:
             log.info("%d of %d to be painted %s", count, len(items), why)
         return due
 
-    def verdict(self, item: Item, stylizer: Stylizer) -> Verdict:
-        """Whether an item has to be painted, and why. What others made or edited is never painted over."""
+    def verdict(self, item: Item, stylizer: Stylizer, *, force: bool = True) -> Verdict:
+        """Whether an item has to be painted, and why. What others made or edited is never painted over.
+
+        Without ``force``, the option is not heeded.
+        """
         path = self._folder / item.target
-        if self._options.get("force") and (not item.why or _mark(path) == item.before):
+        if force and self._options.get("force") and (not item.why or _mark(path) == item.before):
             return Verdict(True, FORCED)  # else another run has painted it meanwhile: perhaps the same
         if not _holds_something(path):
             return Verdict(True, NEW)  # what is no file at all is refused when it is to be written

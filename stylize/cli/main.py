@@ -15,6 +15,7 @@ from stylize.cli.commands import cli, run
 from stylize.cli.display import print_event
 from stylize.cli.inspect import doctor, plugins, presets, settings, weights
 from stylize.cli.session import INTERRUPTED
+from stylize.cli.status import status_command
 from stylize.cli.terminal import complain, open_standard_streams
 from stylize.errors import SettingsError, StylizeError
 from stylize.host import Host, plugin_manager
@@ -23,7 +24,7 @@ from stylize.options import EventsOption
 NO_PLUGIN = "--no-plugin"
 SPINS = "10000"  # some microseconds: parallel regions follow each other faster
 
-for command in (presets, settings, weights, plugins, doctor):
+for command in (presets, settings, weights, plugins, doctor, status_command):
     cli.add_command(command)
 
 

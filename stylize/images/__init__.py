@@ -10,7 +10,7 @@ from stylize.images.read import digest, load
 from stylize.images.record import RECORD_LIMIT, Saved, read_record, saved_state
 from stylize.images.silence import MAX_PIXELS
 from stylize.images.thumbnail import thumbnail
-from stylize.images.write import atomic_write, check_target, save
+from stylize.images.write import atomic_write, check_target, is_leftover, save
 
 __all__ = [
     "FORMATS",
@@ -28,6 +28,7 @@ __all__ = [
     "digest",
     "fill_transparent",
     "fit",
+    "is_leftover",
     "load",
     "read_record",
     "resize",

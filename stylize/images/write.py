@@ -7,11 +7,13 @@ import dataclasses
 import errno
 import io
 import os
+import re
 import secrets
 import stat
 import struct
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, Picture
 from stylize.images.record import embed, pixel_digest, relative_to
 from stylize.images.silence import SILENCE
+from stylize.machines import is_alive, machine
 from stylize.text import one_line
 
 DEEP_FORMATS = ("PNG", "TIFF")  # those that hold 16 bits per channel
@@ -37,6 +40,9 @@ SIDES = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # px: the longest side li
 
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENOTTY}
 _MAXBLOCK = threading.Lock()  # ImageFile.MAXBLOCK is one for all threads
+
+_HIDDEN = re.compile(r"\..{0,40}\.(\d+)-([0-9a-f]{8})[0-9a-f]{0,8}\.tmp(\.\w+)?", re.DOTALL)  # see _hidden()
+_DAY = 86400  # seconds
 
 Array = NDArray[Any]
 
@@ -215,9 +221,21 @@ def _folder_problem(path: Path) -> str:
 
 def _hidden(target: Path) -> Path:
     """A new name beside ``target``, with its extension."""
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
-    # 40 + 10 characters of up to 4 bytes: well below the 255 bytes a file name may have
+    unique = f"{os.getpid()}-{machine()[-8:]}{secrets.token_hex(4)}"
+    # 40 + 10 characters of up to 4 bytes, and 30 more: below the 255 bytes a file name may have
     return target.with_name(f".{target.stem[:40]}.{unique}.tmp{target.suffix[:10]}")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one in the making whose process is gone. One of another machine cannot be asked: its files are
+    left over when they are a day old."""
+    match = _HIDDEN.fullmatch(path.name)
+    if match is None or is_alive(int(match[1])):
+        return False
+    try:
+        return match[2] == machine()[-8:] or time.time() - path.stat().st_mtime > _DAY
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

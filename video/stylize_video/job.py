@@ -39,6 +39,7 @@ from stylize_video.work import Plan, Work
 
 HIDING = {"vp8", "vp9", "av1"}  # codecs with packets that hold no frame to be shown
 LEAD = "clip"  # the claim of the run that makes the clip
+POLL = 0.5  # seconds between looks at what another run, from which this one waits to hear, has done
 
 log = logging.getLogger("stylize.video")
 
@@ -72,6 +73,8 @@ class VideoJob(Job):
         self._painter = ShotPainter(self._task, self._work, flow)
         self._counts = Counts()
         self._along: Along | None = None
+        self._clip: dict[str, Any] | None = None  # see _wanted()
+        self._said: set[str] = set()
         self.claims: Claims = Claims(self._work.claims)
 
     # --- the job, as the core sees it
@@ -80,7 +83,11 @@ class VideoJob(Job):
         self._stylizer = stylizer
 
     def chains(self) -> Iterator[Chain]:
-        self._agree()
+        self.poll = None if self._agree() else POLL
+        if self.poll is not None:
+            return
+        self.claims.tell(total=len(self._shots()) if self._task.sheet else self._plan.frames, noun="frame")
+        self.claims.tell(done=self._work.count)
         for shot in self._shots():
             if self._work.done(shot) < len(shot):
                 yield Chain(f"{shot.start:08}", Shot(shot, self._plan))
@@ -146,24 +153,27 @@ class VideoJob(Job):
 
     # --- before
 
-    def _agree(self) -> None:
-        """Settle with other runs on a plan, and on who leads."""
-        wanted, target = self._wanted(self._stylizer), self._task.target
+    def _agree(self) -> bool:
+        """Settle with other runs on a plan, and on who leads; False if that has to be tried again in a moment.
+
+        Raises:
+            StylizeError: another run is at work on the same target, but not for the same clip.
+        """
+        if self._clip is None:
+            self._clip = self._wanted(self._stylizer)
+        wanted = self._clip
         self._work.make()
         self._leads, found = self.claims.take(LEAD), self._work.read_plan()
         ours = found is not None and found.wanted == wanted
-        if not self._leads and (self._task.sheet or not ours):
-            soon = "" if found else "; it has just started: try again in a moment to share the work"
-            where = f" (if none is, it died on another machine: delete {self._work.claims})"
-            raise StylizeError(f"another run is painting {target}{soon}{where}")
+        if not self._leads:
+            return self._join(found if ours and not self._task.sheet else None, started=found is not None)
         if found is not None and ours:
             self._plan = found
-            if not self._leads:
-                log.info("another run is painting %s: this one takes shots that are free", target)
-                return
         else:
-            if found is not None and not all(self._is_free(shot) for shot in found.shots()):
-                raise StylizeError(f"another run is painting {target}")
+            if found is not None and not self._are_free(found.shots()):
+                self.claims.release(LEAD)
+                self._leads = False
+                return False
             if found is not None and (done := self._work.done(range(found.frames))):
                 previewed = sum(self._work.done(range(shot.start, shot.start + 1)) for shot in found.shots())
                 if self._task.sheet and done > previewed:
@@ -175,9 +185,10 @@ class VideoJob(Job):
             self._work.clear()
             self._plan = self._look(wanted)
             self._work.write_plan(self._plan)
-        if not self._task.sheet and not image_sequence.is_sequence(target):
+        if not self._task.sheet and not image_sequence.is_sequence(self._task.target):
             self._along = self._settled()
         self._tell()
+        return True
 
     def _settled(self) -> Along:
         try:
@@ -187,18 +198,50 @@ class VideoJob(Job):
                 self._work.remove()
             raise
 
-    def _is_free(self, shot: range) -> bool:
-        """Whether no run is at work on a shot, also none whose leading run has ended."""
-        key = f"{shot.start:08}"
-        free = self.claims.take(key)
-        self.claims.release(key)
-        return free
+    def _join(self, plan: Plan | None, *, started: bool) -> bool:
+        """Take part in what another run leads, if that paints the same clip, by its ``plan``; False if it has no plan
+        yet, or if it is not known whether it lives."""
+        target = self._task.target
+        if plan is not None:
+            self._plan = plan
+            log.info("another run is painting %s: this one takes shots that are free", target)
+            return True
+        lives = self.claims.is_held_by_the_living(LEAD)
+        if lives and (started or self._task.sheet):
+            raise StylizeError(f"another run is painting {target}")
+        self._wait_for("another run has just begun to paint %s: waiting for its plan" if lives else "")
+        return False
+
+    def _are_free(self, shots: Sequence[range]) -> bool:
+        """Whether no run is at work on any of the shots, also none whose leading run has ended; False if that is not
+        known yet.
+
+        Raises:
+            StylizeError: a run is.
+        """
+        keys = [f"{shot.start:08}" for shot in shots]
+        held = [key for key in keys if not self.claims.take(key)]
+        for key in keys:
+            self.claims.release(key)
+        if any(self.claims.is_held_by_the_living(key) for key in held):
+            raise StylizeError(f"another run is painting {self._task.target}")
+        if held:
+            self._wait_for()
+        return not held
+
+    def _wait_for(self, reason: str = "") -> None:
+        reason = reason or "waiting to see whether another run, which has begun to paint %s, lives"
+        if reason not in self._said:
+            self._said.add(reason)
+            log.info(reason, self._task.target)
 
     def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
         """What tells this clip from another; on which device it is painted does not."""
         task, record = self._task, stylizer.record(Origin(self._task.clip.path, digest(self._task.clip.path)))
         settings = {key: value for key, value in record.settings.items() if key not in ("device", "memory")}
-        made = replace(record, settings=settings).to_dict()
+        if record.init is not None:
+            settings.pop("init")  # its path
+        made = _without_paths(replace(record, settings=settings).to_dict())
         wanted = {
             "record": {key: value for key, value in made.items() if key not in ("stylize", "torch")},
             "options": self._given,
@@ -252,6 +295,13 @@ class VideoJob(Job):
         )
         if free < needed:
             log.warning("only %s are free there; should they not suffice, free some space and start again", size(free))
+
+
+def _without_paths(record: Any) -> Any:
+    """A record without the paths of files, which their hashes are enough for: on another machine they may be others."""
+    if isinstance(record, Mapping):
+        return {key: _without_paths(value) for key, value in record.items() if key != "path"}
+    return [_without_paths(each) for each in record] if isinstance(record, (list, tuple)) else record
 
 
 def _task(

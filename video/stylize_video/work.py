@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize import Curvature, ImageError, atomic_write
+from stylize import Curvature, ImageError, atomic_write, claims_beside
 from stylize_video.timing import Timing
 
 
@@ -46,13 +47,21 @@ class Work:
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.work")
-        self.claims = target.with_name(f".{target.name}.claims")
+        self.claims = claims_beside(target)
 
     def file(self, number: int) -> Path:
         return self.path / f"{number:08}.png"
 
     def done(self, frames: range) -> int:
         return sum(1 for number in frames if self.file(number).exists())
+
+    def count(self) -> int:
+        """How many frames are done in all."""
+        try:
+            with os.scandir(self.path) as entries:
+                return sum(1 for entry in entries if entry.name.endswith(".png") and not entry.name.startswith("."))
+        except OSError:
+            return 0
 
     def first_missing(self, plan: Plan) -> int:
         """The number of the first frame that is not done, or how many there are."""
