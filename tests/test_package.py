@@ -61,10 +61,11 @@ PRINTING = {
     ROOT / "plugins" / "stylize_batch" / "commands.py",
 }
 PRINTING |= {ROOT / "video" / "stylize_video" / "commands.py"}
-PRINTING |= {ROOT / "plugins" / "stylize_comfyui" / "commands.py"}
+PRINTING |= {ROOT / "plugins" / name / "commands.py" for name in ("stylize_comfyui", "stylize_gimp")}
 PLUGINS = {
     "stylize_batch": ROOT / "plugins" / "stylize_batch",
     "stylize_comfyui": ROOT / "plugins" / "stylize_comfyui",
+    "stylize_gimp": ROOT / "plugins" / "stylize_gimp",
     "stylize_napari": ROOT / "plugins" / "stylize_napari",
     "stylize_video": ROOT / "video" / "stylize_video",
 }
