@@ -51,14 +51,24 @@ if TYPE_CHECKING:
     from stylize.iteration import Painting
     from stylize.jobs import check_distinct
     from stylize.machines import is_alive
+    from stylize.masks import Mask, as_mask
     from stylize.objective import Sums, Term
     from stylize.observing import Step
     from stylize.optimizer import Curvature
-    from stylize.options import bits_option, jobs_option, quality_option, report_option
+    from stylize.options import (
+        bits_option,
+        jobs_option,
+        keep_option,
+        mask_option,
+        quality_option,
+        region_option,
+        report_option,
+    )
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
     from stylize.pyramid import Scale, Schedule
     from stylize.records import Record
+    from stylize.regions import Areas, Region, chosen_areas
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
     from stylize.shortcuts import paint, paint_clip, paint_folder
@@ -111,13 +121,23 @@ _HOMES = {
     "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.machines": ("is_alive",),
+    "stylize.masks": ("Mask", "as_mask"),
     "stylize.objective": ("Sums", "Term"),
     "stylize.optimizer": ("Curvature",),
-    "stylize.options": ("bits_option", "jobs_option", "quality_option", "report_option"),
+    "stylize.options": (
+        "bits_option",
+        "jobs_option",
+        "keep_option",
+        "mask_option",
+        "quality_option",
+        "region_option",
+        "report_option",
+    ),
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale", "Schedule"),
     "stylize.records": ("Record",),
+    "stylize.regions": ("Areas", "Region", "chosen_areas"),
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
     "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
@@ -131,6 +151,7 @@ __all__ = [
     "PRESETS",
     "SPARE",
     "TEXTURE",
+    "Areas",
     "Build",
     "Chain",
     "ClaimLostError",
@@ -148,6 +169,7 @@ __all__ = [
     "Host",
     "ImageError",
     "Job",
+    "Mask",
     "OptimizationError",
     "Origin",
     "Painted",
@@ -157,6 +179,7 @@ __all__ = [
     "Processes",
     "Progress",
     "Record",
+    "Region",
     "Request",
     "Run",
     "RunProgress",
@@ -176,11 +199,13 @@ __all__ = [
     "Term",
     "TileWindow",
     "WeightsError",
+    "as_mask",
     "as_picture",
     "atomic_write",
     "bits_option",
     "check_distinct",
     "check_target",
+    "chosen_areas",
     "claims_beside",
     "claims_inside",
     "digest",
@@ -190,8 +215,10 @@ __all__ = [
     "is_alive",
     "is_leftover",
     "jobs_option",
+    "keep_option",
     "load",
     "luminance",
+    "mask_option",
     "paint",
     "paint_clip",
     "paint_folder",
@@ -201,6 +228,7 @@ __all__ = [
     "quality_option",
     "read_record",
     "reconstruct",
+    "region_option",
     "report_option",
     "resize",
     "run",

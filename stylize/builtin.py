@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stylize.contracts import Executor, Job, hookimpl
 from stylize.errors import SettingsError
 from stylize.jobs import ImageJob
-from stylize.options import bits_option, quality_option
+from stylize.options import bits_option, keep_option, mask_option, quality_option, region_option
 
 if TYPE_CHECKING:
     from click import Command
@@ -36,7 +36,7 @@ def stylize_color_modes() -> Sequence[ColorMode]:
 
 @hookimpl(trylast=True)  # which the host takes first
 def stylize_options(command: Command) -> None:
-    command.params += [bits_option(), quality_option()]
+    command.params += [bits_option(), quality_option(), mask_option(), keep_option(), region_option()]
 
 
 @hookimpl
@@ -63,12 +63,15 @@ def stylize_open(
 ) -> Job | None:
     if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
         return None
-    init = settings.start_file
+    from stylize.regions import chosen_areas
+
+    init, areas = settings.start_file, chosen_areas(options, settings)
     return ImageJob(
         source,
         target,
         bits=options.get("bits", 8),
         quality=options.get("quality"),
         size=settings.size,
-        keep=(*styles, *([] if init is None else [init])),
+        keep=(*styles, *([] if init is None else [init]), *areas.files),
+        areas=areas,
     )

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from stylize.executors import Run
     from stylize.host import Host
     from stylize.images import Picture
+    from stylize.masks import Mask
     from stylize.objective import Term
     from stylize.optimizer import Curvature
+    from stylize.regions import Region
     from stylize.settings import Settings
     from stylize.stylizer import Stylizer
 
@@ -44,9 +46,9 @@ class Frame:
     alone, if it is nearly there already; ``curvature``, of the frame before, is replaced by that of this one; ``terms``
     are added to the loss. ``styles`` is what to paint it in, a tuple of pictures (several are blended), if not as the
     command line says: the same tuple for every frame of a style, so that its statistics are computed once. ``number``
-    counts from 1 to ``total``, which is None where the job cannot know it. ``data`` is the job's own. A ``copied``
-    frame needs no painting, as the job has its result already: observers are told of it, and it is neither painted nor
-    written.
+    counts from 1 to ``total``, which is None where the job cannot know it. ``mask`` is what is painted, if not
+    all; ``regions`` are parts with styles of their own. ``data`` is the job's own. A ``copied`` frame needs no
+    painting, as the job has its result already: observers are told of it, and it is neither painted nor written.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Frame:
     total: int | None = 1
     data: Mapping[str, Any] = field(default_factory=dict)
     copied: bool = False
+    mask: Mask | None = None
+    regions: Sequence[Region] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,9 +201,10 @@ class Run:
 
     def _painted(self, frame: Frame, chain: Chain) -> Painted:
         stylizer, host = self._stylizer_for(frame.styles), self.host
-        settings, terms = stylizer.settings, list(frame.terms)
+        settings, terms, regions = stylizer.settings, list(frame.terms), list(frame.regions)
         if host is not None:
             terms += host.terms(frame, settings, self.options)
+            regions += host.regions(frame, settings, self.options)
         begun, count, last, claims = time.perf_counter(), 0, None, self.job.claims
 
         def observe(step: Step) -> None:
@@ -220,6 +221,8 @@ class Run:
             steps=frame.steps,
             curvature=frame.curvature,
             terms=lambda scale: terms,
+            mask=frame.mask,
+            regions=regions,
             on_step=observe,
             stop=lambda: self.stopped() or (claims is not None and claims.is_lost(chain.key)),
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from click import Command, Group
 
-    from stylize import ColorMode, EncoderSpec, Executor, Flow, Frame, Host, Job, Picture, Settings, Step, Term
+    from stylize import ColorMode, EncoderSpec, Executor, Flow, Frame, Host, Job, Picture, Region, Settings, Step, Term
     from stylize.display import Display
 
 hookspec = pluggy.HookspecMarker("stylize")
@@ -82,6 +82,12 @@ def stylize_flow(name: str, device: str) -> Flow | None:
 @hookspec
 def stylize_terms(frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Sequence[Term]:
     """More terms of the loss for a frame, on any layers of the encoder."""
+    return ()
+
+
+@hookspec
+def stylize_regions(frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Sequence[Region]:
+    """Parts of a frame to paint in styles of their own; they lie over those that are given."""
     return ()
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stylize.encoders import EncoderSpec
     from stylize.images import Picture
     from stylize.objective import Term
+    from stylize.regions import Region
     from stylize.settings import Settings
 
 GROUP = "stylize"
@@ -249,12 +250,26 @@ class Host(Registry):
         """
         from stylize.objective import Term
 
-        found: list[Term] = []
-        for name, plugin in reversed(self._implementations("stylize_terms")):
-            with self._attribute_errors(name, "stylize_terms"):
-                made = self._call_one("stylize_terms", plugin, frame=frame, settings=settings, options=options)
-                found += [self._guarded(name, term) for term in _all_of(Term, made)]
-        return found
+        made = self._made("stylize_terms", Term, frame=frame, settings=settings, options=options)
+        return [self._guarded(name, term) for name, term in made]
+
+    def regions(self, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> list[Region]:
+        """The regions that plugins find in a frame.
+
+        Raises:
+            PluginError: names the plugin that failed.
+        """
+        from stylize.regions import Region
+
+        made = self._made("stylize_regions", Region, frame=frame, settings=settings, options=options)
+        return [region for _, region in made]
+
+    def _made(self, hook: str, kind: type[T], **arguments: object) -> Iterator[tuple[str, T]]:
+        """What every plugin makes, with the plugin's name."""
+        for name, plugin in reversed(self._implementations(hook)):
+            with self._attribute_errors(name, hook):
+                made = _all_of(kind, self._call_one(hook, plugin, **arguments))
+            yield from ((name, each) for each in made)
 
     def finish(self, image: Picture, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Picture:
         """A stylized picture after every plugin has changed it.
@@ -274,8 +289,8 @@ class Host(Registry):
         return image
 
     def contributors(self) -> dict[str, str]:
-        """Name and version of the plugins that change pictures: those that add terms or finish them."""
-        hooks = ("stylize_terms", "stylize_finish")
+        """Name and version of the plugins that change pictures: those that add terms or regions, or finish them."""
+        hooks = ("stylize_terms", "stylize_regions", "stylize_finish")
         names = {name for hook in hooks for name, _ in self._implementations(hook)}
         return {name: self._infos[name].version for name in sorted(names) if name in self._infos}
 

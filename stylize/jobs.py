@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stylize.contracts import Chain, Frame, Job, Painted
 from stylize.errors import ImageError, TargetError
 
+if TYPE_CHECKING:
+    from stylize.regions import Areas
+
 
 class ImageJob(Job):
-    """One picture file to another; ``keep`` are other files of the run that must not be written over.
+    """One picture file to another; ``keep`` are other files of the run that must not be written over, ``areas`` what of
+    the picture is painted, and in which styles.
 
     A picture much larger than ``size``, the longest side of the result in px, is shrunk as it is read.
 
@@ -28,6 +33,7 @@ class ImageJob(Job):
         quality: int | None = None,
         size: int | None = None,
         keep: Sequence[Path] = (),
+        areas: Areas | None = None,
     ) -> None:
         from stylize import images
 
@@ -37,9 +43,15 @@ class ImageJob(Job):
         images.check_target(self.target, bits=bits, quality=quality, size=painted)
         check_distinct(self.target, source, *keep)
         self._options = {"bits": bits, "quality": quality}
+        self._areas = areas
+        if areas is not None:
+            areas.check_proportions(*self.image.size)
 
     def frames(self, chain: Chain) -> Iterator[Frame]:
-        yield Frame(self.image.name, self.image)
+        if self._areas is None:
+            yield Frame(self.image.name, self.image)
+        else:
+            yield Frame(self.image.name, self.image, mask=self._areas.mask, regions=self._areas.regions)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         painted.picture.save(self.target, **self._options)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
-NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs"})
+NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "mask", "keep", "region", "mask_folder"})
 
 
 def bits_option() -> click.Option:
@@ -32,6 +32,33 @@ def bits_option() -> click.Option:
 def quality_option() -> click.Option:
     """``--quality``: of lossy formats, 1 to 100."""
     return click.Option(["--quality"], type=click.IntRange(1, 100), metavar="N", help="Quality of JPEG, WebP and AVIF.")
+
+
+def mask_option() -> click.Option:
+    """``--mask``: what is painted."""
+    return click.Option(
+        ["--mask"],
+        metavar="FILE",
+        help="Paint where this picture is white, in part where it is grey; where it is black, the photo stays as it "
+        "is. FILE=#ff0000 is one colour of a map.",
+    )
+
+
+def keep_option() -> click.Option:
+    """``--keep``: what is not painted."""
+    return click.Option(["--keep"], metavar="FILE", help="The opposite of --mask: the photo stays where it is white.")
+
+
+def region_option() -> click.Option:
+    """``--region``: a part with a style of its own."""
+    return click.Option(
+        ["--region"],
+        nargs=2,
+        multiple=True,
+        metavar="MASK STYLE",
+        help="Paint where MASK is white in the style of STYLE, or of a blend A,B; @0.2 behind it is a content weight "
+        "of its own. May be given several times; later ones lie over earlier ones.",
+    )
 
 
 def report_option() -> click.Option:

@@ -24,6 +24,8 @@ class Record:
 
     ``stylize`` and ``torch`` are versions; ``encoder`` has a name and a ``sha256``; ``content``, each of ``styles`` and
     ``init``, the picture it was begun from, have a ``path`` and a ``sha256``, or are None if they come from no file.
+    ``mask``, of what was painted, has them, too, with the ``color`` of a map, and ``inverted`` where black was painted;
+    each of ``regions`` has a ``mask`` and ``styles``. A mask that comes from no file has a ``sha256`` alone.
     ``stopped`` is True where the picture is not finished. ``options`` are those of plugins that were given, ``saving``
     those of the file, ``plugins`` the versions of those that changed the picture; each is None where nothing is known
     of it. ``more`` is what a job adds.
@@ -36,6 +38,8 @@ class Record:
     content: Mapping[str, Any] | None = None
     styles: tuple[Mapping[str, Any] | None, ...] = ()
     init: Mapping[str, Any] | None = None
+    mask: Mapping[str, Any] | None = None
+    regions: tuple[Mapping[str, Any], ...] = ()
     stopped: bool = False
     options: Mapping[str, Any] | None = None
     saving: Mapping[str, Any] | None = None
@@ -51,7 +55,7 @@ class Record:
             return value if isinstance(value, Mapping) else None
 
         names = {each.name for each in dataclasses.fields(cls)} - {"more"}
-        styles = found.get("styles")
+        styles, regions = found.get("styles"), found.get("regions")
         return cls(
             stylize=found.get("stylize"),
             torch=found.get("torch"),
@@ -60,6 +64,8 @@ class Record:
             content=mapping("content"),
             styles=tuple(s if isinstance(s, Mapping) else None for s in styles) if isinstance(styles, list) else (),
             init=mapping("init"),
+            mask=mapping("mask"),
+            regions=tuple(each for each in regions if isinstance(each, Mapping)) if isinstance(regions, list) else (),
             stopped=bool(found.get("stopped", False)),
             options=mapping("options"),
             saving=mapping("saving"),
@@ -70,8 +76,9 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """As it is embedded in files."""
         made = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        more, made["styles"] = made.pop("more"), list(self.styles)
-        left_out = {key for key in ("options", "saving", "plugins") if made[key] is None}
+        more, made["styles"], made["regions"] = made.pop("more"), list(self.styles), list(self.regions)
+        left_out = {key for key in ("options", "saving", "plugins", "mask") if made[key] is None}
+        left_out |= set() if self.regions else {"regions"}
         left_out |= set() if self.stopped else {"stopped"}
         return {**{key: value for key, value in made.items() if key not in left_out}, **more}
 
@@ -91,12 +98,21 @@ class Record:
             "photo": _sha256(self.content),
             "style": [_sha256(style) for style in self.styles],
             "start": _sha256(self.init),
+            "mask": _without_paths(self.mask),
+            "regions": [_without_paths(each) for each in self.regions if "path" in each.get("mask", {})],
             "settings": {key: value for key, value in self.settings.items() if key not in ignored},
             "encoder": self.encoder,
             "options": self.options,
             "saving": self.saving,
             "stopped": self.stopped,
         }
+
+
+def _without_paths(value: Any) -> Any:
+    """A part of a record without the places of files."""
+    if isinstance(value, Mapping):
+        return {key: _without_paths(each) for key, each in value.items() if key != "path"}
+    return [_without_paths(each) for each in value] if isinstance(value, list) else value
 
 
 def _sha256(origin: Mapping[str, Any] | None) -> Any:
@@ -123,6 +139,37 @@ def recipe(record: Mapping[str, Any], picture: Path, sources: Path | None) -> tu
     except (KeyError, TypeError, AttributeError) as error:
         raise StylizeError(f"the record in {picture} is not complete ({error})") from error
     return settings, content, styles
+
+
+def areas(record: Mapping[str, Any], picture: Path, sources: Path | None) -> dict[str, Any]:
+    """The options of a record that say what of the content is painted, and in which styles; their files are looked for
+    as by :func:`recipe`. Regions that a plugin has found are left to it.
+
+    Raises:
+        StylizeError: a file is missing or has changed, or a mask was in no file.
+    """
+
+    def named(mask: Mapping[str, Any]) -> str:
+        color = mask.get("color")
+        return f"{_found(mask if 'path' in mask else None, picture, sources)}{f'={color}' if color else ''}"
+
+    found: dict[str, Any] = {}
+    try:
+        if mask := record.get("mask"):
+            found["keep" if mask.get("inverted") else "mask"] = named(mask)
+        found["region"] = tuple(
+            (
+                named(each["mask"]),
+                tuple(str(_found(style, picture, sources)) for style in each["styles"]),
+                tuple(map(float, each.get("style_weights", ()))),
+                each.get("content_weight"),
+            )
+            for each in record.get("regions", ())
+            if "path" in each["mask"] or not record.get("plugins")
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StylizeError(f"the record in {picture} is not complete ({error})") from error
+    return found
 
 
 def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None) -> Path:

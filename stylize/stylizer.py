@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stylize.features import Engine
 from stylize.gradients import gradients_enabled
 from stylize.images import Origin, Picture, Source, as_picture, as_pictures, fit, resize
 from stylize.iteration import Painting
+from stylize.masks import Mask, MaskSource
 from stylize.objective import Term, enough_memory
 from stylize.observing import Observer
 from stylize.optimizer import Curvature
@@ -32,10 +34,13 @@ from stylize.painting import paint
 from stylize.progress import Progressing
 from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
+from stylize.regions import Layout, Region, RegionSource
 from stylize.settings import Settings
 from stylize.terms import Positions, StyleTarget, content_term, variation_term
 
 __all__ = ["Source", "Stylizer", "as_picture", "noise"]
+
+REGIONS_KEPT = 16  # styles of regions whose statistics are kept
 
 
 class Stylizer:
@@ -99,7 +104,7 @@ class Stylizer:
             self.engine = engine or Engine(
                 settings, layers, encoders=encoders, weights=weights, progress=shown.download
             )
-        self._target = StyleTarget(self.styles, self.engine)
+        self._targets = _Targets(self._color, self.engine, self.styles)
 
     def restyled(self, style: Source | Iterable[Source]) -> Stylizer:
         """A stylizer of the same settings and encoder for another style, or blend of styles."""
@@ -117,6 +122,8 @@ class Stylizer:
         on_step: Observer | None = None,
         stop: Callable[[], bool] | None = None,
         progress: bool | None = None,
+        mask: MaskSource | None = None,
+        regions: Sequence[RegionSource] = (),
     ) -> Picture:
         """The content repainted, at ``settings.size``, with the content's alpha and EXIF.
 
@@ -129,6 +136,9 @@ class Stylizer:
             on_step: sees every :class:`~stylize.observing.Step`.
             stop: asked after every step; True returns the best picture so far.
             progress: whether to show the progress; default: as the stylizer was told.
+            mask: what is painted, as :func:`~stylize.as_mask` takes it: white is, grey in part; where it is black, the
+                result has the content's own pixels.
+            regions: parts with styles of their own, as :class:`~stylize.Region` or pairs of mask and style.
 
         Raises:
             SettingsError, ImageError: the content or ``init`` is no picture, or cannot be read.
@@ -143,7 +153,9 @@ class Stylizer:
             Progressing(self._shows if progress is None else progress, picture.name) as shown,
             enough_memory(height, width),
         ):
-            made = self._paint(picture, scales, init, terms, steps is not None, curvature, shown.also(on_step), stop)
+            layout = Layout.of(picture, (height, width), mask, regions, self.settings.content_weight)
+            warm, shows = steps is not None, shown.also(on_step)
+            made = self._paint(picture, scales, init, terms, warm, curvature, shows, stop, layout)
             shown.done(made)
         return made
 
@@ -172,7 +184,14 @@ class Stylizer:
         """The scales at which a picture of that size is painted, coarse to fine, the last being that of the result."""
         return pyramid(*fit(height, width, self.settings.size, upscale=self.settings.upscale), self.settings)
 
-    def record(self, content: Origin | None, styles: Sequence[Origin | None] | None = None) -> Record:
+    def record(
+        self,
+        content: Origin | None,
+        styles: Sequence[Origin | None] | None = None,
+        *,
+        mask: Mask | None = None,
+        regions: Sequence[Region] = (),
+    ) -> Record:
         """How a picture of this content comes about; ``styles`` stand in for the stylizer's own."""
         from stylize import __version__
 
@@ -186,6 +205,8 @@ class Stylizer:
             content=_plain(content),
             styles=tuple(_plain(style) for style in styles),
             init=_plain(None if self._begin is None else self._begin.origin),
+            mask=None if mask is None else mask.described(),
+            regions=tuple(region.described() for region in regions),
         )
 
     def _paint(
@@ -198,25 +219,33 @@ class Stylizer:
         curvature: Curvature | None,
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
+        layout: Layout | None,
     ) -> Picture:
         height, width = scales[-1].height, scales[-1].width
         opaque = Picture(picture.opaque().rgb, picture.alpha)
-        photo, target = self._in_color_mode(opaque)
+        photo, target = self._targets.of(opaque)
+        regions = () if layout is None else layout.regions
         photo = self.engine.placed(photo)
         start = self._start(init, photo, target, scales)
+        targets: Sequence[StyleTarget | None] = (target,)
+        if layout is not None:
+            targets = self._targets.of_parts(layout, opaque)
+            start = start if start is photo else layout.begun(start, photo)
 
         def all_terms(scale: Scale) -> list[Term]:
-            made = self.terms(photo, scale, target=target, alpha=picture.alpha)
+            made = self._terms(photo, scale, targets, picture.alpha, layout)
             return made + list(terms(scale) if terms else ())
 
         def in_color(painted: Tensor) -> Tensor:
-            if self._color.finish is None:
-                return painted
-            return self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
+            if self._color.finish is not None:
+                painted = self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
+            return painted if layout is None else layout.over(painted.expand(-1, 3, -1, -1))
 
         detail = photo if self.settings.content_weight else None
-        painted = in_color(
-            paint(
+        if layout is not None and layout.is_empty:
+            painted = resize(photo, height, width).cpu()
+        else:
+            painted = paint(
                 self.engine,
                 scales,
                 start,
@@ -228,30 +257,36 @@ class Stylizer:
                 stop=stop,
                 to_display=in_color,
             )
-        )
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
-        record = replace(self.record(picture.origin), stopped=stop is not None and stop())
-        return Picture(painted, alpha, picture.exif, picture.notes, picture.name, record.to_dict())
+        made = self.record(picture.origin, mask=None if layout is None else layout.mask, regions=regions)
+        record = replace(made, stopped=stop is not None and stop())
+        return Picture(in_color(painted), alpha, picture.exif, picture.notes, picture.name, record.to_dict())
 
     @gradients_enabled()
     def terms(
         self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
     ) -> list[Term]:
         """The terms of the settings for a photo (1, 3 or 1, H, W) at one scale; where ``alpha`` is 0 nothing counts."""
-        places = Positions(alpha, self.engine.device)
-        return [
-            content_term(resize(photo, scale.height, scale.width), self.settings, self.engine, places),
-            (target or self._target).term(scale.longest, places),
-            variation_term(self.settings.tv_weight, scale.height, scale.width),
-        ]
+        return self._terms(photo, scale, (target or self._targets.main,), alpha, None)
 
-    def _in_color_mode(self, content: Picture) -> tuple[Tensor, StyleTarget]:
-        """What is painted, (1, 3 or 1, H, W), and the style for it."""
-        if self._color.prepare is None:
-            return content.rgb, self._target
-        styles = [Picture(style.opaque().rgb, style.alpha) for style in self.styles]
-        photo, styles_for_it = self._color.prepare(content, styles)
-        return photo, StyleTarget(styles_for_it, self.engine)
+    def _terms(
+        self,
+        photo: Tensor,
+        scale: Scale,
+        targets: Sequence[StyleTarget | None],
+        alpha: Tensor | None,
+        layout: Layout | None,
+    ) -> list[Term]:
+        """The terms at one scale, with a style for each part of a layout, or one for the whole."""
+        device, size = self.engine.device, (scale.height, scale.width)
+        places = Positions(alpha if layout is None else layout.content_weights, device)
+        content = content_term(resize(photo, *size), self.settings, self.engine, places)
+        styles = [None if each is None else partial(each.term, scale.longest) for each in targets]
+        if layout is None:
+            terms = [content, *(style(places) for style in styles if style is not None)]
+        else:
+            terms = layout.terms(content, styles, device)
+        return [*terms, variation_term(self.settings.tv_weight, *size)]
 
     def _start(self, init: Source | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
         if init is not None:
@@ -264,6 +299,42 @@ class Stylizer:
             begin = target.styles[0] if self._begin is None else self._begin
             begun = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
         return colors.luminance(begun) if photo.shape[1] == 1 else begun
+
+
+class _Targets:
+    """The styles of a stylizer and of regions, in its colour mode."""
+
+    def __init__(self, color: ColorMode, engine: Engine, styles: tuple[Picture, ...]) -> None:
+        self.main = StyleTarget(styles, engine)
+        self._color, self._engine = color, engine
+        self._kept: list[StyleTarget] = []  # of regions, with their statistics
+
+    def of(
+        self, content: Picture, styles: tuple[Picture, ...] | None = None, weights: tuple[float, ...] = ()
+    ) -> tuple[Tensor, StyleTarget]:
+        """What is painted of a content, (1, 3 or 1, H, W), and the style for it: the stylizer's own, or that of these
+        pictures."""
+        if styles is None:
+            styles, weights = self.main.styles, self.main.weights
+        if self._color.prepare is None:
+            return content.rgb, self._known(styles, weights)
+        shown = [Picture(style.opaque().rgb, style.alpha) for style in styles]
+        photo, styles_for_it = self._color.prepare(content, shown)
+        return photo, StyleTarget(styles_for_it, self._engine, weights)
+
+    def of_parts(self, layout: Layout, content: Picture) -> list[StyleTarget | None]:
+        """The styles of the parts of a layout; none for what is too small to count."""
+        own = [(self.main.styles, self.main.weights)]
+        own += [(region.styles, region.style_weights) for region in layout.regions]
+        pairs = zip(layout.parts(content), own, strict=True)
+        return [None if part is None else self.of(part, *styles)[1] for part, styles in pairs]
+
+    def _known(self, styles: tuple[Picture, ...], weights: tuple[float, ...]) -> StyleTarget:
+        known = [each for each in (self.main, *self._kept) if each.styles == styles and each.weights == weights]
+        found = known[0] if known else StyleTarget(styles, self._engine, weights)
+        if found is not self.main:
+            self._kept = [found, *(each for each in self._kept if each is not found)][:REGIONS_KEPT]
+        return found
 
 
 def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tensor:

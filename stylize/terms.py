@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stylize import losses
+from stylize.gradients import crop
 from stylize.images import fit, resize
 from stylize.objective import Sums, Term
 from stylize.tiles import Features, TileWindow
@@ -34,8 +35,9 @@ class StyleTarget:
     matrices. Styles are resized so that their longest side is the picture's times ``settings.style_scale``.
     """
 
-    def __init__(self, styles: Sequence[Picture], engine: Engine) -> None:
+    def __init__(self, styles: Sequence[Picture], engine: Engine, weights: Sequence[float] | None = None) -> None:
         self.styles = tuple(styles)
+        self.weights = tuple(engine.settings.style_weights if weights is None else weights)  # none: equal
         self._engine = engine
         self._known: dict[int, Mapping[str, _Layer]] = {}
 
@@ -52,13 +54,13 @@ class StyleTarget:
 
         def distance(image: Tensor, features: Features) -> Tensor:
             if batches:
-                maps = [[features[layer] for layer in own] for own, _ in batches]
-                weights = [[places.at(each) for each in own] for own in maps]
+                seen = [[places.seen(features[layer]) for layer in own] for own, _ in batches]
+                maps = [[own for own, _ in pairs] for pairs in seen]
+                weights = [[weight for _, weight in pairs] for pairs in seen]
                 made = [batch for _, batch in batches]
                 return losses.wasserstein_of_batches(list(zip(made, maps, weights, strict=True)))
             parts = [
-                weight / total * known[layer].whole(features[layer], places.at(features[layer]))
-                for layer, weight in layers.items()
+                weight / total * known[layer].whole(*places.seen(features[layer])) for layer, weight in layers.items()
             ]
             return torch.stack(parts).sum()
 
@@ -77,7 +79,7 @@ class StyleTarget:
 
     def _measure(self, longest: int, layers: Sequence[str]) -> Mapping[str, _Layer]:
         settings = self._engine.settings
-        weights = settings.style_weights or (1.0,) * len(self.styles)
+        weights = self.weights or (1.0,) * len(self.styles)
         shares = [weight / sum(weights) for weight in weights]
         paper = settings.normalize == "paper"
         found = []
@@ -241,15 +243,33 @@ def _paper_scale(mean: Tensor) -> Tensor:
 
 
 class Positions:
-    """How much each position of a feature map counts: what is transparent does not."""
+    """How much each position of a feature map counts: what is transparent does not.
 
-    def __init__(self, alpha: Tensor | None, device: torch.device) -> None:
-        self._alpha, self._device = alpha, device
+    ``cut`` lets terms see no more of a map than the rectangle around what counts.
+    """
+
+    def __init__(self, alpha: Tensor | None, device: torch.device, *, cut: bool = False) -> None:
+        self._alpha, self._device, self._cut = alpha, device, cut
         self._known: dict[tuple[int, int], Tensor] = {}
+        self._windows: dict[tuple[int, int], tuple[slice, slice]] = {}
 
     def at(self, features: Tensor) -> Tensor | None:
         """Those of a whole map (1, C, H, W), (H*W,) with sum 1."""
         return self.of((slice(None), slice(None)), *features.shape[2:])
+
+    def seen(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A whole map (1, C, H, W), or the part of it that counts, with its weights (h*w,)."""
+        if self._alpha is None or not self._cut:
+            return features, self.at(features)
+        height, width = features.shape[2:]
+        weights = self.at(features)
+        assert weights is not None
+        if (height, width) not in self._windows:
+            self._windows[height, width] = _around(weights.view(height, width))
+        window = self._windows[height, width]
+        if window == (slice(0, height), slice(0, width)):
+            return features, weights
+        return crop(features, *window), weights.view(height, width)[window].flatten()
 
     def of(self, own: tuple[slice, slice], height: int, width: int) -> Tensor | None:
         """Of a map (height, width), those of some rows and columns."""
@@ -259,3 +279,13 @@ class Positions:
             # on the CPU, where alpha is: MPS pools to divisors of the size only
             self._known[height, width] = losses.position_weights(self._alpha, height, width).to(self._device)
         return self._known[height, width].view(height, width)[own].flatten()
+
+
+def _around(weights: Tensor) -> tuple[slice, slice]:
+    """The rows and columns of (H, W) outside of which hardly anything counts."""
+    counts = (weights > 1e-5 * weights.max()).cpu()
+    found = []
+    for axis in (1, 0):
+        inside = counts.any(axis).nonzero().flatten().tolist()
+        found.append(slice(inside[0], inside[-1] + 1))
+    return found[0], found[1]

@@ -77,7 +77,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_the_options_it_is_shown_with(name: str) -> None:
-    samples = {"--grain", "--detail", "--shadow"}  # options of the sample plugins
+    samples = {"--grain", "--detail", "--shadow", "--sky"}  # options of the sample plugins
     group = extended(plugin_manager())
     for words in commands(text(name)):
         command: click.Command = group.commands.get(words[0], group.commands["run"])

@@ -131,3 +131,19 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, cli_environment: 
     subprocess.run([sys.executable, "-c", small], cwd=tmp_path, env={**os.environ}, check=True, capture_output=True)
     assert (tmp_path / "painted-one.jpg").exists()
     assert (tmp_path / "painted-two.jpg").exists()
+
+
+def test_the_sky_sample_paints_the_sky_in_a_style_of_its_own(
+    environment: Callable[[Path], Run], tmp_path: Path
+) -> None:
+    plugin = copied(SAMPLES / "plugins" / "stylize_sky", tmp_path)
+    run = environment(plugin)
+    photo, style, other = (SAMPLES / name for name in ("bridge.jpg", "mosaic.jpg", "waves.jpg"))
+    run("stylize", photo, style, "-o", "plain.png", *QUICK)
+    run("stylize", photo, style, "-o", "out.png", *QUICK, "--sky", other)
+    assert (read_record(tmp_path / "out.png") or {})["plugins"]["sky"] == "1.0.0"
+    assert (tmp_path / "out.png").read_bytes() != (tmp_path / "plain.png").read_bytes()
+    again = run("stylize", "replay", "out.png", "-q", "-o", "again.png")
+    assert again.stderr == ""
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")

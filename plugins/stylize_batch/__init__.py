@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, bits_option, hookimpl, jobs_option, quality_option, report_option
+from stylize import (
+    SettingsError,
+    bits_option,
+    hookimpl,
+    jobs_option,
+    keep_option,
+    mask_option,
+    quality_option,
+    region_option,
+    report_option,
+)
 
 if TYPE_CHECKING:
     from stylize import Job, Settings
@@ -20,6 +30,16 @@ OPTIONS = (
     quality_option(),
     report_option(),
     jobs_option(),
+    mask_option(),
+    keep_option(),
+    region_option(),
+    click.Option(
+        ["--mask-folder"],
+        type=Path,
+        metavar="FOLDER",
+        help="A mask for each picture, as --mask takes it: the one of the same name, at the same place in FOLDER. "
+        "Pictures without one are left out.",
+    ),
     click.Option(
         ["--pair"],
         type=click.Choice(PAIRS),

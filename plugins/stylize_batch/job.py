@@ -31,6 +31,7 @@ from stylize import (
     StylizeError,
     Stylizer,
     TargetError,
+    as_mask,
     atomic_write,
     check_target,
     claims_inside,
@@ -107,6 +108,7 @@ class FolderJob(Job):
         )
         self._watched = Watched(source, self._folder) if options.get("watch") else None
         self._ledger = Ledger()
+        self._areas = self._planner.areas
         self._total = self._tried = 0
         self._fatal = ""  # why no more can be written
         self._planned = self._painting = False  # whether chains() has been called, and frames()
@@ -176,11 +178,20 @@ class FolderJob(Job):
             reading = self._reading.pop(item.target, None)
             picture = self._read(item) if reading is None else reading.result()
             styles = self._styles.pictures(item.style)
+            mask = self._areas.mask if item.mask is None else as_mask(item.mask)
         except Exception as error:
             self.failed(chain, error)
             return
-        data = {"chain": chain}
-        yield Frame(item.photo.name, picture, styles=styles, number=numbered.number, total=numbered.total, data=data)
+        yield Frame(
+            item.photo.name,
+            picture,
+            styles=styles,
+            mask=mask,
+            regions=self._areas.regions,
+            number=numbered.number,
+            total=numbered.total,
+            data={"chain": chain},
+        )
 
     def _verdict(self, chain: Chain) -> Verdict:
         """Whether a result is still to be painted: another run may have done so meanwhile."""

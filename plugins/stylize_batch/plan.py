@@ -13,7 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from stylize import ImageError, Origin, Record, Saved, Settings, Stylizer, digest, read_record, saved_state
+import torch
+
+from stylize import (
+    ImageError,
+    Mask,
+    Origin,
+    Record,
+    Saved,
+    Settings,
+    SettingsError,
+    Stylizer,
+    chosen_areas,
+    digest,
+    read_record,
+    saved_state,
+)
 from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, pairs, search
 from stylize_batch.styles import Styles
 
@@ -34,6 +49,7 @@ class Item:
     photo: Found
     style: int
     target: PurePath  # below the output folder
+    mask: Path | None = None  # of its own
     why: str = ""
     before: tuple[int, ...] = ()  # marks the file that was there when this was planned
 
@@ -78,6 +94,8 @@ class Planner:
         self._settings, self._options, self._given = settings, options, given
         self._passed, self._unchanged, self._kept = passed, unchanged, kept
         self._excluded = Excluded(options.get("exclude") or ())
+        self.areas = chosen_areas(options, settings)
+        self._masks = _masks(options)
         self._watching = bool(options.get("watch"))
         self._digests: dict[Path, str] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -156,14 +174,19 @@ class Planner:
         photo, *styles = (
             Origin(path, self._digest(path)) for path in (item.photo.path, *self._styles.all[item.style].paths)
         )
+        mask = self.areas.mask
+        if item.mask is not None:
+            mask = Mask(torch.zeros(1, 1, 1, 1), Origin(item.mask, self._digest(item.mask)))
         saving = {"bits": self._options.get("bits", 8), "quality": self._options.get("quality")}
-        return replace(stylizer.record(photo, styles), options=dict(self._given), saving=saving)
+        made = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
+        return replace(made, options=dict(self._given), saving=saving)
 
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}
         sources |= {os.path.realpath(path) for style in self._styles.all for path in style.paths}
         if self._settings.start_file is not None:
             sources.add(os.path.realpath(self._settings.start_file))
+        sources |= {os.path.realpath(path) for path in (*self.areas.files, *(self._masks or {}).values())}
         items = []
         by_name = sorted(chosen, key=lambda pair: (pair[0].name.casefold(), pair[0].name, pair[1]))
         for photo, index in sorted(by_name, key=lambda pair: self._names.changes(pair[0])):
@@ -173,7 +196,12 @@ class Planner:
                 continue
             if note and not quiet:
                 log.info("%s", " ".join(note.split()))
-            items.append(Item(photo, index, target))
+            mask = None if self._masks is None else self._masks.get(_without_extension(photo.relative))
+            if self._masks is not None and mask is None:
+                if not quiet:
+                    self._passed(Passed(photo.name, "no mask of its name", False))
+                continue
+            items.append(Item(photo, index, target, mask=mask))
         place = {id(photo): number for number, (photo, _) in enumerate(by_name)}
         return sorted(items, key=lambda item: (item.style, place[id(item.photo)]))  # those of one style together
 
@@ -211,3 +239,19 @@ def _holds_something(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def _masks(options: Mapping[str, Any]) -> dict[str, Path] | None:
+    """The masks of ``--mask-folder`` by their places, without extensions."""
+    folder: Path | None = options.get("mask_folder")
+    if folder is None:
+        return None
+    if options.get("mask") is not None or options.get("keep") is not None:
+        raise SettingsError("--mask-folder cannot be combined with --mask or --keep")
+    if not folder.is_dir():
+        raise SettingsError(f"--mask-folder {folder} is no folder")
+    return {_without_extension(found.relative): found.path for found in search(folder) if isinstance(found, Found)}
+
+
+def _without_extension(place: PurePath) -> str:
+    return place.with_suffix("").as_posix()

@@ -112,7 +112,8 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     host = current_host()
     target = options["output"] or picture.with_name(f"{picture.stem}-replay{picture.suffix}")
     jobs.check_distinct(target, picture)
-    options = {**_recorded_options(host, record, content, styles), **options, "output": target}
+    areas = records.areas(record, picture, sources)
+    options = {**_recorded_options(host, record, content, styles), **areas, **options, "output": target}
     with showing(host, options) as display:
         job = host.open(content, styles, target, settings, options)
         rest = encoder_options(host, options, display)
