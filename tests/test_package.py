@@ -21,6 +21,7 @@ import pytest
 
 import stylize
 from stylize.encoders import mini
+from stylize_web.pictures import PAINTINGS, PHOTOS
 from tests.conftest import ROOT, SAMPLES
 
 # The rooms of the design, from the top down: a module imports from its own line and from those below.
@@ -61,13 +62,14 @@ PRINTING = {
     ROOT / "plugins" / "stylize_batch" / "commands.py",
 }
 PRINTING |= {ROOT / "video" / "stylize_video" / "commands.py"}
-PRINTING |= {ROOT / "plugins" / name / "commands.py" for name in ("stylize_comfyui", "stylize_gimp")}
+PRINTING |= {ROOT / "plugins" / name / "commands.py" for name in ("stylize_comfyui", "stylize_gimp", "stylize_web")}
 PLUGINS = {
     "stylize_batch": ROOT / "plugins" / "stylize_batch",
     "stylize_comfyui": ROOT / "plugins" / "stylize_comfyui",
     "stylize_gimp": ROOT / "plugins" / "stylize_gimp",
     "stylize_napari": ROOT / "plugins" / "stylize_napari",
     "stylize_video": ROOT / "video" / "stylize_video",
+    "stylize_web": ROOT / "plugins" / "stylize_web",
 }
 
 
@@ -111,7 +113,7 @@ def test_every_package_of_the_wheel_is_typed_and_whole(wheel: zipfile.ZipFile) -
 
 def test_no_chapter_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     pages = [name for name in wheel.namelist() if name.endswith(".md")]
-    assert pages == ["stylize_napari/samples/CREDITS.md"]
+    assert pages == ["stylize/samples/CREDITS.md"]
 
 
 def test_the_embedded_encoder_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
@@ -125,9 +127,18 @@ def test_the_plugin_of_napari_is_in_the_wheel_with_its_samples_but_napari_is_an_
     named = re.findall(r'"([\w-]+\.jpg)"', (PLUGINS["stylize_napari"] / "samples.py").read_text(encoding="utf-8"))
     assert len(named) == 4
     for name in (*named, "CREDITS.md"):
-        assert wheel.read(f"stylize_napari/samples/{name}") == (SAMPLES / name).read_bytes()
+        assert wheel.read(f"stylize/samples/{name}") == (SAMPLES / name).read_bytes()
     needed = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not re.search("napari|magicgui|superqt|qt", " ".join(needed), re.IGNORECASE)
+
+
+def test_the_page_is_in_the_wheel_with_its_samples_but_its_server_is_an_extra(wheel: zipfile.ZipFile) -> None:
+    for file in (PLUGINS["stylize_web"] / "static").iterdir():
+        assert wheel.read(f"stylize_web/static/{file.name}") == file.read_bytes()
+    for name in (*PHOTOS, *PAINTINGS):
+        assert wheel.read(f"stylize/samples/{name}.jpg") == (SAMPLES / f"{name}.jpg").read_bytes()
+    needed = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert not re.search("starlette|uvicorn|playwright", " ".join(needed), re.IGNORECASE)
 
 
 def test_the_example_workflow_of_comfyui_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:

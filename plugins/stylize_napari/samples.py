@@ -12,7 +12,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 FOLDER = next(
-    folder for folder in (HERE / "samples", HERE.parents[1] / "samples") if folder.is_dir()
+    folder for folder in (HERE.parent / "stylize" / "samples", HERE.parents[1] / "samples") if folder.is_dir()
 )  # wheel, checkout
 GAP = 20  # px between the two
 

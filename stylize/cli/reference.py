@@ -11,7 +11,7 @@ from stylize.cli.main import extended
 from stylize.host import Host, plugin_manager
 
 FILE = Path(__file__).with_name("README.md")
-PLUGINS = ("batch", "comfyui", "gimp", "video")  # that come with stylize
+PLUGINS = ("batch", "comfyui", "gimp", "video", "web")  # that come with stylize
 WIDTH = 100
 HEAD = """# Command line
 

@@ -1,0 +1,242 @@
+"""The pictures that the page knows: samples, those of a folder, and what was uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylize import StylizeError
+
+if TYPE_CHECKING:
+    from stylize import Picture
+
+HERE = Path(__file__).parent
+SAMPLES = next(
+    folder for folder in (HERE.parent / "stylize" / "samples", HERE.parents[1] / "samples") if folder.is_dir()
+)  # wheel, checkout
+PHOTOS = ("bridge", "moose", "cat", "coffee")
+PAINTINGS = ("starry-night", "waves", "mosaic", "swirls")
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
+CLIPS = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"})
+THUMBNAIL, VIEW = 320, 1600  # px
+VIEWS_KEPT = 12
+LISTED = 500  # entries of a folder
+UPLOADS_KEPT = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture, folder or clip that can be painted, or painted in the style of.
+
+    ``kind`` is ``photo`` or ``painting`` for samples, ``upload``, ``picture``, ``folder`` or ``clip``; ``place`` is the
+    path of a file below the folder that is offered.
+    """
+
+    id: str
+    name: str
+    path: Path
+    kind: str
+    place: str = ""
+
+    def described(self) -> dict[str, str]:
+        """What the page is told."""
+        return {"id": self.id, "name": self.name, "kind": self.kind, "place": self.place}
+
+
+class Pictures:
+    """All sources by their ids. Names come from elsewhere and are shown only; files are found by id.
+
+    Args:
+        temporary: a folder for what is uploaded.
+        folder: what is offered besides.
+    """
+
+    def __init__(self, temporary: Path, folder: Path | None) -> None:
+        self._temporary, self.folder = temporary, None if folder is None else folder.resolve()
+        self._known: OrderedDict[str, Source] = OrderedDict()
+        self._thumbnails: dict[str, bytes] = {}
+        self._views: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+        for names, kind in ((PHOTOS, "photo"), (PAINTINGS, "painting")):
+            for name in names:
+                self._add(Source(f"sample-{name}", name.replace("-", " "), SAMPLES / f"{name}.jpg", kind))
+
+    def _add(self, source: Source) -> Source:
+        self._known[source.id] = source
+        return source
+
+    def __getitem__(self, key: str) -> Source:
+        """The source with an id.
+
+        Raises:
+            StylizeError: there is none.
+        """
+        found = self._known.get(key)
+        if found is None:
+            raise StylizeError("this picture is not there any more; choose it again")
+        return found
+
+    def offered(self) -> list[Source]:
+        """The samples, then what was uploaded, newest first."""
+        known = [*self._known.values()]
+        samples = [source for source in known if source.kind in ("photo", "painting")]
+        return samples + [source for source in reversed(known) if source.kind == "upload"]
+
+    # --- the folder
+
+    def listed(self, place: str = "") -> list[Source]:
+        """What is in the folder offered, or in a folder below it, as far as it can be painted.
+
+        Raises:
+            StylizeError: there is no such folder below it.
+        """
+        here = self._below(place)
+        try:
+            entries = sorted(here.iterdir(), key=lambda path: (not path.is_dir(), path.name.lower()))
+            return [*self._sources(entries)][:LISTED]
+        except OSError as error:
+            raise StylizeError(f"cannot read {place or 'the folder'}: {error.strerror}") from error
+
+    def _below(self, place: str) -> Path:
+        if self.folder is None:
+            raise StylizeError("no folder is offered; start the server with --folder")
+        try:
+            here = (self.folder / place).resolve()
+        except (OSError, ValueError) as error:
+            raise StylizeError("there is no such folder") from error
+        if not here.is_relative_to(self.folder) or not here.is_dir():
+            raise StylizeError("there is no such folder")
+        return here
+
+    def _sources(self, entries: list[Path]) -> Iterator[Source]:
+        assert self.folder is not None
+        for path in entries:
+            if path.name.startswith(".") or not path.resolve().is_relative_to(self.folder):
+                continue
+            suffix = path.suffix.lower()
+            kinds = {"folder": path.is_dir(), "picture": suffix in PICTURES, "clip": suffix in CLIPS}
+            kind = next((kind for kind, matches in kinds.items() if matches), None)
+            if kind is not None:
+                place = path.relative_to(self.folder).as_posix()
+                key = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+                name = path.name.encode("utf-8", "replace").decode()
+                yield self._add(Source(f"folder-{key}", name, path, kind, place))
+
+    # --- uploads
+
+    def new_upload(self) -> Path:
+        """Where the next upload goes."""
+        return self._temporary / secrets.token_hex(12)
+
+    def uploaded(self, path: Path, name: str) -> Source:
+        """A file that was uploaded, once it is whole, under the name it had there.
+
+        Raises:
+            ImageError: it is no picture; the file is removed.
+        """
+        source = Source(f"upload-{path.name}", _shown(name), path, "upload")
+        try:
+            self.thumbnail(source)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self._add(source)
+        return source
+
+    def forget_uploads(self, used: set[str]) -> None:
+        """Remove the oldest uploads where there are many, but none of those that are in use."""
+        with self._lock:
+            uploads = [source for source in self._known.values() if source.kind == "upload"]
+            for source in uploads[: max(0, len(uploads) - UPLOADS_KEPT)]:
+                if source.id not in used:
+                    del self._known[source.id]
+                    self._thumbnails.pop(source.id, None)
+                    source.path.unlink(missing_ok=True)
+
+    # --- what they look like
+
+    def picture(self, source: Source, longest: int | None = None) -> Picture:
+        """A source read, under the name it has here.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        from stylize import ImageError, Origin, load
+
+        try:
+            picture = load(source.path, longest=longest)
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(source.path), source.name)) from error
+        digest = "" if picture.origin is None else picture.origin.sha256
+        origin = Origin(Path(source.name), digest) if source.kind == "upload" else picture.origin
+        return replace(picture, name=Path(source.name).stem, origin=origin)
+
+    def thumbnail(self, source: Source) -> bytes:
+        """A small JPEG of a source.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        from stylize import thumbnail
+
+        if source.id not in self._thumbnails:
+            picture = self.picture(source, THUMBNAIL)
+            self._thumbnails[source.id] = thumbnail(picture.opaque().rgb, THUMBNAIL)
+        return self._thumbnails[source.id]
+
+    def view(self, source: Source) -> bytes:
+        """A JPEG of a source to fill the page.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        from stylize import thumbnail
+
+        with self._lock:
+            if source.id in self._views:
+                return self._views[source.id]
+        data = thumbnail(self.picture(source, VIEW).opaque().rgb, VIEW)
+        with self._lock:
+            self._views[source.id] = data
+            if len(self._views) > VIEWS_KEPT:
+                self._views.popitem(last=False)
+        return data
+
+    def recipe(self, source: Source) -> dict[str, Any] | None:
+        """How a painted picture was made, as far as its sources are known here: settings and the ids of content and
+        styles, each None where it is not known; None if the picture carries no record."""
+        from stylize import ImageError, digest, read_record
+
+        record = read_record(source.path)
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+            return None
+        known: dict[str, str] = {}
+        for each in [*self._known.values()]:
+            if each.kind not in ("folder", "clip"):
+                try:
+                    known.setdefault(digest(each.path), each.id)
+                except ImageError:
+                    continue
+
+        def found(origin: Any) -> str | None:
+            return known.get(str(origin.get("sha256"))) if isinstance(origin, dict) else None
+
+        styles = record.get("styles")
+        return {
+            "settings": record["settings"],
+            "content": found(record.get("content")),
+            "styles": [found(each) for each in styles] if isinstance(styles, list) else [],
+        }
+
+
+def _shown(name: str) -> str:
+    """A name from elsewhere, fit to be shown: its last part, without control characters."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(each for each in last if each.isprintable())[-120:].strip() or "picture"

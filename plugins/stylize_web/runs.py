@@ -1,0 +1,429 @@
+"""The queue: what is to be painted, is being painted and was painted, and the thread that does it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import shutil
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylize import Chain, Frame, Host, Job, Painted, RunProgress, StylizeError, hookimpl
+from stylize_web.board import Board
+from stylize_web.orders import Order, mask_array
+from stylize_web.pictures import Pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stylize import Picture, Step, Stylizer
+
+ENDED = ("done", "stopped", "failed")
+PAUSE = 0.12  # seconds between two previews, at least
+SHARE = 4  # and so many times what the last one took: looking on must not be most of the work
+PREVIEW, FINAL = 1024, 1600  # px: the longest side of what the page shows while it is painted, and afterwards
+STYLIZERS_KEPT = 2
+RUNS_KEPT = 60
+GRACE = 20.0  # seconds for the run in work to end with the server
+
+log = logging.getLogger("stylize.web")
+
+
+@dataclass(eq=False)
+class Run:
+    """An order, and what has become of it. ``revision`` is the number of its last change."""
+
+    id: str
+    order: Order
+    folder: Path
+    state: str = "waiting"
+    text: str = ""
+    fraction: float | None = 0.0
+    seconds_left: float | None = None
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+    preview: bytes = b""
+    version: int = 0
+    made: float = 0.0  # when the preview was, in seconds since 1970
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    result: Path | None = None
+    report: Path | None = None
+    revision: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self.state in ENDED
+
+    @property
+    def title(self) -> str:
+        """What it is called, and its result."""
+        styles = " + ".join(Path(style.name).stem for style in self.order.styles)
+        return f"{Path(self.order.content.name).stem} · {styles}"
+
+    def described(self) -> dict[str, Any]:
+        """What the page is told."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "order": self.order.described(),
+            "state": self.state,
+            "text": self.text,
+            "fraction": self.fraction,
+            "secondsLeft": self.seconds_left,
+            "seconds": self.seconds,
+            "error": self.error,
+            "notes": self.notes,
+            "version": self.version,
+            "made": self.made,
+            "width": self.width,
+            "height": self.height,
+            "result": None if self.result is None else self.result.name,
+            "report": None if self.report is None else self.report.name,
+            "revision": self.revision,
+        }
+
+
+class PictureJob(Job):
+    """One picture of the page, or the part of it that the mask shows."""
+
+    def __init__(self, picture: Picture, order: Order, target: Path) -> None:
+        from stylize.arrays import masked
+
+        self._content, self._order, self._target = picture, order, target
+        self._mask = None if order.mask is None else mask_array(order.mask, *picture.size)
+        self._picture = picture if self._mask is None else masked(picture, self._mask)
+
+    def frames(self, chain: Chain) -> Iterator[Frame]:
+        yield Frame(self._content.name, self._picture)
+
+    def write(self, frame: Frame, painted: Painted) -> None:
+        self.shown(painted.picture).save(self._target, bits=self._order.bits)
+
+    def shown(self, painted: Picture) -> Picture:
+        """What is painted, with the photo where the mask shows nothing."""
+        from stylize import resize
+        from stylize.arrays import composited
+
+        if self._mask is None:
+            return painted
+        height, width = painted.size
+        content = resize(self._content.rgb, height, width)
+        assert self._order.mask is not None
+        rgb = composited(content, painted.rgb, mask_array(self._order.mask, height, width))
+        alpha = None if self._content.alpha is None else resize(self._content.alpha, height, width)
+        return replace(painted, rgb=rgb, alpha=alpha)
+
+    def finish(self) -> Path:
+        return self._target
+
+
+class Queue:
+    """Paints orders one after the other, in a thread of its own.
+
+    Args:
+        pictures: what orders are about.
+        host: plugins.
+        board: where changes are counted.
+        temporary: a folder for results.
+        output: where results are kept besides.
+    """
+
+    def __init__(
+        self, pictures: Pictures, host: Host, board: Board, temporary: Path, output: Path | None = None
+    ) -> None:
+        self._pictures, self._host, self._board = pictures, host, board
+        self._temporary, self._output = temporary, output
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Condition()
+        self._closing = False
+        self._stylizers: OrderedDict[str, Stylizer] = OrderedDict()
+        self.ready = False
+        self.choices: dict[str, list[str]] = {}
+        self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load what painting needs, and to paint."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the run in work, and the thread."""
+        with self._lock:
+            self._closing = True
+            for run in self._runs.values():
+                run.stop.set()
+            self._lock.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(GRACE)
+
+    def runs(self) -> list[Run]:
+        """All runs, in the order in which they were ordered."""
+        with self._lock:
+            return [*self._runs.values()]
+
+    def __getitem__(self, key: str) -> Run:
+        """The run with an id.
+
+        Raises:
+            StylizeError: there is none.
+        """
+        with self._lock:
+            found = self._runs.get(key)
+        if found is None:
+            raise StylizeError("this run is not there any more")
+        return found
+
+    def add(self, order: Order) -> Run:
+        """Put an order at the end of the queue."""
+        key = secrets.token_urlsafe(9)
+        run = Run(key, order, self._temporary / secrets.token_hex(12))
+        with self._lock:
+            self._runs[key] = run
+            old = [each for each in self._runs.values() if each.ended][: max(0, len(self._runs) - RUNS_KEPT)]
+            self._touch(run)
+            self._lock.notify_all()
+        for each in old:
+            self.remove(each)
+        return run
+
+    def stop(self, run: Run) -> None:
+        """Stop a run and keep the picture as far as it is; one that waits is not begun."""
+        with self._lock:
+            run.stop.set()
+            if run.state == "waiting":
+                run.state, run.text = "stopped", "not begun"
+            self._touch(run)
+
+    def remove(self, run: Run) -> None:
+        """Forget a run that has ended, and its result.
+
+        Raises:
+            StylizeError: it has not ended.
+        """
+        with self._lock:
+            if not run.ended:
+                raise StylizeError("stop the run first")
+            self._runs.pop(run.id, None)
+            self._board.changed()
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+    def in_use(self) -> set[str]:
+        """The ids of the pictures that runs are about."""
+        return {source.id for run in self.runs() for source in (run.order.content, *run.order.styles)}
+
+    def _touch(self, run: Run) -> None:
+        run.revision = self._board.changed()
+
+    # --- in the thread
+
+    def _work(self) -> None:
+        self._load()
+        while (run := self._next()) is not None:
+            begun = time.monotonic()
+            try:
+                with _notes(run), contextlib.closing(_Watch(run, self)) as watch:
+                    self._paint(run, watch)
+            except StylizeError as error:
+                run.state, run.error = "failed", " ".join(str(error).split())
+            except Exception as error:  # a bug of stylize or of a plugin
+                if os.environ.get("STYLIZE_TRACEBACK"):
+                    traceback.print_exc()
+                run.state, run.error = "failed", f"unexpected {type(error).__name__}: {error}"
+            else:
+                run.state = "stopped" if run.stop.is_set() else "done"
+                run.fraction = run.fraction if run.stop.is_set() else 1.0
+            run.seconds, run.seconds_left = time.monotonic() - begun, None
+            self._touch(run)
+
+    def _load(self) -> None:
+        """Load torch and what plugins bring, while the page is looked at already."""
+        from stylize import Stylizer  # noqa: F401
+
+        encoders, modes = self._host.encoders(), self._host.color_modes()
+        self.choices = {
+            "encoder": ["auto", *dict.fromkeys(spec.name for spec in encoders)],
+            "preserve_color": [*dict.fromkeys(mode.name for mode in modes)],
+        }
+        self.ready = True
+        self._board.changed()
+
+    def _next(self) -> Run | None:
+        with self._lock:
+            while not self._closing:
+                for run in self._runs.values():
+                    if run.state == "waiting":
+                        run.state = "painting"
+                        self._touch(run)
+                        return run
+                self._lock.wait()
+        return None
+
+    def _paint(self, run: Run, watch: _Watch) -> None:
+        import stylize
+
+        order, host = run.order, self._host
+        options = {**host.default_options(), "bits": order.bits}
+        if order.content.kind in ("folder", "clip"):
+            job, stylizer = self._many(run, options, watch)
+        else:
+            run.folder.mkdir()
+            target = run.folder / f"{_file_name(run.title)}{order.extension}"
+            stylizer = self._stylizer(order, watch)
+            picture = self._pictures.picture(order.content, order.settings.size * stylize.SPARE)
+            job = watch.job = PictureJob(picture, order, target)
+        run.text = "beginning"
+        self._touch(run)
+        host.register(watch, "the page")
+        try:
+            run.result = stylize.run(job, stylizer, host=host, options=options, stop=run.stop.is_set)
+        finally:
+            if host.is_registered(watch):
+                host.unregister(watch)
+        if isinstance(job, PictureJob) and self._output is not None and run.result is not None:
+            self._keep(run, run.result, self._output)
+
+    def _many(self, run: Run, options: dict[str, Any], watch: _Watch) -> tuple[Job, Stylizer]:
+        """The job for a folder or clip below the folder that is offered."""
+        from stylize import Stylizer
+
+        order, host, folder = run.order, self._host, self._pictures.folder
+        assert folder is not None
+        painted = folder / "painted"
+        painted.mkdir(exist_ok=True)
+        stem = Path(order.content.name).stem
+        target = painted / (order.content.name if order.content.kind == "folder" else f"{stem}.mp4")
+        run.report = painted / f"{stem}.html"
+        options |= {"report": run.report, "format": None}
+        job = host.open(order.content.path, [style.path for style in order.styles], target, order.settings, options)
+        styles = job.styles or [self._pictures.picture(style) for style in order.styles]
+        modes, encoders = host.color_modes(), host.encoders()
+        return job, Stylizer(styles, order.settings, encoders=encoders, color_modes=modes, progress=watch.downloading)
+
+    def _stylizer(self, order: Order, watch: _Watch) -> Stylizer:
+        """The stylizer of an order; those of the last ones are kept, with what was measured of their styles."""
+        from stylize import SPARE, Stylizer
+
+        key = str((order.settings, [style.id for style in order.styles]))
+        if key not in self._stylizers:
+            host, settings = self._host, order.settings
+            needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
+            styles = [self._pictures.picture(style, needed * SPARE) for style in order.styles]
+            self._stylizers[key] = Stylizer(
+                styles,
+                order.settings,
+                encoders=host.encoders(),
+                color_modes=host.color_modes(),
+                progress=watch.downloading,
+            )
+        self._stylizers.move_to_end(key)
+        while len(self._stylizers) > STYLIZERS_KEPT:
+            self._stylizers.popitem(last=False)
+        return self._stylizers[key]
+
+    def _keep(self, run: Run, result: Path, output: Path) -> None:
+        """Copy a result to the folder for results, under a name that is free there."""
+        output.mkdir(exist_ok=True)
+        for number in range(1, 10_000):
+            target = output / f"{result.stem}{'' if number == 1 else f'-{number}'}{result.suffix}"
+            try:
+                with target.open("xb") as file, result.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                run.notes.append(f"not kept in {output}: {error.strerror}")
+            return
+
+
+class _Watch:
+    """What a run shows of itself: a plugin while it lasts."""
+
+    def __init__(self, run: Run, queue: Queue) -> None:
+        self._run, self._queue = run, queue
+        self._progress, self._due = RunProgress(), 0.0
+        self.job: PictureJob | None = None
+
+    def close(self) -> None:
+        self.job = None
+
+    def downloading(self, done: int, total: int | None) -> None:
+        """Tell how far the download of weights is."""
+        if self._run.stop.is_set():
+            raise StylizeError("stopped before the weights were downloaded; the next run goes on with them")
+        of = f" of {total / 1e6:.0f}" if total else ""
+        self._run.text = f"downloading the weights of the encoder: {done / 1e6:.0f}{of} MB"
+        self._queue._touch(self._run)
+
+    @hookimpl
+    def stylize_step(self, frame: Frame, step: Step) -> None:
+        run = self._run
+        self._progress.step(step, frame)
+        run.fraction, run.seconds_left = self._progress.fraction, self._progress.seconds_left
+        several = f"{frame.name} ({frame.number}{f' of {frame.total}' if frame.total else ''}), "
+        place = several if frame.total != 1 else ""
+        run.text = f"{place}{step.width}x{step.height}, step {step.number} of {step.steps}"
+        if step.schedule is not None:
+            run.width, run.height = step.schedule.scales[-1].width, step.schedule.scales[-1].height
+        if (now := time.monotonic()) >= self._due:
+            with contextlib.suppress(LookupError):
+                self._show(step.image(), PREVIEW)
+            self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
+        self._queue._touch(run)
+
+    @hookimpl
+    def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        self._progress.painted(frame)
+        self._show(image.opaque().rgb, FINAL)
+        self._run.height, self._run.width = image.size
+        self._queue._touch(self._run)
+
+    @hookimpl
+    def stylize_copied(self, frame: Frame) -> None:
+        self._progress.copied(frame)
+        self._run.fraction = self._progress.fraction
+        self._queue._touch(self._run)
+
+    def _show(self, rgb: Tensor, longest: int) -> None:
+        from stylize import Picture, thumbnail
+
+        shown = rgb if self.job is None else self.job.shown(Picture(rgb)).opaque().rgb
+        run = self._run
+        run.preview, run.made = thumbnail(shown, longest), time.time()
+        run.version += 1
+
+
+@contextlib.contextmanager
+def _notes(run: Run) -> Iterator[None]:
+    """What the package logs meanwhile is a note of the run."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note = " ".join(record.getMessage().split())
+            if note not in run.notes:
+                run.notes = [*run.notes, note][-20:]
+
+    logger, handler = logging.getLogger("stylize"), Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _file_name(title: str) -> str:
+    """A title as the name of a file: letters, digits, dots, dashes and underscores."""
+    plain = "".join(each if each.isalnum() or each in "-_." else "-" for each in title.replace(" · ", "-"))
+    return "-".join(filter(None, plain.split("-")))[:80].strip(".") or "painted"

@@ -1,0 +1,546 @@
+"""The live page's server: who may ask for what, orders, the queue, uploads, the folder."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import stylize
+from stylize import Settings, Stylizer, load, read_record
+from stylize.testing import tiny_encoder
+from tests.conftest import SAMPLES, waves
+
+pytest.importorskip("starlette", reason="the page needs the extra web")
+pytest.importorskip("uvicorn", reason="the page needs the extra web")
+
+QUICK = {"encoder": "tiny", "size": 32, "steps": [2], "tolerance": 0.0, "device": "cpu"}
+ENDLESS = {**QUICK, "size": 16, "optimizer": "adam", "steps": [100000]}
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+class Client:
+    """A browser as far as the server sees it."""
+
+    def __init__(self, port: int, token: str = "") -> None:
+        self.port, self.token = port, token
+
+    def ask(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            given = {key.replace("_", "-"): value for key, value in headers.items()}
+            connection.request(method, path, body, given)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), {key.lower(): value for key, value in answer.getheaders()})
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, None, **headers)
+
+    def upload(self, picture: bytes, name: str = "photo.png") -> Any:
+        answer = self.ask("POST", f"/api/pictures?{urlencode({'name': name})}", picture)
+        assert answer.status == 201, answer.body
+        return answer.json
+
+    def order(self, *, status: int = 201, **values: Any) -> Any:
+        sent = {"content": "sample-cat", "styles": ["sample-waves"], "settings": QUICK, **values}
+        answer = self.ask("POST", "/api/runs", json.dumps(sent).encode())
+        assert answer.status == status, answer.body
+        return answer.json if status == 201 else answer.text
+
+    def run(self, key: str) -> Any:
+        return next(run for run in self.get("/api/state").json["runs"] if run["id"] == key)
+
+    def wait(self, key: str, *states: str) -> Any:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            run = self.run(key)
+            if run["state"] in (states or ("done", "stopped", "failed")):
+                return run
+            time.sleep(0.02)
+        raise AssertionError(self.run(key))
+
+
+def png(height: int = 24, width: int = 32, seed: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    array = (waves(height, width, seed)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+Serve = Callable[..., Client]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts the server in this process; with the encoder of tests, which needs no files."""
+    import uvicorn
+
+    from stylize import plugin_manager
+    from stylize_web.board import Board
+    from stylize_web.pictures import Pictures
+    from stylize_web.runs import Queue
+    from stylize_web.security import Place
+    from stylize_web.server import Page, application, listen
+
+    host = plugin_manager(only=["batch"])
+    monkeypatch.setattr(host, "encoders", lambda: [tiny_encoder()])
+    ends: list[Callable[[], object]] = []
+
+    def start(folder: Path | None = None, output: Path | None = None, address: str = "127.0.0.1") -> Client:
+        for name in ("uploads", "results"):
+            (tmp_path / "temporary" / name).mkdir(parents=True)
+        listening = listen("127.0.0.1", 0, 0)
+        place = Place(address, listening.getsockname()[1])
+        board, pictures = Board(), Pictures(tmp_path / "temporary" / "uploads", folder)
+        queue = Queue(pictures, host, board, tmp_path / "temporary" / "results", output)
+        server = uvicorn.Server(
+            uvicorn.Config(application(Page(pictures, queue, board), place), log_level="warning", lifespan="off")
+        )
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        queue.start()
+
+        def end() -> None:
+            board.close()
+            queue.close()
+            server.should_exit = True
+            thread.join(20)
+            listening.close()
+
+        ends.append(end)
+        return Client(place.port, place.token)
+
+    yield start
+    for end in ends:
+        end()
+
+
+@pytest.fixture
+def client(serve: Serve) -> Client:
+    return serve()
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:80", "[::1]:1"])
+def test_this_machine_is_answered_under_its_names(client: Client, host: str) -> None:
+    assert client.get("/", Host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "[", "0.0.0.0"]
+)
+def test_other_host_names_are_refused(client: Client, host: str) -> None:
+    for path in ("/", "/api/state", "/static/page.js"):
+        assert client.get(path, Host=host).status == 421
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
+    ],
+)
+def test_other_sites_cannot_order(client: Client, headers: dict[str, str]) -> None:
+    assert client.ask("POST", "/api/runs", b"{}", **headers).status == 403
+    assert client.ask("POST", "/api/pictures?name=a.png", png(), **headers).status == 403
+    assert client.ask("DELETE", "/api/runs/x", None, **headers).status == 403
+
+
+def test_other_sites_can_link_to_the_page_but_not_embed_what_it_shows(client: Client) -> None:
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert client.get("/", **link).status == 200
+    embedded = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}
+    assert client.get("/api/pictures/sample-cat/view", **embedded).status == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/api/state", "/static/page.js", "/api/nothing", "/static/../server.py"])
+def test_every_answer_says_what_a_page_may_load(client: Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["content-security-policy"].startswith("default-src 'self'; ")
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_the_page_is_small_and_names_no_other_host(client: Client) -> None:
+    files = [client.get(path).body for path in ("/", "/static/page.css", "/static/page.js", "/static/icon.svg")]
+    assert sum(map(len, files)) <= 60_000
+    addresses = {each for file in files for each in re.findall(rb"https?://[^\"' )]+", file)}
+    assert addresses == {b"http://www.w3.org/2000/svg"}
+    assert b"style=" not in files[0]
+    assert not re.search(rb"<script(?![^>]* src=)", files[0])
+
+
+def test_beyond_this_machine_the_token_is_asked_for(serve: Serve) -> None:
+    client = serve(address="0.0.0.0")
+    assert len(client.token) >= 20
+    for path in ("/", "/api/state", "/static/page.js", "/?token=", "/?token=wrong"):
+        assert client.get(path).status == 401
+    assert client.get("/", Cookie="stylize_token=wrong").status == 401
+    given = client.get(f"/?token={client.token}")
+    assert (given.status, given.headers["location"]) == (303, "/")
+    cookie = given.headers["set-cookie"]
+    assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in cookie.split(";")}
+    assert client.get("/", Cookie=cookie.split(";")[0]).status == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_on_this_machine_there_is_no_token(address: str) -> None:
+    from stylize_web.security import Place
+
+    assert Place(address, 1).token == ""
+
+
+# Pictures
+
+
+def test_an_upload_is_shown_under_its_name_and_kept_under_another(client: Client, tmp_path: Path) -> None:
+    source = client.upload(png(), "../../etc/pass\0wd\n.png")
+    assert source["name"] == "passwd.png"
+    (file,) = (tmp_path / "temporary" / "uploads").iterdir()
+    assert re.fullmatch("[0-9a-f]+", file.name)
+    small = Image.open(io.BytesIO(client.get(f"/api/pictures/{source['id']}/thumbnail").body))
+    assert (small.format, small.size) == ("JPEG", (32, 24))
+    assert source["id"] in [each["id"] for each in client.get("/api/state").json["pictures"]]
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", png()[:60]])
+def test_what_is_no_picture_is_refused_and_removed(client: Client, tmp_path: Path, data: bytes) -> None:
+    answer = client.ask("POST", "/api/pictures?name=mine.png", data)
+    assert answer.status == 400
+    assert "mine.png" in answer.text
+    assert str(tmp_path) not in answer.text
+    assert list((tmp_path / "temporary" / "uploads").iterdir()) == []
+
+
+def test_too_large_an_upload_is_refused(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize_web.server.LARGEST", 1000)
+    assert client.ask("POST", "/api/pictures?name=a.png", png(200, 200)).status == 413
+    assert client.ask("POST", "/api/pictures?name=a.png", b"", Content_Length=str(10**12)).status == 413
+    assert list((tmp_path / "temporary" / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["..", "../../etc/passwd", "%2e%2e%2fserver.py", "upload-x", "/etc/passwd"])
+def test_only_known_pictures_are_given(client: Client, key: str) -> None:
+    for size in ("thumbnail", "view"):
+        assert client.get(f"/api/pictures/{key}/{size}").status in (400, 404)
+
+
+@pytest.mark.parametrize("place", ["..", "../..", "/etc", "inner/../..", "nowhere", "link", "a\0b"])
+def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "offered"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "link").symlink_to("/etc")
+    client = serve(folder)
+    assert client.get(f"/api/folder?place={quote(place)}").status == 400
+    names = [each["name"] for each in client.get("/api/folder").json["entries"]]
+    assert names == ["inner"]
+
+
+# Orders
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"content": None}, "choose a photo first"),
+        ({"styles": []}, "choose a painting first"),
+        ({"styles": "sample-waves"}, "choose a painting first"),
+        ({"styles": ["sample-waves"] * 7}, "blend at most 6"),
+        ({"content": "/etc/passwd"}, "not there any more"),
+        ({"settings": {"size": 3}}, "size is 3; it must be 16 to 32768 px"),
+        ({"settings": {"bla": 3}}, "unknown setting 'bla'"),
+        ({"settings": {"init": "/etc/passwd"}}, "init is '/etc/passwd'"),
+        ({"settings": []}, "settings must be an object"),
+        ({"preset": "none such"}, "unknown preset"),
+        ({"preset": ["default"]}, "unknown preset"),
+        ({"format": "exe"}, "exe with 8 bits cannot be written"),
+        ({"format": "jpg", "bits": 16}, "jpg with 16 bits cannot be written"),
+        ({"mask": "http://evil.example/"}, "the mask must be a PNG"),
+        ({"mask": "data:image/png;base64,!"}, "the mask is damaged"),
+    ],
+)
+def test_a_bad_order_is_refused_in_a_line(client: Client, values: dict[str, Any], said: str) -> None:
+    assert said in client.order(status=400, **values)
+    assert client.get("/api/state").json["runs"] == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"7"])
+def test_an_order_that_is_none_is_refused(client: Client, body: bytes) -> None:
+    assert client.ask("POST", "/api/runs", body).status == 400
+
+
+def test_the_result_is_what_stylizer_gives_bit_for_bit(client: Client, tmp_path: Path) -> None:
+    photo, painting = client.upload(png(40, 60, 3), "my photo.png"), client.upload(png(50, 50, 4), "my style.png")
+    run = client.order(content=photo["id"], styles=[painting["id"]])
+    run = client.wait(run["id"])
+    assert (run["state"], run["error"], run["fraction"]) == ("done", "", 1.0)
+    assert (run["width"], run["height"]) == (32, 21)
+    answer = client.get(f"/api/runs/{run['id']}/result")
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-photo-my-style.png"'
+    (tmp_path / "got.png").write_bytes(answer.body)
+    (tmp_path / "photo.png").write_bytes(png(40, 60, 3))
+    (tmp_path / "style.png").write_bytes(png(50, 50, 4))
+    settings = Settings.from_dict(QUICK)
+    expected = Stylizer(tmp_path / "style.png", settings, encoders=[tiny_encoder()])(tmp_path / "photo.png")
+    expected.save(tmp_path / "expected.png")
+    assert torch.equal(load(tmp_path / "got.png").rgb, load(tmp_path / "expected.png").rgb)
+    record = read_record(tmp_path / "got.png")
+    assert record is not None
+    assert record["settings"] == settings.to_dict()
+    assert Path(record["content"]["path"]).name == "my photo.png"
+    assert str(tmp_path / "temporary") not in json.dumps(record)
+
+
+def test_a_painted_picture_brings_its_recipe_back(client: Client) -> None:
+    photo = client.upload(png(40, 60, 3))
+    run = client.wait(client.order(content=photo["id"])["id"])
+    painted = client.upload(client.get(f"/api/runs/{run['id']}/result").body, "painted.png")
+    recipe = painted["recipe"]
+    assert (recipe["content"], recipe["styles"]) == (photo["id"], ["sample-waves"])
+    assert recipe["settings"]["size"] == 32
+    assert photo["recipe"] is None
+
+
+def test_a_run_can_be_stopped_and_keeps_its_picture(client: Client) -> None:
+    run = client.order(settings=ENDLESS)
+    waiting = client.order()
+    client.wait(run["id"], "painting")
+    while not client.run(run["id"])["version"]:
+        time.sleep(0.02)
+    assert client.ask("DELETE", f"/api/runs/{run['id']}").status == 400
+    assert client.ask("POST", f"/api/runs/{waiting['id']}/stop").json["state"] == "stopped"
+    client.ask("POST", f"/api/runs/{run['id']}/stop")
+    stopped = client.wait(run["id"])
+    assert stopped["state"] == "stopped"
+    assert stopped["fraction"] < 1
+    assert Image.open(io.BytesIO(client.get(f"/api/runs/{run['id']}/result").body)).size == (16, 11)
+    assert client.run(waiting["id"])["result"] is None
+    assert client.ask("DELETE", f"/api/runs/{run['id']}").status == 204
+    assert client.get(f"/api/runs/{run['id']}/result").status == 400
+
+
+def test_the_events_tell_all_at_first_and_then_what_changes(client: Client) -> None:
+    run = client.order(settings=ENDLESS)
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    connection.request("GET", "/api/events")
+    stream = connection.getresponse()
+    assert stream.getheader("content-type", "").startswith("text/event-stream")
+
+    def events() -> Iterator[Any]:
+        for line in stream:
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+
+    told = events()
+    assert next(told)["all"] == [run["id"]]
+    fractions = [each["fraction"] for event in (next(told) for _ in range(6)) for each in event["runs"]]
+    assert fractions == sorted(fractions)
+    client.ask("POST", f"/api/runs/{run['id']}/stop")
+    assert any(each["state"] == "stopped" for event in told for each in event["runs"])
+    client.ask("DELETE", f"/api/runs/{run['id']}")
+    assert next(event for event in told if event["gone"])["gone"] == [run["id"]]
+    connection.close()
+
+
+def test_only_the_part_under_the_brush_is_painted(client: Client, tmp_path: Path) -> None:
+    photo = client.upload(png(32, 32, 5))
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    import base64
+
+    data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    run = client.wait(client.order(content=photo["id"], mask=data, settings={**QUICK, "steps": [8]})["id"])
+    assert run["state"] == "done", run
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(each)).convert("RGB"), int)
+        for each in (png(32, 32, 5), client.get(f"/api/runs/{run['id']}/result").body)
+    )
+    assert (before[:, 20:] == after[:, 20:]).all()
+    assert np.abs(before[:, :12] - after[:, :12]).mean() > 3
+    again = client.wait(client.order(content=photo["id"], again=run["id"])["id"])
+    assert again["order"]["masked"]
+
+
+def test_an_empty_brush_is_an_error_of_the_run(client: Client) -> None:
+    import base64
+
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    run = client.wait(client.order(mask=data)["id"])
+    assert (run["state"], run["error"]) == (
+        "failed",
+        "nothing is painted with the brush; paint over a part, or clear it",
+    )
+
+
+def test_a_folder_is_painted_with_its_report(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "offered"
+    (folder / "trip").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png")):
+        (folder / "trip" / name).write_bytes(png(24, 32, number))
+    client = serve(folder)
+    (trip,) = [each for each in client.get("/api/folder").json["entries"] if each["name"] == "trip"]
+    assert (trip["kind"], trip["place"]) == ("folder", "trip")
+    assert "choose a picture as the painting" in client.order(status=400, styles=[trip["id"]])
+    run = client.wait(client.order(content=trip["id"])["id"])
+    assert (run["state"], run["error"]) == ("done", "")
+    assert sorted(path.name for path in (folder / "painted" / "trip").iterdir()) == ["a.png", "b.png"]
+    report = client.get(f"/api/runs/{run['id']}/report/{run['report']}")
+    assert report.status == 200
+    assert "sandbox" in report.headers["content-security-policy"]
+    linked = re.findall(r'href="(trip/[^"]+)"', report.text)
+    assert linked
+    assert client.get(f"/api/runs/{run['id']}/report/{linked[0]}").status == 200
+    for elsewhere in ("../trip/a.png", "..%2Ftrip%2Fa.png", "/etc/passwd", "other.html"):
+        assert client.get(f"/api/runs/{run['id']}/report/{elsewhere}").status == 404
+
+
+def test_results_are_kept_where_asked_and_never_over_another(serve: Serve, tmp_path: Path) -> None:
+    client = serve(output=tmp_path / "kept")
+    for _ in range(2):
+        client.wait(client.order()["id"])
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["cat-waves-2.png", "cat-waves.png"]
+
+
+def test_a_blend_needs_a_weight_for_each(client: Client) -> None:
+    styles = ["sample-waves", "sample-mosaic"]
+    run = client.wait(client.order(styles=styles, settings={**QUICK, "style_weights": [1, 3]})["id"])
+    assert run["state"] == "done"
+    run = client.wait(client.order(styles=styles, settings={**QUICK, "style_weights": [1]})["id"])
+    assert run["state"] == "failed"
+    assert "style_weights has 1 numbers for 2 style pictures" in run["error"]
+
+
+# The command
+
+
+@pytest.fixture
+def command(cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        environment = {**cli_environment, "TMPDIR": str(tmp_path / "tmp")}
+        (tmp_path / "tmp").mkdir(exist_ok=True)
+        line = [sys.executable, "-m", "stylize", "serve", *arguments]
+        started.append(subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_the_server_says_where_it_is_and_leaves_nothing_behind(
+    command: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = command("--port", "0")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    found = re.fullmatch(r"stylize: http://127\.0\.0\.1:(\d+)/  \(Ctrl-C ends\)\n", said)
+    assert found, said
+    client = Client(int(found[1]))
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            assert client.get("/").status == 200
+            break
+        except OSError:
+            time.sleep(0.05)
+    client.upload((SAMPLES / "cat.jpg").read_bytes(), "cat.jpg")
+    run = client.order(settings=ENDLESS)
+    client.wait(run["id"], "painting")
+    stream = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    stream.request("GET", "/api/events")
+    stream.getresponse()
+    assert list((tmp_path / "tmp").glob("stylize-page-*"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, process.stderr.read()
+    assert "Traceback" not in process.stderr.read()
+    assert list((tmp_path / "tmp").glob("stylize-page-*")) == []
+    stream.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--port", "70000"), 2, "70000"),
+        (("--folder", "nowhere"), 2, "nowhere"),
+        (("--output", "nowhere/inner"), 2, "there is no folder nowhere"),
+        (("--host", "not.a.host.invalid"), 1, "cannot listen on not.a.host.invalid"),
+        (("--host", "192.0.2.77"), 1, "cannot listen on 192.0.2.77"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_said_in_a_line(
+    command: Callable[..., subprocess.Popen[str]], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    process = command(*arguments)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() -> None:
+    from stylize_web.server import listen
+
+    with listen("127.0.0.1", 0, 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(stylize.StylizeError, match=f"cannot listen on 127.0.0.1, port {port}: "):
+            listen("127.0.0.1", port, 0)
+        with listen("127.0.0.1", None, port) as other:
+            assert isinstance(other, socket.socket)
+            assert other.getsockname()[1] not in (0, port)
+
+
+@pytest.mark.slow
+def test_before_the_page_is_asked_for_torch_is_not_loaded(cli_environment: Mapping[str, str]) -> None:
+    code = "import sys, stylize_web.server, stylize_web.commands; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, **cli_environment}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 0
