@@ -1,5 +1,5 @@
-"""The plug-in in a real GIMP 3: layers, a selection, kinds of image, errors; with ``--window``, its dialog, previews and
-undo on a virtual screen (Xvfb, openbox, xdotool and ImageMagick).
+"""The plug-in in a real GIMP 3: layers, a selection, kinds of image, errors; with ``--window``, its dialog, previews
+and undo on a virtual screen (Xvfb, openbox, xdotool and ImageMagick).
 
     python -m tests.bench.gimp3 FOLDER             # which keeps pictures; the last line is JSON
 
