@@ -139,13 +139,38 @@ def test_a_static_shot_is_painted_once_and_never_changes(paint: Paint, folder: P
     assert all(np.array_equal(frame, painted[0]) for frame in painted)
 
 
-def test_a_slow_fade_is_painted_when_it_has_added_up(paint: Paint, folder: Path) -> None:
-    still = picture(0).astype(float)
-    clip(folder / "in.mkv", [(still * (1 - number / 200)).astype(np.uint8) for number in range(30)])
+def test_a_slow_change_is_painted_when_it_has_added_up(paint: Paint, folder: Path) -> None:
+    still, other = picture(0).astype(float), picture(1).astype(float)
+    clip(folder / "in.mkv", [(still + (other - still) * number / 200).astype(np.uint8) for number in range(30)])
     done = paint("in.mkv")
     painted = int((re.search(r"(\d+) frames? painted", done.err) or ["", "0"])[1])
     assert 5 < painted < 30
-    assert frames_of(Path("out.mkv"))[-1].mean() < frames_of(Path("out.mkv"))[0].mean()
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_a_clip_is_as_bright_as_its_source(paint: Paint, folder: Path, flash: bool) -> None:
+    still = picture(0).astype(float) * 0.6 + 20
+    gains = [1.0] * 6 + ([1.6] * 2 + [1.0] * 6 if flash else [0.8, 0.6, 0.4, 0.2, 0.0, 0.0])
+    clip(folder / "in.mkv", [(still * gain).round().clip(0, 255).astype(np.uint8) for gain in gains])
+    paint("in.mkv")
+    light = [frame.mean() for frame in frames_of(Path("out.mkv"))]
+    assert np.allclose([each / light[0] for each in light], gains, atol=0.12)
+    assert light[-1] == (light[0] if flash else 0)
+
+
+def test_a_fade_from_black_begins_with_black_and_is_painted_from_where_it_can_be_seen(
+    paint: Paint, folder: Path
+) -> None:
+    still = picture(0).astype(float) * 0.6 + 20
+    gains = [0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0]
+    source = [(still * gain).round().clip(0, 255).astype(np.uint8) for gain in gains]
+    done = paint(clip(folder / "in.mkv", source).name)
+    frames = frames_of(Path("out.mkv"))
+    assert not np.any(frames[:2])
+    assert not np.allclose(frames[-1], source[-1], atol=8)
+    light = [frame.mean() for frame in frames]
+    assert np.allclose([each / light[-1] for each in light], gains, atol=0.08)
+    assert " 1 frame painted, 9 unchanged" in done.err
 
 
 def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, folder: Path) -> None:

@@ -32,7 +32,7 @@ OPTIONS = (
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=20,
+        default=25,
         show_default=True,
         metavar="N",
         help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",

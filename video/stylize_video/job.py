@@ -31,6 +31,7 @@ from stylize_video import NAMES, contact_sheet, finish, image_sequence
 from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
+from stylize_video.exposure import ExposureMeter
 from stylize_video.probe import probe
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
@@ -257,7 +258,9 @@ class VideoJob(Job):
         task = self._task
         first, stop = task.clip.frame_range(task.begin, task.end)
         samples, reading = Samples(None if stop is None else stop - first), task.look()
-        count, begins = cuts(samples.watch(eight_bits(frame[..., :3]) for frame in reading), task.clip.rate)
+        meter = ExposureMeter(self._flow)
+        frames = (eight_bits(frame[..., :3]) for frame in reading)
+        count, begins = cuts(samples.watch(meter.watch(frames)), task.clip.rate)
         timing = reading.timing()
         short = stop is not None and count < stop - first and task.clip.codec not in HIDING
         if short or (reading.errors and not timing.steady):
@@ -269,7 +272,8 @@ class VideoJob(Job):
             sizes = ", ".join(f"{width}x{height}" for width, height in sorted(reading.sizes, reverse=True))
             log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
         steps = samples.expected_steps(begins, self._flow, *task.steps)
-        return Plan(wanted, count, tuple(begins), steps, timing)
+        made = Plan(wanted, count, tuple(begins), steps, timing)
+        return replace(made, exposures=meter.exposures(made.shots()))
 
     def _tell(self) -> None:
         """What is to come: frames, shots, time and room."""

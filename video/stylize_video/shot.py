@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Term, load
 from stylize_video.curvature import kept, warped
+from stylize_video.exposure import NONE, Exposure
 from stylize_video.steady import PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
@@ -67,7 +68,8 @@ class ShotPainter:
 
     The first frame of a shot is painted as a still. Each that follows begins with the last result warped by the optical
     flow of the contents, is held to it where the scene is the same, and gets more steps the more of it has changed; one
-    in which nothing has changed is the last one again.
+    in which nothing has changed is the last one again. Frames are painted without the exposure of the plan, and shown
+    with it.
     """
 
     def __init__(self, task: Task, work: Work, flow: Flow) -> None:
@@ -90,33 +92,41 @@ class ShotPainter:
         resumed, known = self._work.read_state(shot.frames) or (shot.frames.start, Curvature())
         self._saved = resumed
         for number in shot.frames:
-            samples = self._read(number)
+            exposure = shot.plan.exposure(number)
+            shown = self._read(number)
+            samples = exposure.removed(shown)
             content = eight_bits(samples[..., :3])
             between = (number - shot.frames.start) % every > 0
             if number <= resumed and self._work.file(number).exists():
-                if number == resumed:
-                    self._past = PaintedFrame(content, as_array(load(self._work.file(number))), known)
+                if number == resumed and not exposure.hides:
+                    self._past = PaintedFrame(content, as_array(load(self._kept(number))), known)
                 continue
             past: PaintedFrame | None = self._past
-            # compared with the last painted one: slow changes add up until they are painted
-            same = past is not None and is_static(content, past.content)
             picture = as_picture(samples, f"frame {number}")
             copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
-            if past is not None and (same or (between and held)):
-                self._counts += Counts(copied=1)
-                self.save(self._work.file(number), Picture(as_tensor(past.result), picture.alpha))
-                self._work.note(number, {"steps": 0, "seconds": 0.0})
+            # compared with the last painted one: slow changes add up until they are painted
+            same = past is not None and (exposure.hides or is_static(content, past.content))
+            if exposure.hides and past is None:  # a fade from black or white begins with just that
+                self._copy(number, as_picture(shown, picture.name), NONE)
                 yield copied
-                continue
-            if past is not None and between:
+            elif past is not None and (same or (between and held)):
+                self._copy(number, Picture(as_tensor(past.result), picture.alpha), exposure)
+                yield copied
+            elif past is not None and between:
                 carried = warp_history(content, past, self._flow)
-                self.save(self._work.file(number), Picture(as_tensor(carried.start), picture.alpha))
+                self._save(number, Picture(as_tensor(carried.start), picture.alpha), exposure)
                 yield copied
-                continue
-            data = {"number": number, "content": content, "shot": shot.frames}
-            frame = replace(copied, copied=False, data=data)
-            yield frame if past is None else self._following(frame, past)
+            else:
+                data = {"number": number, "content": content, "shot": shot.frames, "exposure": exposure}
+                frame = replace(copied, copied=False, data=data)
+                yield frame if past is None else self._following(frame, past)
         self._work.remove_states(shot.frames, before=shot.frames.stop)
+
+    def _copy(self, number: int, picture: Picture, exposure: Exposure) -> None:
+        """A frame that needs no painting."""
+        self._counts += Counts(copied=1)
+        self._save(number, picture, exposure)
+        self._work.note(number, {"steps": 0, "seconds": 0.0})
 
     def _following(self, frame: Frame, past: PaintedFrame) -> Frame:
         """A frame as it is painted after another."""
@@ -140,7 +150,8 @@ class ShotPainter:
         """Keep the result of a frame."""
         number = frame.data["number"]
         if painted.stopped:  # good for a part of the clip, but none to go on from
-            picture = replace(painted.picture, exif=None, record=None, origin=None)
+            rgb = frame.data["exposure"].of(painted.picture.rgb)
+            picture = replace(painted.picture, rgb=rgb, exif=None, record=None, origin=None)
             self._counts += Counts(stopped=(number, pickle.dumps(picture)))
             return
         self._counts += Counts(painted=1)
@@ -148,7 +159,7 @@ class ShotPainter:
         if frame.curvature is not None:
             known = kept(frame.curvature, frame.data["mask"], self._task.temporal_weight)
         kept_state = self._keep_state(number, frame.data["shot"], known)
-        result = self.save(self._work.file(number), painted.picture)
+        result = self._save(number, painted.picture, frame.data["exposure"])
         if kept_state:
             self._work.remove_states(frame.data["shot"], before=number)
         self._past = PaintedFrame(frame.data["content"], as_array(result), known)
@@ -159,6 +170,19 @@ class ShotPainter:
         """What became of frames since this was asked last."""
         counts, self._counts = self._counts, Counts()
         return counts
+
+    def _save(self, number: int, result: Picture, exposure: Exposure) -> Picture:
+        """Keep a frame, as it is shown; and as it is painted, which is what the next one begins with."""
+        if exposure == NONE:
+            return self.save(self._work.file(number), result)
+        plain = self.save(self._work.plain(number), result)
+        self.save(self._work.file(number), replace(plain, rgb=exposure.of(plain.rgb)))
+        return plain
+
+    def _kept(self, number: int) -> Path:
+        """Where a frame is as it is painted."""
+        plain = self._work.plain(number)
+        return plain if plain.exists() else self._work.file(number)
 
     def save(self, path: Path, result: Picture) -> Picture:
         """Write a frame; the picture as it is read back."""

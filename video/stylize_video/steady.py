@@ -129,7 +129,7 @@ def expected_steps(carried: WarpedHistory, fewest: int, most: int) -> int:
     """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
     what is warped there; half of them for a quarter of that; and ``fewest`` at least, unless ``most`` is less."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)
-    return min(most, max(fewest, math.ceil(most * math.sqrt(min(1.0, need)))))
+    return min(most, max(fewest, round(most * math.sqrt(min(1.0, need)))))
 
 
 def temporal(carried: WarpedHistory, weight: float, *, grey: bool) -> Term:

@@ -19,7 +19,7 @@ from stylize_video.steady import as_tensor
 Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
-STEPS = {"draft": (2, 8), "default": (6, 20), "best": (14, 40)}  # fewest and most of a frame that follows another
+STEPS = {"draft": (2, 8), "default": (6, 25), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 

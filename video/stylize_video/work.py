@@ -17,24 +17,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Curvature, ImageError, atomic_write, claims_beside
+from stylize_video.exposure import NONE, Exposure
 from stylize_video.timing import Timing
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be painted: ``wanted`` tells one clip from another, ``cuts`` are the frames, counted from 0, that
-    begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples, and
-    ``timing`` is when the frames are shown."""
+    begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples,
+    ``timing`` is when the frames are shown, and ``exposures`` is that of each frame, none where it does not change."""
 
     wanted: Mapping[str, Any]
     frames: int
     cuts: tuple[int, ...] = ()
     expected_steps: float = 0.0
     timing: Timing | None = None
+    exposures: tuple[Exposure, ...] = ()
     begins: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "begins", (0, *self.cuts))
+
+    def exposure(self, number: int) -> Exposure:
+        """How a frame is exposed, relative to most of its shot."""
+        return self.exposures[number] if self.exposures else NONE
 
     def shots(self) -> list[range]:
         """The frames of each shot."""
@@ -51,6 +57,10 @@ class Work:
 
     def file(self, number: int) -> Path:
         return self.path / f"{number:08}.png"
+
+    def plain(self, number: int) -> Path:
+        """Where a frame is kept as it is painted, if it is shown in another exposure."""
+        return self.path / f"plain-{number:08}.png"
 
     def done(self, frames: range) -> int:
         return sum(1 for number in frames if self.file(number).exists())
@@ -71,7 +81,10 @@ class Work:
         try:
             found = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
             shown = Timing.from_json(found["timing"])
-            return Plan(found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"], shown)
+            exposures = tuple(Exposure(float(gain), float(lift)) for gain, lift in found["exposures"])
+            return Plan(
+                found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"], shown, exposures
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -83,6 +96,7 @@ class Work:
                 "cuts": plan.cuts,
                 "expected_steps": plan.expected_steps,
                 "timing": plan.timing and plan.timing.to_json(),
+                "exposures": plan.exposures,
             }
             file.write_text(json.dumps(kept), encoding="utf-8")
 
