@@ -19,6 +19,8 @@ from stylize_video.steady import as_tensor
 Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
+# share of the photo in the colours where new ground begins: few steps cannot paint it over
+PHOTO = {"draft": 0.05, "default": 0.3, "best": 0.6}
 STEPS = {"draft": (2, 8), "default": (6, 25), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
@@ -58,6 +60,11 @@ class Task:
     @property
     def temporal_weight(self) -> float:
         return float(self.options.get("temporal_weight", WEIGHT))
+
+    @property
+    def photo(self) -> float:
+        """The share of the photo where new ground begins."""
+        return PHOTO[self.effort]
 
     @property
     def effort(self) -> str:
