@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TargetError,
         WeightsError,
     )
-    from stylize.executors import Run, Serial, run
+    from stylize.executors import Backlog, Run, Serial, join, run
     from stylize.forms import setting_text, setting_value
     from stylize.host import Host, plugin_manager
     from stylize.images import (
@@ -95,7 +95,7 @@ _HOMES = {
         "TargetError",
         "WeightsError",
     ),
-    "stylize.executors": ("Run", "Serial", "run"),
+    "stylize.executors": ("Backlog", "Run", "Serial", "join", "run"),
     "stylize.forms": ("setting_text", "setting_value"),
     "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
@@ -152,6 +152,7 @@ __all__ = [
     "SPARE",
     "TEXTURE",
     "Areas",
+    "Backlog",
     "Build",
     "Chain",
     "ClaimLostError",
@@ -215,6 +216,7 @@ __all__ = [
     "is_alive",
     "is_leftover",
     "jobs_option",
+    "join",
     "keep_option",
     "load",
     "luminance",

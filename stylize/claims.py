@@ -78,6 +78,7 @@ class Claims:
     """
 
     def __init__(self, folder: Path, *, refresh: float | None = None) -> None:
+        folder = folder.absolute()  # also when the process goes to another folder
         self._folder, self._refresh = folder, refresh or refresh_interval()
         self._token = secrets.token_hex(8)
         self._held: dict[str, _Held] = {}

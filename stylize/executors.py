@@ -14,12 +14,12 @@ import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylize.contracts import Chain, Executor, Frame, Job, Painted
+from stylize.contracts import Chain, Executor, Frame, Job, Painted, Request
 from stylize.errors import ClaimLostError, PluginError, SettingsError
 from stylize.gradients import gradients_enabled
 from stylize.records import Record
@@ -78,6 +78,31 @@ def run(
             if painted and not running.stopped():
                 job.claims.clear(running.stopped)
             job.claims.close()
+
+
+def join(
+    request: Request, plugins: Sequence[str], *, observer: object = None, stop: Callable[[], bool] | None = None
+) -> Run:
+    """Another process's part in the painting of a job.
+
+    Args:
+        request: what the job was opened from.
+        plugins: the names of the plugins that take part; see :meth:`Host.loaded`.
+        observer: an object with hooks that observe, as a plugin.
+        stop: asked after every step.
+
+    Raises:
+        StylizeError: what the job or the stylizer raised.
+    """
+    from stylize.host import plugin_manager
+
+    host = plugin_manager(only=plugins)
+    job = request.open(host)
+    stylizer = request.stylizer(job, host)
+    job.begin(stylizer)
+    if observer is not None:
+        host.register(observer, "the other process")
+    return Run(job, stylizer, host=host, options=request.options, stop=stop)
 
 
 def executor_named(host: Host, name: str, options: Mapping[str, Any]) -> Executor:

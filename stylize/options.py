@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
-NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "mask", "keep", "region", "mask_folder"})
+NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "mask", "keep", "region", "mask_folder", "scheduler"})
 
 
 def bits_option() -> click.Option:
@@ -104,7 +104,7 @@ def executor_option() -> click.Option:
     return click.Option(
         ["--executor"],
         metavar="NAME",
-        help="What paints: serial, processes, or one of a plugin. Default: processes with --jobs, else serial.",
+        help="What paints: serial, processes, dask, or one of a plugin. Default: processes with --jobs, else serial.",
     )
 
 

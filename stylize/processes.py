@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Executor, Frame, Request, hookimpl
 from stylize.errors import ClaimLostError, SettingsError, StylizeError
-from stylize.executors import PAUSE, Backlog, Run, Serial
+from stylize.executors import PAUSE, Backlog, Run, Serial, join
 
 if TYPE_CHECKING:
     from stylize.images import Picture
@@ -278,18 +278,12 @@ def _work(connection: Connection, packed: bytes) -> None:
 def _joined(order: _Order, sender: _Sender) -> Run:
     import torch
 
-    from stylize.host import plugin_manager
-
     torch.set_num_threads(order.threads)  # the number of threads decides how sums are rounded
-    host, request = plugin_manager(only=order.plugins), order.request
-    job = request.open(host)
-    stylizer = request.stylizer(job, host)
-    job.begin(stylizer)
-    host.register(sender, "the other process")
+    run = join(order.request, order.plugins, observer=sender, stop=sender.stopped)
     logger = logging.getLogger("stylize")
     logger.addHandler(sender)
     logger.setLevel(logging.INFO)
-    return Run(job, stylizer, host=host, options=request.options, stop=sender.stopped)
+    return run
 
 
 def _painted(run: Run, chain: Chain) -> Any:

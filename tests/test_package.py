@@ -67,6 +67,7 @@ PLUGINS = {
     "stylize_batch": ROOT / "plugins" / "stylize_batch",
     "stylize_comfyui": ROOT / "plugins" / "stylize_comfyui",
     "stylize_gimp": ROOT / "plugins" / "stylize_gimp",
+    "stylize_dask": ROOT / "plugins" / "stylize_dask",
     "stylize_napari": ROOT / "plugins" / "stylize_napari",
     "stylize_video": ROOT / "video" / "stylize_video",
     "stylize_web": ROOT / "plugins" / "stylize_web",

@@ -1,0 +1,171 @@
+"""What a Dask worker does: it opens the job of a request once, and keeps encoder and styles for what follows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from stylize import (
+    Chain,
+    ClaimLostError,
+    Frame,
+    Picture,
+    Request,
+    Run,
+    Step,
+    StylizeError,
+    hookimpl,
+    join,
+    resize,
+)
+
+THUMBNAIL = 128  # px: the longest side of what is sent back of a result, for displays
+
+_lock = threading.Lock()  # one chain at a time in a process
+_runs: dict[str, tuple[Run, _Listener]] = {}
+_stopped: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to take part in a run: the request, names of plugins, the folder that relative paths start
+    from, and the number of threads, which decides how sums are rounded."""
+
+    run: str
+    request: Request
+    plugins: tuple[str, ...]
+    folder: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a chain.
+
+    ``state`` is "done", "held" (by another run) or "failed". ``outcome`` is the job's. ``error`` ends the run. Of each
+    frame there are name, number, total, the last step and a thumbnail; of what was logged logger, level and text.
+    """
+
+    state: str
+    outcome: Any = None
+    error: str = ""
+    frames: tuple[tuple[str, int, int | None, Mapping[str, Any] | None, Picture], ...] = ()
+    told: tuple[tuple[str, int, str], ...] = ()
+
+
+class _Listener(logging.Handler):
+    """Keeps what is told of the chain in work until it can be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, int, str]] = []
+        self.frames: list[tuple[str, int, int | None, Mapping[str, Any] | None, Picture]] = []
+        self._step: Step | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append((record.name, record.levelno, record.getMessage()))
+
+    @hookimpl
+    def stylize_step(self, frame: Frame, step: Step) -> None:
+        self._step = step
+
+    @hookimpl
+    def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        step = None if self._step is None else {each.name: getattr(self._step, each.name) for each in fields(Step)}
+        self.frames.append((frame.name, frame.number, frame.total, step, _thumbnail(image)))
+        self._step = None
+
+    @hookimpl
+    def stylize_copied(self, frame: Frame) -> None:
+        self.frames.append((frame.name, frame.number, frame.total, None, _thumbnail(frame.image)))
+
+    def take(self) -> dict[str, Any]:
+        """All that was kept since this was asked last."""
+        taken = {"told": tuple(self.told), "frames": tuple(self.frames)}
+        self.told, self.frames = [], []
+        return taken
+
+
+def paint(packed: bytes, chain: Chain) -> Done:
+    """Paint a chain; what goes wrong comes back as a value, as Dask would try it again on worker after worker."""
+    with _lock:
+        order: Order = pickle.loads(packed)  # noqa: S301, from the process that submitted this function
+        if order.run in _stopped:
+            return Done("held")
+        try:
+            with _inside(order.folder):
+                run, listener = _joined(order)
+                if not run.claim(chain):
+                    return Done("held", **listener.take())
+                outcome = run.paint(chain)
+                outcome = outcome.result() if isinstance(outcome, Future) else outcome
+                return Done("done", outcome, **listener.take())
+        except ClaimLostError as error:
+            told = (("stylize.dask", logging.WARNING, str(error)),)
+            return Done("held", told=told)
+        except StylizeError as error:
+            return Done("failed", error=str(error))
+        except Exception as error:
+            return Done("failed", error=f"unexpected {type(error).__name__} in a worker: {error}")
+
+
+def stop(run: str) -> None:
+    """Let the chain in work end after this step, and begin none that follows."""
+    _stopped.add(run)
+
+
+def leave(run: str) -> None:
+    """Forget a run, once nothing of it is in work."""
+    _stopped.add(run)
+    with _lock:
+        found = _runs.pop(run, None)
+        if found is not None:
+            logging.getLogger("stylize").removeHandler(found[1])
+            if found[0].job.claims is not None:
+                found[0].job.claims.close()
+        _stopped.discard(run)
+
+
+def _joined(order: Order) -> tuple[Run, _Listener]:
+    if order.run not in _runs:
+        for other in list(_runs):  # of runs that ended without saying so
+            _runs.pop(other)
+        import torch
+
+        torch.set_num_threads(order.threads)
+        listener = _Listener()
+        run = join(order.request, order.plugins, observer=listener, stop=lambda: order.run in _stopped)
+        logger = logging.getLogger("stylize")
+        logger.addHandler(listener)
+        logger.setLevel(logging.INFO)
+        _runs[order.run] = run, listener
+    return _runs[order.run]
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """In the folder that relative paths start from, which all machines must have under one name."""
+    before = Path.cwd()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StylizeError(f"a worker cannot use the folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _thumbnail(picture: Picture) -> Picture:
+    height, width = picture.size
+    factor = min(1.0, THUMBNAIL / max(height, width))
+    rgb = resize(picture.rgb, max(1, round(height * factor)), max(1, round(width * factor)))
+    return Picture(rgb, origin=picture.origin)

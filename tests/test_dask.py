@@ -1,0 +1,197 @@
+"""The executor for Dask: it keeps to the contract; workers and schedulers that die; clusters of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+
+import stylize
+from stylize import Executor, Request, Settings, SettingsError, StylizeError, Stylizer, claims_inside
+from stylize.testing import ExecutorContract, small_photos
+from stylize_dask.executor import Dask
+from tests.conftest import Call, Cli
+from tests.test_jobs import Recorder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*[Pp]ort .* is already in use.*"),
+]
+FAST = ("--encoder", "mini", "--size", "32", "--steps", "3")
+
+
+class TestDask(ExecutorContract):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return Dask(workers=2)
+
+
+def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(stylizer: Stylizer) -> None:
+    with pytest.raises(SettingsError, match="Request"):
+        stylize.run(Recorder(), stylizer, executor=Dask())
+
+
+def test_a_scheduler_that_does_not_answer_is_one_clear_line(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_photos(folder)
+    monkeypatch.setattr("stylize_dask.executor.WAIT", 0.5)
+    command = ("photos", "style.png", "-o", "out", *FAST)
+    done = call(*command, "--executor", "dask", "--scheduler", "tcp://127.0.0.1:9")
+    assert done.code == 1
+    assert done.err.startswith("stylize: no scheduler answers at tcp://127.0.0.1:9")
+    assert len(done.err.splitlines()) == 1
+    done = call(*command, "--scheduler", "tcp://127.0.0.1:9")
+    assert (done.code, done.err) == (2, "stylize: --scheduler needs --executor dask\n")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def holders(folder: Path) -> set[int]:
+    """The processes that paint a picture."""
+    found = set()
+    for claim in claims_inside(folder / "out").glob("*.[0-9]"):
+        with contextlib.suppress(OSError):
+            found |= {int(number) for number in re.findall(r'"process": (\d+)', claim.read_text())}
+    return found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "stylize")
+    small_photos(tmp_path)
+    settings = Settings(encoder="mini", size=32, steps=(60,), tolerance=0.0, device="cpu")
+    request = Request(tmp_path / "photos", (tmp_path / "style.png",), tmp_path / "out", settings)
+    host = stylize.plugin_manager()
+    job = request.open(host)
+    killed: list[int] = []
+
+    def stop() -> bool:
+        """Asked in this process: kill the first worker that has claimed a picture."""
+        if not killed and (found := holders(tmp_path)):
+            killed.append(found.pop())
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    stylize.run(job, request.stylizer(job, host), host=host, executor=Dask(workers=2), stop=stop)
+    assert killed
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert re.search(r"4 painted in ", caplog.text)
+
+
+# A cluster of one's own
+
+
+@pytest.fixture
+def cluster(cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """The address of a scheduler with one worker, and their processes."""
+    (tmp_path / "elsewhere").mkdir()
+    started = []
+
+    def start(*arguments: str) -> None:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
+                cwd=tmp_path / "elsewhere",
+                env={**cli_environment},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+    file = tmp_path / "scheduler.json"
+    start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    wait_for(lambda: file.exists() and '"address"' in file.read_text())
+    address = re.findall(r'"address": "(tcp://127[^"]+)"', file.read_text())[0]
+    start("worker", address, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard")
+    yield address, started
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_cluster_paints_what_one_process_paints(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], cli: Cli, folder: Path
+) -> None:
+    small_photos(folder)
+    address, _ = cluster
+    cli("photos", "style.png", "-o", "one", *FAST)
+    done = cli("photos", "style.png", "-o", "out", *FAST, "--executor", "dask", "--scheduler", address)
+    assert "4 painted" in done.stderr
+    one, out = ({path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in ("one", "out"))
+    assert one == out
+    done = cli("photos", "style.png", "-o", "out", *FAST, "--executor", "dask", "--scheduler", address)
+    assert "4 unchanged" in done.stderr  # by their records: nothing is sent
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], cli: Cli, cli_environment: Mapping[str, str], folder: Path
+) -> None:
+    small_photos(folder)
+    address, processes = cluster
+    command = ["photos", "style.png", "-o", "out", "--encoder", "mini", "--size", "32", "--steps", "100"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "stylize", *command, "--executor", "dask", "--scheduler", address],
+        cwd=folder,
+        env={**cli_environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        wait_for(lambda: holders(folder))
+        os.killpg(processes[0].pid, signal.SIGKILL)
+        _, err = run.communicate(timeout=100)
+    assert run.returncode == 1, err
+    assert "the Dask scheduler is gone; the same command goes on with the rest" in err
+    assert "Traceback" not in err
+    os.killpg(processes[1].pid, signal.SIGKILL)
+    cli(*command)
+    assert len(list((folder / "out").iterdir())) == 4
+
+
+def test_the_shots_of_a_clip_are_painted_on_workers(call: Call, folder: Path) -> None:
+    import numpy as np
+
+    from tests.test_video import clip, frames_of, moving
+
+    small_photos(folder)
+    clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
+    command = ("in.mkv", "style.png", "--codec", "ffv1", *FAST)
+    assert call(*command, "-o", "one.mkv").code == 0
+    done = call(*command, "-o", "out.mkv", "--executor", "dask")
+    assert done.code == 0, done.err
+    pairs = zip(frames_of(Path("one.mkv")), frames_of(Path("out.mkv")), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_errors_of_the_stylizer_are_told(tmp_path: Path) -> None:
+    small_photos(tmp_path)
+    settings = Settings(encoder="mini", size=32, steps=(2,), device="cpu")
+    request = Request(tmp_path / "photos", (tmp_path / "style.png",), tmp_path / "out", settings)
+    host = stylize.plugin_manager()
+    job = request.open(host)
+    stylizer = request.stylizer(job, host)
+    (tmp_path / "style.png").unlink()
+    with pytest.raises(StylizeError, match=r"style\.png"):
+        stylize.run(job, stylizer, host=host, executor=Dask(workers=1))
