@@ -174,7 +174,12 @@ def _dask(chains: int, paint: float, workers: int) -> None:
     with (
         dask.config.set({"distributed.worker.heartbeat": "1s"}),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address=None,
         ) as cluster,
     ):
         job = _ManyChains(chains)
