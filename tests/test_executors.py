@@ -87,6 +87,13 @@ def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(
         stylize.run(job, stylizer, host=host, executor=Processes(2))
 
 
+def test_a_job_of_one_chain_may_keep_its_result_until_it_finishes(stylizer: Stylizer) -> None:
+    job = Recorder()
+    job.request = Request(Path("photo"), (), None, Settings())
+    assert stylize.run(job, stylizer, executor=Processes(2)) == Path("the end")
+    assert len(job.results) == 3
+
+
 # From the command line
 
 
@@ -134,6 +141,34 @@ def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str],
     assert all((stylize.read_record(tmp_path / "out" / name) or {})["stopped"] for name in ("0.png", "1.png"))
     assert not any(is_alive(worker) for worker in workers)
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_an_idle_worker_that_is_killed_is_replaced(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
+    small_photos(tmp_path)
+    command = ["photos", "style.png", "-o", "out", "--jobs", "2", "--watch", "--encoder", "mini", "--size", "32"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stylize", *command, "--steps", "2"],
+        cwd=tmp_path,
+        env={**cli_environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: len(list((tmp_path / "out").glob("[!.]*.png"))) == 4)
+    wait_for(lambda: not holders(tmp_path))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    (tmp_path / "photos" / "late.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())
+    wait_for((tmp_path / "out" / "late.png").exists)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode in (0, 130), err
+    assert err.count("was killed by signal 9 while it had nothing to do") == 2
+    assert "5 painted" in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
