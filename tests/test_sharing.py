@@ -157,9 +157,9 @@ def test_clocks_need_not_agree(start: Start, folder: Path, cli_environment: Mapp
 def test_forced_runs_share_the_work_as_well(start: Start, folder: Path) -> None:
     ended(start("alpha", *options(20)))
     marks = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
-    one = start("alpha", *options(40), "--force")
+    one = start("alpha", *options(400), "--force")
     wait_for(lambda: paints(folder / "out", one))
-    said = [ended(run) for run in (one, start("beta", *options(40), "--force"))]
+    said = [ended(run) for run in (one, start("beta", *options(400), "--force"))]
     assert sum(map(painted, said)) == 4
     assert all(path.stat().st_mtime_ns != mark for path, mark in marks.items())
     assert "4 painted" in ended(start("alpha", *options(40), "--force"))
@@ -225,7 +225,7 @@ def same_frames(one: Path, other: Path) -> bool:
 
 
 def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start, folder: Path, cli: Any) -> None:
-    runs = [start(host, *options(60)) for host in ("alpha", "beta")]
+    runs = [start(host, *options(400)) for host in ("alpha", "beta")]
     wait_for(lambda: len(visible(folder / "out")) >= 1)
     for run in runs:
         run.send_signal(signal.SIGSTOP)  # as if nothing happened meanwhile
