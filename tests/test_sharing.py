@@ -225,7 +225,7 @@ def same_frames(one: Path, other: Path) -> bool:
 
 
 def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start, folder: Path, cli: Any) -> None:
-    runs = [start(host, *options(400)) for host in ("alpha", "beta")]
+    runs = [start(host, *options(1200)) for host in ("alpha", "beta")]
     wait_for(lambda: len(visible(folder / "out")) >= 1)
     for run in runs:
         run.send_signal(signal.SIGSTOP)  # as if nothing happened meanwhile
@@ -242,7 +242,8 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start
     living = {each["host"]: each["at_work"] for each in told["processes"]}
     assert living == {"alpha": False, "beta": True}
     assert told["total"] == 4
-    ended(runs[1])
+    runs[1].kill()
+    shutil.rmtree(claims_inside(folder / "out"))
     assert cli("status", "out").stdout == "out: no run is at work\n"
 
 
