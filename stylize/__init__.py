@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         bits_option,
         jobs_option,
         keep_option,
+        location_option,
         mask_option,
         quality_option,
         region_option,
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from stylize.paper import grid, reconstruct, texture
     from stylize.processes import Processes
     from stylize.pyramid import Scale, Schedule
-    from stylize.records import Record
+    from stylize.records import Record, saving_of
     from stylize.regions import Areas, Region, chosen_areas
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
@@ -128,6 +129,7 @@ _HOMES = {
         "bits_option",
         "jobs_option",
         "keep_option",
+        "location_option",
         "mask_option",
         "quality_option",
         "region_option",
@@ -136,7 +138,7 @@ _HOMES = {
     "stylize.paper": ("grid", "reconstruct", "texture"),
     "stylize.processes": ("Processes",),
     "stylize.pyramid": ("Scale", "Schedule"),
-    "stylize.records": ("Record",),
+    "stylize.records": ("Record", "saving_of"),
     "stylize.regions": ("Areas", "Region", "chosen_areas"),
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
@@ -219,6 +221,7 @@ __all__ = [
     "join",
     "keep_option",
     "load",
+    "location_option",
     "luminance",
     "mask_option",
     "paint",
@@ -236,6 +239,7 @@ __all__ = [
     "run",
     "save",
     "saved_state",
+    "saving_of",
     "setting_fields",
     "setting_text",
     "setting_value",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stylize.contracts import Executor, Job, hookimpl
 from stylize.errors import SettingsError
 from stylize.jobs import ImageJob
-from stylize.options import bits_option, keep_option, mask_option, quality_option, region_option
+from stylize.options import bits_option, keep_option, location_option, mask_option, quality_option, region_option
 
 if TYPE_CHECKING:
     from click import Command
@@ -36,7 +36,14 @@ def stylize_color_modes() -> Sequence[ColorMode]:
 
 @hookimpl(trylast=True)  # which the host takes first
 def stylize_options(command: Command) -> None:
-    command.params += [bits_option(), quality_option(), mask_option(), keep_option(), region_option()]
+    command.params += [
+        bits_option(),
+        quality_option(),
+        location_option(),
+        mask_option(),
+        keep_option(),
+        region_option(),
+    ]
 
 
 @hookimpl
@@ -69,7 +76,8 @@ def stylize_open(
     return ImageJob(
         source,
         target,
-        bits=options.get("bits", 8),
+        bits=options.get("bits"),
+        location=not options.get("no_location"),
         quality=options.get("quality"),
         size=settings.size,
         keep=(*styles, *([] if init is None else [init]), *areas.files),

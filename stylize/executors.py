@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from stylize.contracts import Chain, Executor, Frame, Job, Painted, Request
 from stylize.errors import ClaimLostError, PluginError, SettingsError
 from stylize.gradients import gradients_enabled
-from stylize.records import Record
+from stylize.records import Record, saving_of
 
 if TYPE_CHECKING:
     from stylize.host import Host
@@ -258,7 +258,7 @@ class Run:
             Record.from_dict(made.record or {}),
             stopped=stopped,
             options=dict(self.options.get("given", {})),
-            saving={"bits": self.options.get("bits", 8), "quality": self.options.get("quality")},
+            saving=saving_of(self.options),
             plugins=None if host is None else host.contributors(),
         )
         picture = dataclasses.replace(picture, record=record.to_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stylize.contracts import Chain, Frame, Job, Painted
 from stylize.errors import ImageError, TargetError
@@ -29,7 +29,8 @@ class ImageJob(Job):
         source: Path,
         target: Path | None,
         *,
-        bits: int = 8,
+        bits: int | None = None,
+        location: bool = True,
         quality: int | None = None,
         size: int | None = None,
         keep: Sequence[Path] = (),
@@ -42,7 +43,7 @@ class ImageJob(Job):
         painted = None if size is None else images.fit(*self.image.size, size)
         images.check_target(self.target, bits=bits, quality=quality, size=painted)
         check_distinct(self.target, source, *keep)
-        self._options = {"bits": bits, "quality": quality}
+        self._options: dict[str, Any] = {"bits": bits, "quality": quality, "location": location}
         self._areas = areas
         if areas is not None:
             areas.check_proportions(*self.image.size)

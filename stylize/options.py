@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
-NOT_RECORDED = frozenset({"bits", "quality", "report", "jobs", "mask", "keep", "region", "mask_folder", "scheduler"})
+NOT_RECORDED = frozenset(
+    {"bits", "quality", "no_location", "report", "jobs", "mask", "keep", "region", "mask_folder", "scheduler"}
+)
 
 
 def bits_option() -> click.Option:
@@ -23,9 +25,17 @@ def bits_option() -> click.Option:
     return click.Option(
         ["--bits"],
         type=click.Choice((8, 16)),
-        default=8,
-        show_default=True,
-        help="Bits per channel; 16 needs PNG or TIFF.",
+        help="Bits per channel; 16 needs PNG or TIFF. Default: 16 where the photo has more than 8 and the format can "
+        "hold them, else 8.",
+    )
+
+
+def location_option() -> click.Option:
+    """``--no-location``: whether results tell where the photo was taken, and where its file lies."""
+    return click.Option(
+        ["--no-location"],
+        is_flag=True,
+        help="Leave GPS, names of places and the folders of the photo and the styles out of results.",
     )
 
 

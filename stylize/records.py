@@ -103,7 +103,7 @@ class Record:
             "settings": {key: value for key, value in self.settings.items() if key not in ignored},
             "encoder": self.encoder,
             "options": self.options,
-            "saving": self.saving,
+            "saving": self.saving and {**self.saving, "bits": self.saving.get("bits") or 8},
             "stopped": self.stopped,
         }
 
@@ -113,6 +113,12 @@ def _without_paths(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_paths(each) for key, each in value.items() if key != "path"}
     return [_without_paths(each) for each in value] if isinstance(value, list) else value
+
+
+def saving_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of how a picture is written, as records hold them."""
+    made = {"bits": options.get("bits"), "quality": options.get("quality")}
+    return {**made, "no_location": True} if options.get("no_location") else made
 
 
 def _sha256(origin: Mapping[str, Any] | None) -> Any:

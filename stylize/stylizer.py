@@ -260,7 +260,8 @@ class Stylizer:
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         made = self.record(picture.origin, mask=None if layout is None else layout.mask, regions=regions)
         record = replace(made, stopped=stop is not None and stop())
-        return Picture(in_color(painted), alpha, picture.exif, picture.notes, picture.name, record.to_dict())
+        shown, text = in_color(painted), record.to_dict()
+        return Picture(shown, alpha, picture.exif, picture.notes, picture.name, text, about=picture.about)
 
     @gradients_enabled()
     def terms(

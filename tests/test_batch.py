@@ -621,10 +621,21 @@ def test_what_cannot_be_written_is_refused_before_it_is_painted(paint: Paint, ph
     (folder / "out").mkdir()
     (folder / "out" / "inner").write_bytes(b"a file where a folder should be")
     (folder / "out" / "a.png").mkdir()
-    done = paint("--bits", "16", check=1)
+    (photos / "b.jpg").unlink()
+    done = paint(check=1)
     assert "loss" not in done.err
-    for words in ("holds 8 bits", "cannot make the folder", "it is a folder"):
+    for words in ("cannot make the folder", "it is a folder"):
         assert done.err.count(words) == 2  # at once, and at the end
+
+
+def test_sixteen_bits_for_a_folder_of_jpegs(paint: Paint, folder: Path) -> None:
+    assert "3 painted" in paint("--bits", "16").err
+    assert list(files(folder / "out")) == ["a.png", "b.png", "inner/c.png"]
+    for name in files(folder / "out"):
+        levels = load(folder / "out" / name).rgb * 255
+        assert float((levels - levels.round()).abs().max()) > 0.1
+    done = paint("--bits", "16", "--format", "jpg", check=2)
+    assert "--format jpg holds 8 bits per channel" in done.err
 
 
 def test_a_pattern_looks_no_deeper_than_it_says(call: Call, photos: Path) -> None:

@@ -1141,7 +1141,8 @@ def test_no_record_is_no_change(tmp_path: Path, extension: str, bits: int, monke
     def never(*_: Any) -> bytes:
         raise AssertionError
 
-    monkeypatch.setattr("stylize.images.write.embed", never)
+    monkeypatch.setattr("stylize.images.encode.embed", never)
+    monkeypatch.setattr("stylize.images.xmp.packet_of", never)
     picture = Picture(tensor(photo()), name="x", origin=Origin(Path("x"), "0"))
     save(picture, tmp_path / f"a{extension}", bits=bits)
     save(picture.rgb, tmp_path / f"b{extension}", bits=bits)

@@ -14,6 +14,7 @@ from stylize import (
     hookimpl,
     jobs_option,
     keep_option,
+    location_option,
     mask_option,
     quality_option,
     region_option,
@@ -28,6 +29,7 @@ EXTENSIONS = ("png", "jpg", "webp", "tiff", "avif")
 OPTIONS = (
     bits_option(),
     quality_option(),
+    location_option(),
     report_option(),
     jobs_option(),
     mask_option(),

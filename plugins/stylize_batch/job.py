@@ -100,7 +100,7 @@ class FolderJob(Job):
         several = self._styles.how == "cross" and len(self._styles.all) > 1
         self._planner = Planner(
             *(source, self._folder, self._styles),
-            Names(options.get("name"), options.get("format"), several=several),
+            Names(options.get("name"), options.get("format"), several=several, deep=options.get("bits") == 16),
             *(settings, options, self._given),
             passed=self._pass,
             unchanged=self._keep,
@@ -247,7 +247,7 @@ class FolderJob(Job):
         """Raise now what writing the result would raise."""
         path = self._folder / item.target
         _make_folder(path.parent)
-        check_target(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
+        check_target(path, bits=self._options.get("bits"), quality=self._options.get("quality"))
 
     def _write(self, chain: Chain, photo: Picture, painted: Painted) -> Outcome:
         item: Item = chain.data.item
@@ -257,7 +257,12 @@ class FolderJob(Job):
             _make_folder(path.parent)
             if why := self._planner.kept(item.target):
                 return self._left(item, why)
-            result.save(path, bits=self._options.get("bits", 8), quality=self._options.get("quality"))
+            result.save(
+                path,
+                bits=self._options.get("bits"),
+                quality=self._options.get("quality"),
+                location=not self._options.get("no_location"),
+            )
             if self._options.get("sidecar"):
                 self._write_sidecar(path)
             if self._options.get("report"):

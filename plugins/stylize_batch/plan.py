@@ -28,6 +28,7 @@ from stylize import (
     digest,
     read_record,
     saved_state,
+    saving_of,
 )
 from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, pairs, search
 from stylize_batch.styles import Styles
@@ -177,9 +178,8 @@ class Planner:
         mask = self.areas.mask
         if item.mask is not None:
             mask = Mask(torch.zeros(1, 1, 1, 1), Origin(item.mask, self._digest(item.mask)))
-        saving = {"bits": self._options.get("bits", 8), "quality": self._options.get("quality")}
         made = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
-        return replace(made, options=dict(self._given), saving=saving)
+        return replace(made, options=dict(self._given), saving=saving_of(self._options))
 
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}

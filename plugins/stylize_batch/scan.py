@@ -28,6 +28,7 @@ _RUBBISH = """
 """  # folders of thumbnails, deleted files and snapshots, which network storage and operating systems make
 LEFT_OUT = frozenset({*_RUBBISH.casefold().split(), "system volume information", "network trash folder"})
 FIELDS = ("stem", "style", "ext", "name")
+DEEP = frozenset((".png", ".tif", ".tiff"))  # those that hold 16 bits a channel
 LONGEST = 200  # bytes of a name, so that there is room for what writing adds to it
 
 
@@ -245,9 +246,9 @@ class Names:
         SettingsError: the template is not one.
     """
 
-    def __init__(self, template: str | None, extension: str | None, *, several: bool) -> None:
+    def __init__(self, template: str | None, extension: str | None, *, several: bool, deep: bool = False) -> None:
         self._template = template or ("{stem}-{style}.{ext}" if several else "{stem}.{ext}")
-        self._extension = extension
+        self._extension, self._deep = extension, deep
         self._taken: dict[str, tuple[str, str]] = {}
         try:
             fields = {field for _, field, _, _ in string.Formatter().parse(self._template) if field is not None}
@@ -259,6 +260,8 @@ class Names:
             raise SettingsError(f"--name {template!r} has {{{sorted(unknown)[0]}}}; there are {known}")
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise SettingsError(f"--name {template!r} leads out of the output folder")
+        if deep and extension and f".{extension}" not in DEEP:
+            raise SettingsError(f"--format {extension} holds 8 bits per channel, and --bits 16 is asked for; use png")
         if path.suffix.lower() not in FORMATS:
             raise SettingsError(f"--name {template!r} must end in .{{ext}} or one of {', '.join(FORMATS)}")
 
@@ -275,7 +278,8 @@ class Names:
         return 0 if own == result else 1 if FORMATS.get(own) == FORMATS.get(result) else 2
 
     def _ext(self, own: str) -> str:
-        return self._extension or (own[1:] if own.lower() in FORMATS else "png")
+        kept = own.lower() in (DEEP if self._deep else FORMATS)
+        return self._extension or (own[1:] if kept else "png")
 
     def give(self, photo: Found, style: str) -> tuple[PurePath, str]:
         """The name for a photo in a style, and what to say of it if it is not the plain one. The same every time."""

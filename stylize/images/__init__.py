@@ -5,7 +5,7 @@ A picture file may carry a record, a text saying how the picture was made.
 
 from stylize.images.exchange import Source, as_picture, as_pictures
 from stylize.images.metadata import srgb_profile
-from stylize.images.picture import FORMATS, SPARE, Origin, Picture, fill_transparent, fit, resize
+from stylize.images.picture import FORMATS, SPARE, About, Origin, Picture, fill_transparent, fit, resize
 from stylize.images.read import digest, load
 from stylize.images.record import RECORD_LIMIT, Saved, read_record, saved_state
 from stylize.images.silence import MAX_PIXELS
@@ -17,6 +17,7 @@ __all__ = [
     "MAX_PIXELS",
     "RECORD_LIMIT",
     "SPARE",
+    "About",
     "Origin",
     "Picture",
     "Saved",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from stylize.text import one_line
@@ -25,40 +25,12 @@ ORIENTATIONS: dict[Any, Callable[[Tensor], Tensor]] = {  # EXIF tag 274 -> the f
     8: lambda pixels: pixels.transpose(0, 1).flip(0),
 }
 
-# Tags that describe the file they were read from, not the photograph: layout, thumbnails, XMP, IPTC, ICC.
-_LAYOUT_TAGS = {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330}
-_LAYOUT_TAGS |= {338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34665, 34675, 34853, 37724}
-
 
 def read_exif(image: Image.Image) -> Image.Exif:
     try:
         return image.getexif()
     except Exception:  # a corrupt EXIF block is no reason to refuse the picture
         return Image.Exif()
-
-
-def camera_exif(exif: Image.Exif) -> bytes | None:
-    """The camera's tags for a new file of sRGB pixels: orientation 1, without sizes and thumbnails."""
-    try:
-        kept = Image.Exif()
-        for tag, value in exif.items():
-            if tag not in _LAYOUT_TAGS:
-                kept[tag] = value
-        photo = dict(exif.get_ifd(ExifTags.IFD.Exif))
-        for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, ExifTags.IFD.Interop):
-            photo.pop(tag, None)
-        if ExifTags.Base.ColorSpace in photo:
-            photo[ExifTags.Base.ColorSpace] = 1  # sRGB
-        for ifd, values in ((ExifTags.IFD.Exif, photo), (ExifTags.IFD.GPSInfo, exif.get_ifd(ExifTags.IFD.GPSInfo))):
-            if values:
-                kept[ifd] = values
-        kept.pop(ExifTags.Base.Orientation, None)
-        if not kept:
-            return None
-        kept[ExifTags.Base.Orientation] = 1
-        return kept.tobytes()
-    except Exception:  # a corrupt EXIF block is no reason to refuse the picture
-        return None
 
 
 def color_space(mode: str) -> str:

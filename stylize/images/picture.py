@@ -37,6 +37,20 @@ class Origin:
     sha256: str
 
 
+@dataclass(frozen=True)
+class About:
+    """What a photographer put into a file beside EXIF, for the files made from it.
+
+    ``xmp`` is a packet, ``iptc`` the records of IPTC, ``dpi`` the resolution across and down, ``bits`` those per
+    channel that the file had.
+    """
+
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    bits: int = 8
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """A picture in memory: ``rgb`` (1, 3, H, W) float32 sRGB in [0, 1] and what came with it.
@@ -47,7 +61,7 @@ class Picture:
     orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading dropped.
     ``name`` is the stem of the file. ``record`` says how the picture was made, in JSON values, and is embedded when it
     is saved; :func:`load` does not read it, so that pictures made from this one do not inherit it.
-    ``origin`` is the file it was read from, if any.
+    ``origin`` is the file it was read from, if any, and ``about`` what it held beside the pixels and EXIF.
     """
 
     rgb: Tensor
@@ -57,6 +71,7 @@ class Picture:
     name: str = ""
     record: Mapping[str, Any] | None = None
     origin: Origin | None = None
+    about: About = About()
 
     @property
     def size(self) -> tuple[int, int]:

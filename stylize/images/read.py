@@ -23,18 +23,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from stylize.errors import ImageError
+from stylize.images import about
 from stylize.images.colortags import encoding_of
 from stylize.images.deep import bits_of, light, samples_of, tiff_samples
 from stylize.images.encodings import Encoding, of_icc
-from stylize.images.metadata import (
-    ORIENTATIONS,
-    camera_exif,
-    color_space,
-    foreign_profile,
-    read_exif,
-    srgb,
-)
-from stylize.images.picture import Origin, Picture, fit
+from stylize.images.metadata import ORIENTATIONS, color_space, foreign_profile, read_exif, srgb
+from stylize.images.picture import About, Origin, Picture, fit
 from stylize.images.repair import completed_jpeg, png_essence, png_profile
 from stylize.images.signatures import format_name, raw_format
 from stylize.images.silence import MAX_PIXELS, SILENCE
@@ -167,7 +161,8 @@ def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Pict
         values, cut = light(file, kind)
         _refuse_bomb(values.shape[1], values.shape[0])
         notes += ["light beyond white is cut off"] if cut else []
-        return _of_samples(Samples(values, 1.0, values.shape[2] in (2, 4), 1), None, longest, name, notes)
+        samples = Samples(values, 1.0, values.shape[2] in (2, 4), 1)
+        return _of_samples(samples, None, (None, About(bits=16)), longest, name, notes)
     if kind == "TIFF" and (found := tiff_samples(file, _refuse_bomb)):
         return _of_tiff(file, found, longest, name, notes)
     image, source = _opened(file, length, kind, notes)
@@ -199,6 +194,8 @@ def _of_image(
         width, height = image.size
     wanted = (height, width) if longest is None else fit(height, width, longest)
 
+    depth = bits or (16 if image.mode.startswith(("I", "F")) and image.mode != "1" else 8)
+    carried = about.of_image(image, file, kind, depth, notes)
     profile_data = image.info.get("icc_profile") or b""
     encoding = encoding_of(file or io.BytesIO(), length, kind, exif, bool(profile_data))
     profile = None if encoding and kind == "PNG" else foreign_profile(profile_data, image.mode, notes)
@@ -213,7 +210,7 @@ def _of_image(
         pixels, has_alpha = _decode_plain(image, box, wanted, profile, notes)
     else:
         pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
-    return _finished(pixels, has_alpha, encoding, orientation, camera_exif(exif), notes, name)
+    return _finished(pixels, has_alpha, encoding, orientation, carried, notes, name)
 
 
 def _finished(
@@ -221,11 +218,11 @@ def _finished(
     has_alpha: bool,
     encoding: Encoding | None,
     orientation: Any,
-    exif: bytes | None,
+    carried: tuple[bytes | None, About],
     notes: list[str],
     name: str,
 ) -> Picture:
-    """A picture of (H, W, C) uint8 samples, or float32 ones in [0, 1]."""
+    """A picture of (H, W, C) uint8 samples, or float32 ones in [0, 1]; ``carried`` are EXIF and the like."""
     if encoding is not None:
         if encoding.hdr:
             notes.append("HDR picture: brightness mapped to that of a common display")
@@ -240,7 +237,7 @@ def _finished(
     alpha = None
     if has_alpha and bool((samples[:, -1] < white).any()):
         alpha = torch.empty(1, 1, *samples.shape[2:]).copy_(samples[:, -1:]).div_(white)
-    return Picture(rgb, alpha, exif, tuple(notes), name)
+    return Picture(rgb, alpha, carried[0], tuple(notes), name, about=carried[1])
 
 
 def _of_tiff(
@@ -253,11 +250,18 @@ def _of_tiff(
     with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
         file.seek(0)
         exif.load_from_fp(file)
-    return _of_samples(samples, exif, longest, name, notes, layout.profile)
+    carried = about.of_tiff(file, max(layout.bits), notes)
+    return _of_samples(samples, exif, carried, longest, name, notes, layout.profile)
 
 
 def _of_samples(
-    samples: Samples, exif: Image.Exif | None, longest: int | None, name: str, notes: list[str], profile: bytes = b""
+    samples: Samples,
+    exif: Image.Exif | None,
+    carried: tuple[bytes | None, About],
+    longest: int | None,
+    name: str,
+    notes: list[str],
+    profile: bytes = b"",
 ) -> Picture:
     """A picture of samples that Pillow had no part in."""
     height, width = samples.values.shape[:2]
@@ -273,8 +277,7 @@ def _of_samples(
         pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
     if exif is not None and encoding is None and not profile:
         encoding = encoding_of(io.BytesIO(), 0, "TIFF", exif, False)
-    camera = None if exif is None else camera_exif(exif)
-    return _finished(pixels, has_alpha, encoding, samples.orientation, camera, notes, name)
+    return _finished(pixels, has_alpha, encoding, samples.orientation, carried, notes, name)
 
 
 def _as_image(samples: Samples) -> Image.Image:

@@ -39,7 +39,7 @@ RECORD_LIMIT = 2**20  # bytes of an embedded record; a longer one is neither wri
 RECORD, PIXELS = "record", "pixels"  # properties in XMP
 _KEYWORDS = {"stylize": RECORD, "stylize-pixels": PIXELS}  # of texts in a PNG
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
-_JPEG_LIMIT = 65502  # bytes of XMP in a segment of a JPEG
+JPEG_LIMIT = 65502  # bytes of XMP in a segment of a JPEG
 _WHOLE = 2**30  # bytes of the largest AVIF that is read: those are read whole
 _EXTENSION_LIMIT = 2**24  # bytes of XMP beyond the first segment of a JPEG
 
@@ -116,6 +116,23 @@ def relative_to(record: Any, folder: Path) -> Any:
     return seen
 
 
+def names_only(record: Any) -> Any:
+    """The record with the names of files instead of their paths."""
+    if isinstance(record, list):
+        return [names_only(each) for each in record]
+    if not isinstance(record, Mapping):
+        return record
+    seen = {key: names_only(value) for key, value in record.items()}
+    if isinstance(seen.get("path"), str):
+        seen["path"] = Path(seen["path"]).name
+    return seen
+
+
+def written(record: Any) -> str:
+    """The text of a record: JSON, of ASCII alone."""
+    return json.dumps(record, sort_keys=True)
+
+
 def embed(record: Any, format: str, pixels: str) -> bytes:
     """The bytes a file of this format holds for a record and the digest of its pixels: chunks in a PNG, elsewhere an
     XMP packet.
@@ -123,7 +140,7 @@ def embed(record: Any, format: str, pixels: str) -> bytes:
     Raises:
         ImageError: the record is too long for the format.
     """
-    text = json.dumps(record, sort_keys=True)  # ASCII
+    text = written(record)
     if format == "PNG":
         limited = text.encode()
         texts = {RECORD: text, PIXELS: pixels}
@@ -133,7 +150,7 @@ def embed(record: Any, format: str, pixels: str) -> bytes:
         )
     else:
         limited = data = packet_of({RECORD: text, PIXELS: pixels})
-    limit = _JPEG_LIMIT if format == "JPEG" else RECORD_LIMIT
+    limit = JPEG_LIMIT if format == "JPEG" else RECORD_LIMIT
     if len(limited) > limit:
         hint = "; use .png" if len(limited) <= RECORD_LIMIT else ""
         raise ImageError(f"its record takes {len(limited)} bytes, and {format} holds {limit}{hint}")

@@ -1,0 +1,106 @@
+"""What a photographer put into a file beside the pixels: EXIF, XMP, IPTC, resolution; read for what is made from it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from stylize.images import exif, iptc, xmp
+from stylize.images.containers import XMP_EXTENSION, XMP_SEGMENT, jpeg_parts, png_parts, png_text
+from stylize.images.ifd import Tags
+from stylize.images.picture import About
+
+_LIMIT = 2**24  # bytes of a block
+_RAW = b"Raw profile type "  # how ImageMagick and exiftool call blocks in texts of a PNG
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_CENTIMETRES = 3  # the unit of resolution in TIFF
+
+
+def of_image(image: Image.Image, file: BinaryIO | None, kind: str, bits: int, notes: list[str]) -> tuple[Any, About]:
+    """The EXIF block, if any, and the rest of what an image that Pillow has opened carries."""
+    if kind == "TIFF" and file is not None:
+        return of_tiff(file, bits, notes)
+    block = image.info.get("exif") or b""
+    packet, resources, records = image.info.get("xmp") or b"", b"", b""
+    if kind == "PNG" and file is not None:
+        texts = _png_blocks(file)
+        packet = packet or texts.get("xmp", b"")
+        block = block or texts.get("exif", b"") or texts.get("APP1", b"")
+        resources = texts.get("iptc", b"") or texts.get("8bim", b"")
+        records = resources if resources[:1] == b"\x1c" else b""
+    elif kind == "JPEG" and file is not None:
+        packet = _jpeg_packet(file) or packet
+        records = (image.info.get("photoshop") or {}).get(0x0404, b"")
+    if not block and kind != "PNG":
+        with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
+            block = image.getexif().tobytes() if len(image.getexif()) else b""
+    return exif.cleaned(bytes(block)) if block else None, _about(
+        packet, records or iptc.in_resources(resources), image.info.get("dpi"), bits, notes
+    )
+
+
+def of_tiff(file: BinaryIO, bits: int, notes: list[str]) -> tuple[Any, About]:
+    """The same of a TIFF."""
+    block, dropped = exif.of_tiff(file)
+    if dropped:
+        notes.append("the camera's maker notes are left out: they hold offsets into the TIFF")
+    try:
+        tags = Tags(file)
+        fields = tags.directory(tags.first).fields
+    except ValueError:
+        return None, About(bits=bits)
+    records = tags.value(fields.get(33723)) or iptc.in_resources(tags.value(fields.get(34377)))
+    if records[:1] != b"\x1c" and records[3:4] == b"\x1c":  # as numbers of 32 bits in the other byte order
+        records = b"".join(records[at : at + 4][::-1] for at in range(0, len(records), 4))
+    unit = tags.integers(fields.get(296))[:1]
+    scale = 2.54 if unit == (_CENTIMETRES,) else 1.0
+    sides = [float(value) * scale for tag in (282, 283) for value in tags.fractions(fields.get(tag))[:1]]
+    dpi = (sides[0], sides[1]) if len(sides) == 2 and unit != (1,) else None
+    return exif.cleaned(block) if block else None, _about(tags.value(fields.get(700)), records, dpi, bits, notes)
+
+
+def _about(packet: bytes, records: bytes, dpi: Any, bits: int, notes: list[str]) -> About:
+    cleaned: bytes | None = None
+    if packet:
+        cleaned = xmp.cleaned(bytes(packet))
+        if cleaned is None:
+            notes.append("XMP left out: it is damaged")
+    known = dpi and len(dpi) == 2 and all(0.1 < float(value) < 1e6 for value in dpi)
+    resolution = (float(dpi[0]), float(dpi[1])) if known else None
+    return About(cleaned or None, records if records[:1] == b"\x1c" else None, resolution, bits)
+
+
+def _jpeg_packet(file: BinaryIO) -> bytes:
+    """The XMP of a JPEG, with what is beyond its first segment put into it."""
+    packet, extension = b"", b""
+    for part in jpeg_parts(file):
+        if part.kind == b"\xe1" and len(extension) < _LIMIT:
+            data = part.read(file, 2**16)
+            if data.startswith(XMP_SEGMENT):
+                packet = packet or data[len(XMP_SEGMENT) :]
+            elif data.startswith(XMP_EXTENSION):
+                extension += data[len(XMP_EXTENSION) + 40 :]
+    return xmp.merged(packet, extension) if extension else packet
+
+
+def _png_blocks(file: BinaryIO) -> dict[str, bytes]:
+    """The blocks that texts of a PNG hold: XMP, and others in hexadecimal digits."""
+    found: dict[str, bytes] = {}
+    for part in png_parts(file):
+        if part.kind == b"eXIf":
+            found["exif"] = part.read(file, _LIMIT)
+        elif part.kind in (b"iTXt", b"zTXt", b"tEXt"):
+            data = part.read(file, _LIMIT)
+            if data.startswith((_XMP_KEYWORD, _RAW)):
+                keyword, text = png_text(part.kind, data, _LIMIT)
+                if keyword == _XMP_KEYWORD:
+                    found["xmp"] = text
+                else:
+                    with contextlib.suppress(ValueError, IndexError):
+                        digits = text.strip().split(b"\n", 2)[2]
+                        block = bytes.fromhex(re.sub(rb"\s", b"", digits).decode())
+                        found.setdefault(keyword[len(_RAW) :].decode("latin-1"), block)
+    return found

@@ -1,0 +1,243 @@
+"""What a photographer put into a file comes out of those made from it, as exiftool reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylize.images import About, Picture, load, read_record, save
+from stylize.images.xmp import cleaned, combined
+
+needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="no exiftool")
+FORMATS = ("jpg", "png", "tif", "webp", "avif")
+RECORD = {"content": {"path": "photos/secret/a.jpg", "sha256": "0"}, "seed": 7}
+
+COMMON = (
+    "-EXIF:Artist=José Núñez",
+    "-EXIF:Copyright=© 2026 José Núñez",
+    "-EXIF:UserComment=Ein schöner Tag",
+    "-EXIF:DateTimeOriginal=2026:02:03 04:05:06",
+    "-EXIF:SceneType=1",
+    "-EXIF:FileSource=3",
+    "-EXIF:ComponentsConfiguration=1 2 3 0",
+    "-EXIF:ExposureTime=1/125",
+    "-EXIF:FNumber=2.8",
+)
+CAMERAS = {
+    "canon": ("-Make=Canon", "-Model=EOS 80D", "-EXIF:LensModel=EF 50mm", "-EXIF:OwnerName=Zoë"),
+    "nikon": ("-Make=NIKON CORPORATION", "-EXIF:CFAPattern=0 2 0 2 0 1 1 2", "-EXIF:SubSecTime=12"),
+    "sony": ("-Make=SONY", "-EXIF:InteropIndex=R98", "-XMP-xmp:Rating=5", "-XMP-dc:Subject=sea", "-XMP-dc:Subject=sky"),
+    "fuji": ("-Make=FUJIFILM", "-IPTC:Keywords=straße", "-IPTC:Caption-Abstract=Die Braut", "-IPTC:City=Köln"),
+    "apple": ("-Make=Apple", "-GPS:GPSLatitude=52.5", "-GPS:GPSLatitudeRef=N", "-GPS:GPSLongitude=13.4"),
+    "windows": ("-EXIF:XPTitle=Größe", "-EXIF:XPKeywords=a;b", "-EXIF:Rating=4", "-EXIF:RatingPercent=75"),
+    "lightroom": (
+        "-XMP-lr:HierarchicalSubject=a|b|c",
+        "-XMP-crs:Exposure2012=+0.50",
+        "-XMP-dc:Rights=© Zoë",
+        '-XMP-photoshop:Headline=<&">',
+        "-XMP-tiff:Orientation=6",
+    ),
+    "scanner": ("-XResolution=1200", "-YResolution=1200", "-EXIF:ImageDescription=Dia 7", "-IPTC:By-line=Émile"),
+}
+CHANGED = {"Orientation", "ColorSpace", "ExifImageWidth", "ExifImageHeight", "ThumbnailImage", "InteropIndex"}
+CHANGED |= {"ThumbnailOffset", "ThumbnailLength", "XMPToolkit", "ExifByteOrder", "YCbCrPositioning", "Warning"}
+CHANGED |= {"Compression", "IPTCDigest", "CurrentIPTCDigest", "InteropVersion"}
+OWN_GROUPS = ("ExifTool", "System", "File", "ICC", "Composite", "JFIF", "PNG", "SourceFile", "XMP-stylize", "IFD1")
+
+
+def told(path: Path) -> dict[str, Any]:
+    """What exiftool reads, but for what is of the file itself; names as group:tag."""
+    command = ["exiftool", "-j", "-a", "-G1", "-s", "-n", "-b", str(path)]
+    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    kept = {}
+    for name, value in found.items():
+        group, _, tag = name.partition(":")
+        if not group.startswith(OWN_GROUPS) and tag not in CHANGED:
+            kept[name] = value
+    return kept
+
+
+def photo(path: Path, *tags: str) -> Path:
+    pixels = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    thumbnail = io.BytesIO()
+    Image.fromarray(pixels[::3, ::3].copy()).save(thumbnail, "JPEG")
+    (path.parent / "thumb.bin").write_bytes(thumbnail.getvalue())
+    extra = (f"-ThumbnailImage<={path.parent / 'thumb.bin'}", "-EXIF:Orientation#=6")
+    command = ["exiftool", "-q", "-m", "-overwrite_original", "-codedcharacterset=utf8", *tags, *extra, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+@needs_exiftool
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_all_that_exiftool_reads_is_there_again(tmp_path: Path, camera: str) -> None:
+    order = "-ExifByteOrder=II" if len(camera) % 2 else "-ExifByteOrder=MM"
+    source = photo(tmp_path / "a.jpg", order, *COMMON, *CAMERAS[camera])
+    before = told(source)
+    assert "ExifIFD:UserComment" in before
+    picture = replace(load(source), record=RECORD)
+    assert picture.notes == ()
+    for extension in FORMATS:
+        path = tmp_path / f"b.{extension}"
+        save(picture, path)
+        after = told(path)
+        for name, value in before.items():
+            if name.startswith("IPTC:") and extension in ("webp", "avif"):
+                continue  # which hold no IPTC; see below
+            if name in ("IFD0:XResolution", "IFD0:YResolution", "IFD0:ResolutionUnit"):
+                assert float(after[name]) == float(value), (extension, name)
+                continue
+            assert after.get(name) == value, (extension, name)
+        assert "ThumbnailImage" not in subprocess.run(["exiftool", "-s", path], capture_output=True, text=True).stdout
+        assert read_record(path) is not None
+        assert load(path).size == (32, 24)  # upright, and once only
+        again = load(path)
+        assert again.about.xmp is None or b"stylize" not in again.about.xmp
+
+
+@needs_exiftool
+def test_iptc_becomes_xmp_where_a_format_holds_none(tmp_path: Path) -> None:
+    tags = ("-IPTC:Keywords=straße", "-IPTC:Keywords=two", "-IPTC:Caption-Abstract=Die <Braut>", "-IPTC:City=Köln")
+    source = photo(tmp_path / "a.jpg", *tags, "-IPTC:CopyrightNotice=© Zoë", "-XMP-dc:Rights=theirs")
+    for extension in ("webp", "avif"):
+        load(source).save(tmp_path / f"b.{extension}")
+        found = told(tmp_path / f"b.{extension}")
+        assert found["XMP-dc:Subject"] == ["straße", "two"]
+        assert found["XMP-dc:Description"] == "Die <Braut>"
+        assert found["XMP-photoshop:City"] == "Köln"
+        assert found["XMP-dc:Rights"] == "theirs"
+
+
+@needs_exiftool
+@pytest.mark.parametrize("source", ["a.png", "a.tif", "a.webp"])
+def test_other_sources_and_resolution(tmp_path: Path, source: str) -> None:
+    path = tmp_path / source
+    Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(path)
+    tags = [*COMMON, *CAMERAS["sony"], *(() if source == "a.webp" else CAMERAS["fuji"][1:])]
+    subprocess.run(["exiftool", "-q", "-m", "-overwrite_original", "-codedcharacterset=utf8", *tags, path], check=True)
+    before = told(path)
+    picture = load(path)
+    for extension in FORMATS:
+        picture.save(tmp_path / f"b.{extension}")
+        after = told(tmp_path / f"b.{extension}")
+        for name, value in before.items():
+            group, _, tag = name.partition(":")
+            if group in ("ExifIFD", "GPS") or group.startswith("XMP") or tag in ("Artist", "Copyright", "Make"):
+                assert after.get(name) == value, (extension, name)
+            if group == "IPTC" and extension in ("jpg", "png", "tif"):
+                assert after.get(name) == value, (extension, name)
+    save(Picture(picture.rgb, about=About(dpi=(300.0, 300.0))), tmp_path / "r.jpg")
+    for extension in ("jpg", "png", "tif"):
+        load(tmp_path / "r.jpg").save(tmp_path / f"r2.{extension}")
+        with Image.open(tmp_path / f"r2.{extension}") as image:
+            assert [round(float(side)) for side in image.info["dpi"]] == [300, 300]
+
+
+@needs_exiftool
+def test_without_location(tmp_path: Path) -> None:
+    places = ("-XMP-exif:GPSLatitude=52.5", "-XMP-photoshop:City=Köln", "-XMP-iptcExt:LocationShownCity=Köln")
+    source = photo(tmp_path / "a.jpg", *COMMON, *CAMERAS["apple"], *places, "-IPTC:City=Köln", "-IPTC:Keywords=x")
+    picture = replace(load(source), record=RECORD)
+    for extension in FORMATS:
+        path = tmp_path / f"b.{extension}"
+        save(picture, path, location=False)
+        everything = subprocess.run(["exiftool", "-a", "-G1", "-s", path], capture_output=True, text=True).stdout
+        assert "GPS" not in everything
+        assert "Köln" not in everything
+        assert "José Núñez" in everything
+        record = read_record(path)
+        assert record is not None
+        assert record["content"]["path"] == "a.jpg"
+        assert b"secret" not in path.read_bytes()
+
+
+def exif_with_maker_note(order: str) -> tuple[bytes, bytes]:
+    """A block whose maker note points to bytes by their offset in the block, as most do; and the note."""
+    note_at, text = 8 + 2 + 12 + 4 + 2 + 2 * 12 + 4, b"The Owner\0"
+    note = struct.pack(order + "HHHII", 1, 9, 2, len(text), note_at + 18) + bytes(4) + text
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    first = struct.pack(order + "HHHIII", 1, 34665, 4, 1, 26, 0)
+    photo_ifd = struct.pack(order + "HHHI4s", 2, 36864, 7, 4, b"0232")
+    photo_ifd += struct.pack(order + "HHIII", 37500, 7, len(note), note_at, 0)
+    block = head + first + photo_ifd
+    assert len(block) == note_at
+    return b"Exif\0\0" + block + note, note
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_maker_notes_stay_at_their_offsets(tmp_path: Path, order: str) -> None:
+    exif, note = exif_with_maker_note(order)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    at = exif.index(note) - 6
+    picture = load(tmp_path / "a.jpg")
+    for extension in FORMATS:
+        path = tmp_path / f"b.{extension}"
+        picture.save(path)
+        data = path.read_bytes()
+        assert data.count(note) == 1
+        start = 0 if extension == "tif" else data.index(note) - at
+        assert data[start : start + 2] == (b"II" if order == "<" else b"MM")
+        assert data.index(note) - start == at
+
+
+def test_sixteen_bits_come_out_where_the_format_holds_them(tmp_path: Path) -> None:
+    values = torch.rand(1, 3, 8, 9, generator=torch.Generator().manual_seed(0))
+    save(values, tmp_path / "a.png", bits=16)
+    picture = load(tmp_path / "a.png")
+    assert picture.about.bits == 16
+    for extension, bits in (("png", 16), ("tif", 16), ("jpg", 8), ("webp", 8)):
+        picture.save(tmp_path / f"b.{extension}")
+        assert (load(tmp_path / f"b.{extension}").about.bits > 8) == (bits == 16)
+    picture.save(tmp_path / "c.png", bits=8)
+    assert load(tmp_path / "c.png").about.bits == 8
+
+
+def packet(inner: str) -> bytes:
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        f'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{inner}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def test_xmp_of_more_than_a_segment_of_a_jpeg(tmp_path: Path) -> None:
+    text = "".join(f"{number:x} " for number in range(30_000))
+    described = (
+        f'<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:source>{text}</dc:source>'
+    )
+    whole = cleaned(packet(described + "</rdf:Description>"))
+    picture = Picture(torch.zeros(1, 3, 8, 8), record=RECORD, about=About(xmp=whole))
+    for extension in FORMATS:
+        path = tmp_path / f"a.{extension}"
+        picture.save(path)
+        assert read_record(path) is not None
+        again = load(path).about.xmp
+        assert again is not None
+        assert text.encode() in again
+
+
+def test_packets_that_are_damaged_or_of_others(tmp_path: Path) -> None:
+    for bad in (b"nonsense", packet("<a>"), b'<!DOCTYPE a [<!ENTITY b "c">]>' + packet("")):
+        assert cleaned(bad) is None
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", xmp=bad)
+        assert load(tmp_path / "a.jpg").notes == ("XMP left out: it is damaged",)
+    assert cleaned(packet("")) == b""
+    upright = cleaned(packet('<rdf:Description xmlns:tiff="t" tiff:Orientation="6" tiff:ImageWidth="9"/>'))
+    assert upright is not None
+    assert b'tiff:Orientation="1"' in upright
+    assert b"ImageWidth" not in upright
+    made = combined(upright, "", {}, {"record": "{}"})
+    again = cleaned(made)
+    assert again is not None
+    assert again.replace(b"\n", b"") == upright.replace(b"\n", b"")
