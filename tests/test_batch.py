@@ -279,6 +279,11 @@ def test_a_rated_result_is_ours_still(paint: Paint, folder: Path, extension: str
     assert "3 unchanged" in paint("--format", extension).err
     assert rated.read_bytes() == before
     assert saved_state(rated) is Saved.INTACT
+    assert "3 painted" in paint("--format", extension, "--content-weight", "0.2").err  # and what was noted is kept
+    told = subprocess.run(
+        ["exiftool", "-s3", "-XMP:Rating", "-XMP:Subject", str(rated)], capture_output=True, text=True, check=True
+    ).stdout
+    assert told == "5\nwedding\n"
 
 
 def test_a_truncated_result_is_painted_again(paint: Paint, folder: Path) -> None:

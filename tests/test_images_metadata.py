@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stylize.images import About, Picture, load, read_record, save
+from stylize.images import About, Picture, keeping_edits, load, read_record, save
 from stylize.images.xmp import cleaned, combined
 
 needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="no exiftool")
@@ -241,3 +241,31 @@ def test_packets_that_are_damaged_or_of_others(tmp_path: Path) -> None:
     again = cleaned(made)
     assert again is not None
     assert again.replace(b"\n", b"") == upright.replace(b"\n", b"")
+
+
+def test_what_is_left_as_it_was_saved_is_no_edit(tmp_path: Path) -> None:
+    described = '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="3"/>'
+    iptc = b"\x1c\x02\x19\0\x03sea"
+    for inner in ("", described):
+        made = About(xmp=cleaned(packet(inner)) or None, iptc=iptc)
+        for extension in FORMATS:
+            path = tmp_path / f"a.{extension}"
+            picture = Picture(torch.zeros(1, 3, 8, 8), record=RECORD, about=made)
+            picture.save(path)
+            assert keeping_edits(picture, path) is picture
+            newer = replace(picture, about=replace(made, xmp=cleaned(packet(described.replace("3", "4")))))
+            if extension != "png":
+                assert keeping_edits(newer, path) is newer
+    for name in ("none.png", "a.txt"):
+        (tmp_path / "a.txt").write_bytes(b"nothing")
+        assert keeping_edits(picture, tmp_path / name) is picture
+
+
+def test_the_gain_map_of_an_hdr_jpeg_is_left_out_and_said(tmp_path: Path) -> None:
+    described = (
+        '<rdf:Description rdf:about="" xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", xmp=packet(described))
+    picture = load(tmp_path / "a.jpg")
+    assert picture.notes == ("HDR gain map left out",)
+    assert b"hdrgm:Version" not in (picture.about.xmp or b"")

@@ -36,6 +36,7 @@ from stylize import (
     check_target,
     claims_inside,
     is_leftover,
+    keeping_edits,
     load,
     read_record,
 )
@@ -257,6 +258,8 @@ class FolderJob(Job):
             _make_folder(path.parent)
             if why := self._planner.kept(item.target):
                 return self._left(item, why)
+            if not self._options.get("force"):
+                result = keeping_edits(result, path)
             result.save(
                 path,
                 bits=self._options.get("bits"),

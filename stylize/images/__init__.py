@@ -3,6 +3,7 @@
 A picture file may carry a record, a text saying how the picture was made.
 """
 
+from stylize.images.edits import keeping_edits
 from stylize.images.exchange import Source, as_picture, as_pictures
 from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, SPARE, About, Origin, Picture, fill_transparent, fit, resize
@@ -30,6 +31,7 @@ __all__ = [
     "fill_transparent",
     "fit",
     "is_leftover",
+    "keeping_edits",
     "load",
     "read_record",
     "resize",

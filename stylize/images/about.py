@@ -33,6 +33,8 @@ def of_image(image: Image.Image, file: BinaryIO | None, kind: str, bits: int, no
         records = resources if resources[:1] == b"\x1c" else b""
     elif kind == "JPEG" and file is not None:
         packet = _jpeg_packet(file) or packet
+        if b"hdrgm:" in packet:
+            notes.append("HDR gain map left out")
         records = (image.info.get("photoshop") or {}).get(0x0404, b"")
     if not block and kind != "PNG":
         with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
@@ -40,6 +42,18 @@ def of_image(image: Image.Image, file: BinaryIO | None, kind: str, bits: int, no
     return exif.cleaned(bytes(block)) if block else None, _about(
         packet, records or iptc.in_resources(resources), image.info.get("dpi"), bits, notes
     )
+
+
+def packet_of(image: Image.Image, file: BinaryIO, kind: str) -> bytes:
+    """The packet of XMP in a file, as it is."""
+    if kind == "TIFF":
+        tags = Tags(file)
+        return tags.value(tags.directory(tags.first).fields.get(700))
+    if kind == "JPEG":
+        return _jpeg_packet(file)
+    if kind == "PNG":
+        return _png_blocks(file).get("xmp", b"")
+    return bytes(image.info.get("xmp") or b"")
 
 
 def of_tiff(file: BinaryIO, bits: int, notes: list[str]) -> tuple[Any, About]:
