@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -223,13 +224,13 @@ def _devices() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C, which a terminal sends to all, or SIGTERM, which goes to all at the
-    end of a service: the first one says when to stop."""
+    """Processes started meanwhile never see Ctrl-C and SIGHUP, which a terminal sends to all, or SIGTERM, which goes to
+    all at the end of a service: the first one says when to stop."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # started with the first process, it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
@@ -250,6 +251,7 @@ def _work(connection: Connection, packed: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("stylize").addHandler(logging.NullHandler())  # what is logged at the start was said already
     sender = _Sender(connection)
+    threading.Thread(target=_end_with_the_first, name="parent", daemon=True).start()
     try:
         order: _Order = pickle.loads(packed)  # noqa: S301, from our own process
         if order.device is not None:
@@ -273,6 +275,14 @@ def _work(connection: Connection, packed: bytes) -> None:
         if os.environ.get("STYLIZE_TRACEBACK"):
             raise
         sender.send("error", StylizeError(f"unexpected {type(error).__name__} in a worker: {error}"))
+
+
+def _end_with_the_first() -> None:
+    """End this process when the one that started it ends, in whatever way, also amid something long."""
+    first = multiprocessing.parent_process()
+    if first is not None:
+        first.join()
+        os._exit(1)
 
 
 def _joined(order: _Order, sender: _Sender) -> Run:

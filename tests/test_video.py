@@ -395,8 +395,9 @@ def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
         patch.setattr("stylize_video.job.Work.remove", lambda _: None)
         paint("in.mkv")
         assert "4 done before" in paint("in.mkv").err
-    said = paint("in.mkv", "--content-weight", "0.2").err
-    assert "4 frames done before discarded: the settings were others" in said
+        said = paint("in.mkv", "--content-weight", "0.2").err
+        assert "4 frames done before with other settings are kept in .out.mkv.work-" in said
+        assert "4 done before" in paint("in.mkv").err  # and are there when their settings are back
 
 
 def other_run(folder: Path) -> Claims:

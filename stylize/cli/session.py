@@ -97,21 +97,22 @@ def current_preview(host: Host) -> PreviewFile | None:
 @contextmanager
 def interruptible(display: Display) -> Iterator[Callable[[], bool]]:
     """A function that tells whether to stop, so that the picture can be written as far as it is: Ctrl-C was pressed,
-    SIGTERM was received, or nobody reads the display any more. A second Ctrl-C raises KeyboardInterrupt."""
+    SIGTERM or SIGHUP was received, or nobody reads the display any more. A second Ctrl-C raises KeyboardInterrupt."""
     pressed = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed:
-            if number == signal.SIGTERM:  # which may come to the process and again to its group
+            if number != signal.SIGINT:  # which may come to the process and again to its group
                 return
             raise KeyboardInterrupt
         pressed = True
         display.stopping()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as shells have it for jobs in the background
+        if handler is not signal.SIG_IGN:  # as shells have it for jobs in the background, and nohup
             signal.signal(number, on_signal)
     acknowledged = False
 

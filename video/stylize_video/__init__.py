@@ -9,13 +9,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize import SettingsError, hookimpl, jobs_option, report_option
-from stylize_video.codecs import HARDWARE, VIDEO_CODECS
+from stylize_video.codecs import AUDIO, HARDWARE, VIDEO_CODECS
 
 if TYPE_CHECKING:
     from stylize import Flow, Host, Job, Settings
 
-_NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts wmv flv ogv 3gp gif"
-EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+_NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts vob wmv asf flv f4v ogv 3gp 3g2 mxf dv y4m h264 gif"
+EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())  # files with others are looked into
+PICTURES = frozenset((".gif", ".webp", ".png", ".apng", ".jpg", ".jpeg", ".tif", ".tiff", ".avif", ".bmp"))
+
+
+class _Rate(click.ParamType):
+    """Frames per second, as :class:`fractions.Fraction`."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from stylize_video.pictures import rate_of
+
+        try:
+            return rate_of(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no number of frames per second such as 24, 23.976 or 24000/1001", param, ctx)
+
+
 OPTIONS = (
     report_option(),
     jobs_option(),
@@ -60,12 +77,32 @@ OPTIONS = (
         help="Constant rate factor of h264, h265, av1 and vp9; lower is better and larger.",
     ),
     click.Option(
+        ["--hdr"],
+        type=click.Choice(("convert", "keep")),
+        default="convert",
+        show_default=True,
+        help="HDR: tone-mapped to BT.709, or kept, with 10 bits (in h265 unless --codec says otherwise).",
+    ),
+    click.Option(
+        ["--audio"],
+        type=click.Choice(AUDIO),
+        default="copy",
+        show_default=True,
+        help="Sound: copied where the container can hold it, encoded as AAC (Opus in .webm), or left out.",
+    ),
+    click.Option(
         ["--every"],
         type=click.IntRange(1),
         metavar="N",
         help="Paint every Nth frame only, for a draft; the frames between are warped from the last painted one.",
     ),
     click.Option(["--hold"], is_flag=True, help="With --every: repeat the last painted frame instead of warping it."),
+    click.Option(
+        ["--fps"],
+        type=_Rate(),
+        metavar="RATE",
+        help="Frames per second of a clip made of pictures, such as 24 or 23.976; default: 25.",
+    ),
     click.Option(["--preview"], is_flag=True, help="Paint only the first frame of each shot, on a contact sheet."),
     click.Option(["--partial"], is_flag=True, help="After Ctrl-C, make a clip of the frames painted so far."),
 )
@@ -75,6 +112,38 @@ NAMES = frozenset(str(option.name) for option in OPTIONS)
 @hookimpl
 def stylize_options(command: click.Command) -> None:
     command.params.extend(OPTIONS)
+
+
+def _is_clip(source: Path, target: Path | None) -> bool:
+    """Whether a source is for us: a clip, or pictures that are to become one."""
+    ending = source.suffix.lower()
+    into_clip = target is not None and target.suffix.lower() in EXTENSIONS and not target.is_dir()
+    if source.is_dir():
+        return into_clip
+    if not source.is_file():
+        from stylize_video.pictures import files, is_pattern
+
+        return "%" in source.name and is_pattern(source) and bool(files(source))
+    if ending in PICTURES:  # animated ones are stills where a picture is asked for
+        return into_clip and (ending == ".gif" or _frames(source) > 1)
+    return ending in EXTENSIONS or (_frames(source) == 0 and _holds_video(source))
+
+
+def _frames(source: Path) -> int:
+    from stylize_video.pictures import frame_count
+
+    return frame_count(source)
+
+
+def _holds_video(source: Path) -> bool:
+    """Whether ffmpeg reads more than one frame in a file whose name does not tell what it is."""
+    from stylize import StylizeError
+    from stylize_video.probe import probe
+
+    try:
+        return (probe(source).frames or 0) > 1
+    except StylizeError:
+        return False
 
 
 @hookimpl
@@ -96,7 +165,7 @@ def stylize_flow(name: str, device: str) -> Flow | None:
     return engine(name, device)
 
 
-@hookimpl
+@hookimpl(tryfirst=True)
 def stylize_open(
     source: Path,
     styles: Sequence[Path],
@@ -105,10 +174,7 @@ def stylize_open(
     options: Mapping[str, Any],
     host: Host,
 ) -> Job | None:
-    ours = source.suffix.lower() in EXTENSIONS and source.is_file()
-    if source.suffix.lower() == ".gif":  # a still of it where a picture is asked for
-        ours = ours and target is not None and target.suffix.lower() in EXTENSIONS
-    if not ours:
+    if not _is_clip(source, target):
         return None
     from stylize_video.job import VideoJob
 

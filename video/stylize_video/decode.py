@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from stylize import StylizeError
 from stylize.text import one_line
+from stylize_video import pictures
+from stylize_video.colors import converter
 from stylize_video.ffmpeg import FLAGS, LOCAL, ffmpeg_process, file_url, in_seconds, last_lines
 from stylize_video.probe import Clip
 from stylize_video.timing import Timing, timing, told
@@ -76,6 +78,7 @@ class Reading:
         height, width: of the frames, in px.
         start, end: in seconds after the first frame.
         timed: whether to note when the frames are shown.
+        convert: whether colours that BT.709 cannot hold (HDR, wide gamuts) are brought into it.
 
     Raises:
         StylizeError: while it is iterated over, if ffmpeg is missing or was killed, or no frame can be decoded.
@@ -90,9 +93,11 @@ class Reading:
         start: Fraction | None = None,
         end: Fraction | None = None,
         timed: bool = False,
+        convert: bool = True,
     ) -> None:
+        self._convert = converter(clip) if convert else None
         self._clip, self._shape, self._timed = clip, (height, width, _raw_format(clip)[1]), timed
-        self._window = clip.window(start, end)
+        self._window, self._range = clip.window(start, end), clip.frame_range(start, end)
         self._arguments = decode_arguments(clip, height, width, start=start, end=end, timed=timed)
         self._count = 0
         self._times: list[Fraction] = []
@@ -100,6 +105,18 @@ class Reading:
         self.errors = 0  # that ffmpeg told of, if timed
 
     def __iter__(self) -> Iterator[Array]:
+        return self._pictures() if self._clip.pictures else self._decoded()
+
+    def _pictures(self) -> Iterator[Array]:
+        height, width, _ = self._shape
+        first, stop = self._range
+        self._count, self._times = 0, []
+        for frame in pictures.read(self._clip, height, width, first, stop):
+            self._times.append(self._clip.frame_time(first + self._count))
+            self._count += 1
+            yield frame
+
+    def _decoded(self) -> Iterator[Array]:
         path, kind = self._clip.path, _raw_format(self._clip)[2]
         level, self._count = "info" if self._timed else "error", 0
         with ffmpeg_process(self._arguments, subprocess.PIPE, level=level) as (process, messages):
@@ -107,7 +124,7 @@ class Reading:
             try:
                 while _read_into(process.stdout, (frame := np.empty(self._shape, kind)).data.cast("B")):
                     self._count += 1
-                    yield frame
+                    yield frame if self._convert is None else self._convert(frame)
             except GeneratorExit:  # the caller has seen enough
                 process.kill()
                 raise
@@ -145,10 +162,16 @@ class Reading:
 
 
 def decode(
-    clip: Clip, height: int, width: int, *, start: Fraction | None = None, end: Fraction | None = None
+    clip: Clip,
+    height: int,
+    width: int,
+    *,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    convert: bool = True,
 ) -> Iterator[Array]:
     """Frame after frame, as :class:`Reading` gives them, from ``start`` to ``end``, in seconds after the first."""
-    return iter(Reading(clip, height, width, start=start, end=end))
+    return iter(Reading(clip, height, width, start=start, end=end, convert=convert))
 
 
 def _raw_format(clip: Clip) -> tuple[str, int, type[np.unsignedinteger[Any]]]:

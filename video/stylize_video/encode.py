@@ -36,6 +36,7 @@ class Encoding:
     What comes along is cut at ``start`` and ``end``, in s from the beginning of the source; None: it is not.
     ``audio`` is one of :data:`~stylize_video.codecs.AUDIO`: "copy" (where the container can hold the codec), "aac" or
     "none". ``along`` is what comes along and by which of its ways; None: all that can, by the first.
+    ``hdr`` says that the frames are HDR as the source is, and stay so.
     """
 
     clip: Clip
@@ -50,6 +51,7 @@ class Encoding:
     end: Fraction | None = None
     audio: str = "copy"
     along: tuple[tuple[Track, str], ...] | None = None
+    hdr: bool = False
 
     @property
     def codec_name(self) -> str:
@@ -88,12 +90,15 @@ def encode_arguments(
     options = {"c:v": codec.encoder, "format": muxer, "fps_mode": "passthrough", **dict(codec.options)}
     if muxer == "gif":
         return _gif_arguments(encoding, options, list_file)
-    picture, colors = _convert_colors(_frames(encoding, list_file), codec, encoding.clip)
+    picture, colors = _convert_colors(_frames(encoding, list_file), codec, encoding)
     options |= colors | _quality(encoding, codec, muxer)
     picture, delay = _delayed(picture, encoding.delay)
     options |= delay | _durations(encoding, codec, muxer) | _cuts(encoding, muxer) | _tags(encoding, muxer)
-    streams, kept = _along(encoding, muxer, covers or {})
-    options |= kept | {"map_metadata": 1, "map_chapters": 1, "max_muxing_queue_size": 4096, "max_error_rate": 1}
+    streams = list[Any]()
+    if not encoding.clip.pictures:
+        streams, kept = _along(encoding, muxer, covers or {})
+        options |= kept | {"map_metadata": 1, "map_chapters": 1}
+    options |= {"max_muxing_queue_size": 4096, "max_error_rate": 1}
     if "c:v:1" in options:  # a cover picture, which is none of the encoder's business
         options = {f"{key}:0" if key.endswith(":v") else key: value for key, value in options.items()}
     lists = [key for key, value in options.items() if isinstance(value, list)]
@@ -129,19 +134,22 @@ def _gif_arguments(encoding: Encoding, options: Options, list_file: Path | None)
     return list(picture.output(file_url(encoding.target), **options).get_args())
 
 
-def _convert_colors(picture: Any, codec: Codec, clip: Clip) -> tuple[Any, Options]:
+def _convert_colors(picture: Any, codec: Codec, encoding: Encoding) -> tuple[Any, Options]:
     """The stream in the pixel format of the codec, and the options that tag its colours: BT.709, limited range."""
-    eight, deep, alpha = codec.pixel_formats
+    clip, (eight, deep, alpha) = encoding.clip, codec.pixel_formats
     pixel_format = alpha if clip.alpha and alpha else deep if clip.bits > 8 else eight
-    if not pixel_format.startswith("yuv"):
-        return picture, {"pix_fmt": pixel_format}
-    colors = {"in_range": "pc", "out_range": "tv", "out_color_matrix": "bt709"}
+    tags, matrix = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709"}, "bt709"
+    if encoding.hdr:
+        tags, matrix = {"color_primaries": "bt2020", "color_trc": clip.transfer, "colorspace": "bt2020nc"}, "bt2020"
+        pixel_format = "yuv420p10le" if pixel_format == "yuv420p" else pixel_format
+    if not pixel_format.startswith(("yuv", "nv", "p0")):
+        tags["colorspace"] = "rgb"
+        return picture, {"pix_fmt": pixel_format} | (tags if encoding.hdr else {})
+    colors = {"in_range": "pc", "out_range": "tv", "out_color_matrix": matrix}
     picture = picture.filter("scale", flags=FLAGS, **colors).filter("format", pixel_format)
-    tags = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709"}
     picture = picture.filter("setparams", range="tv", **tags)
     if codec.upload:
-        picture = picture.filter(codec.upload)
-        return picture, tags | {"color_range": "tv"}
+        return picture.filter(codec.upload), tags | {"color_range": "tv"}
     return picture, tags | {"color_range": "tv", "pix_fmt": pixel_format}
 
 

@@ -110,7 +110,9 @@ def _encoding(task: Task, plan: Plan, frames: Path, count: int, along: Along | N
         end=end if cut else None,  # the sound is cut with the frames
         codec=task.options.get("codec"),
         crf=task.options.get("crf"),
+        audio=task.options.get("audio") or "copy",
         along=along,
+        hdr=task.keeps_colors,
     )
 
 

@@ -24,20 +24,26 @@ from stylize import (
     TargetError,
     check_distinct,
     check_target,
-    digest,
 )
 from stylize.text import counted, duration
 from stylize_video import NAMES, contact_sheet, finish, image_sequence
 from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
+from stylize_video.colors import described, is_hdr
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
+<<<<<<< HEAD
 from stylize_video.exposure import ExposureMeter
 from stylize_video.probe import probe
+=======
+from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
+from stylize_video.probe import Clip, probe
+>>>>>>> ddba739 (Clips: pictures as clips, whatever ffmpeg reads, HDR and wide gamuts, --audio; frames of other settings are kept)
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
 from stylize_video.task import Task, as_picture, eight_bits, even_size, seconds
 from stylize_video.work import Plan, Work
 
+FOLLOWING = ("steady", "every")  # keys of a plan's wants that concern frames that follow others
 HIDING = {"vp8", "vp9", "av1"}  # codecs with packets that hold no frame to be shown
 LEAD = "clip"  # the claim of the run that makes the clip
 POLL = 0.5  # seconds between looks at what another run, from which this one waits to hear, has done
@@ -128,7 +134,8 @@ class VideoJob(Job):
         done, unfinished = self._work.first_missing(plan), counts.unfinished()
         stopped = None if unfinished is None or unfinished[0] != done else unfinished[1]
         if done < plan.frames and not (self._task.options.get("partial") and (done or stopped)):
-            log.info("%d of %d frames are done; the same command goes on with the rest", done, plan.frames)
+            count = self._work.done(range(plan.frames))  # also those after a gap
+            log.info("%d of %d frames are done; the same command goes on with the rest", count, plan.frames)
             return None
         said, average = f"{counted(counts.painted, 'frame')} painted", counts.steps / max(1, counts.following)
         log.info("%s, %d unchanged; %.1f steps on average for frames that follow another", said, counts.copied, average)
@@ -165,31 +172,54 @@ class VideoJob(Job):
         wanted = self._clip
         self._work.make()
         self._leads, found = self.claims.take(LEAD), self._work.read_plan()
-        ours = found is not None and found.wanted == wanted
+        ours = found is not None and self._fits(found, wanted)
         if not self._leads:
-            return self._join(found if ours and not self._task.sheet else None, started=found is not None)
+            same = found is not None and found.wanted == wanted
+            return self._join(found if same and not self._task.sheet else None, started=found is not None)
         if found is not None and ours:
             self._plan = found
+            if not self._task.sheet and found.wanted != wanted:  # only in what its stills do not depend on
+                self._plan = replace(found, wanted=wanted)
+                self._work.write_plan(self._plan)
         else:
             if found is not None and not self._are_free(found.shots()):
                 self.claims.release(LEAD)
                 self._leads = False
                 return False
-            if found is not None and (done := self._work.done(range(found.frames))):
-                previewed = sum(self._work.done(range(shot.start, shot.start + 1)) for shot in found.shots())
-                if self._task.sheet and done > previewed:
-                    raise StylizeError(
-                        f"a preview with these settings would discard {counted(done, 'frame')} of an unfinished run, "
-                        f"in {self._work.path}; finish that run, delete the folder, or give another target"
-                    )
-                log.warning("%s done before discarded: the settings were others", counted(done, "frame"))
-            self._work.clear()
-            self._plan = self._look(wanted)
-            self._work.write_plan(self._plan)
+            self._plan = self._begun_anew(found, wanted)
         if not self._task.sheet and not image_sequence.is_sequence(self._task.target):
             self._along = self._settled()
         self._tell()
         return True
+
+    def _fits(self, found: Plan, wanted: Mapping[str, Any]) -> bool:
+        """Whether the frames of a plan that is there can be used: it is the same, or what is wanted of it, or done, are
+        no more than the first frames of shots, which depend on nothing that concerns those that follow."""
+        if found.wanted == wanted:
+            return True
+        kept = [{key: value for key, value in each.items() if key not in FOLLOWING} for each in (found.wanted, wanted)]
+        return kept[0] == kept[1] and (self._task.sheet is not None or not self._beyond_a_preview(found))
+
+    def _beyond_a_preview(self, plan: Plan) -> int:
+        """How many frames are done that are not the first of a shot."""
+        firsts = sum(self._work.done(range(shot.start, shot.start + 1)) for shot in plan.shots())
+        return self._work.done(range(plan.frames)) - firsts
+
+    def _begun_anew(self, found: Plan | None, wanted: Mapping[str, Any]) -> Plan:
+        """The plan where the one that is found, if any, is another; its frames are put aside."""
+        if done := self._work.count():
+            aside = self._work.put_aside(found)
+            log.warning(
+                "%s done before with other settings are kept in %s, from where a run with those settings goes on; "
+                "delete it if there will be none",
+                *(counted(done, "frame"), aside),
+            )
+        if plan := self._work.bring_back(wanted):
+            return plan
+        self._work.clear()
+        plan = self._look(wanted)
+        self._work.write_plan(plan)
+        return plan
 
     def _settled(self) -> Along:
         try:
@@ -238,7 +268,7 @@ class VideoJob(Job):
 
     def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
         """What tells this clip from another; on which device it is painted does not."""
-        task, record = self._task, stylizer.record(Origin(self._task.clip.path, digest(self._task.clip.path)))
+        task, record = self._task, stylizer.record(Origin(self._task.clip.path, digest_of(self._task.clip)))
         settings = {key: value for key, value in record.settings.items() if key not in ("device", "memory")}
         if record.init is not None:
             settings.pop("init")  # its path
@@ -250,7 +280,7 @@ class VideoJob(Job):
             "stretch": [str(task.begin), str(task.end)],
             "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
             "every": task.every,
-        }
+        } | ({"hdr": "keep"} if task.keeps_colors else {})
         return dict(json.loads(json.dumps(wanted)))
 
     def _look(self, wanted: Mapping[str, Any]) -> Plan:
@@ -278,6 +308,9 @@ class VideoJob(Job):
     def _tell(self) -> None:
         """What is to come: frames, shots, time and room."""
         task, count, shots = self._task, self._plan.frames, len(self._plan.begins)
+        if (colors := described(task.clip)) and not task.keeps_colors:
+            more = "; --hdr keep keeps it" if is_hdr(task.clip) else ""
+            log.info("%s has %s, which is converted to BT.709%s", task.clip.path, colors, more)
         done = self._work.done(range(count))
         log.info(
             "%s of %dx%d in %s%s",
@@ -316,8 +349,9 @@ def _task(
     Raises:
         SettingsError, TargetError, StylizeError: they do not fit the clip or the target.
     """
-    clip = probe(source)
-    target = image_sequence.named(target) if target is not None else Path(f"{source.stem}-stylized.mp4")
+    clip = _clip(source, options)
+    stem = source.parent.resolve().name if is_pattern(source) else source.stem
+    target = image_sequence.named(target) if target is not None else Path(f"{stem}-stylized.mp4")
     begin, end = seconds(options.get("begin"), "--from"), seconds(options.get("end"), "--to")
     if begin is not None and end is not None and end <= begin:
         raise SettingsError("--to is not after --from")
@@ -329,12 +363,36 @@ def _task(
     task = Task(clip, names, target, preview, begin, end, height, width, settings, options)
     if options.get("draft") and options.get("best"):
         raise SettingsError("--draft and --best exclude each other; give one of them")
+    if options.get("hdr") == "keep":
+        task = _keeping_hdr(task)
     if options.get("hold") and task.every == 1:
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
     if options.get("partial") and preview:
         raise SettingsError("--partial cannot be combined with --preview, which makes no clip")
     _check_targets(task, source, *styles)
     return task
+
+
+def _clip(source: Path, options: Mapping[str, Any]) -> Clip:
+    """What the source holds, whichever kind of clip it is."""
+    given = options.get("fps")
+    if source.is_dir() or is_pattern(source):
+        return probe_files(source, given or RATE)
+    if given is not None:
+        raise SettingsError(f"--fps is for pictures that are made a clip; {source} has its own rate")
+    return probe_animation(source) if frame_count(source) > 1 and source.suffix.lower() != ".gif" else probe(source)
+
+
+def _keeping_hdr(task: Task) -> Task:
+    """The task with a codec that holds HDR."""
+    if not is_hdr(task.clip):
+        raise SettingsError(f"--hdr keep: {task.clip.path} is not HDR")
+    if image_sequence.is_sequence(task.target) or task.sheet:
+        return task
+    codec = task.options.get("codec") or {"h264": "h265"}.get(found := default_codec(task.target), found)
+    if codec in ("h264", "gif") or codec.startswith("h264_"):
+        raise SettingsError(f"--hdr keep: {codec} has too few bits for HDR; use h265, av1, vp9, prores or ffv1")
+    return replace(task, options={**task.options, "codec": codec})
 
 
 def _check_targets(task: Task, *sources: Path) -> None:
@@ -350,7 +408,7 @@ def _check_targets(task: Task, *sources: Path) -> None:
         for name in ("codec", "crf"):
             if options.get(name) is not None:
                 raise SettingsError(f"--{name} does not apply to a sequence of pictures such as {target}")
-        image_sequence.check(target, task.clip.frames or 1, sources)
+        image_sequence.check(target, task.clip.frames or 1, [*sources, *task.clip.pictures[:1]])
     else:
         check_codec(options.get("codec") or default_codec(target), target, crf=options.get("crf"))
     if (target.is_dir() and not image_sequence.is_sequence(target)) or not target.parent.is_dir():

@@ -33,7 +33,8 @@ class Clip:
     ``audio`` and ``subtitles`` are the codecs of these tracks, "" where unknown; ``attachments`` the names of files
     such as fonts; ``covers`` are (number among the video tracks, codec) of pictures of the whole; ``data`` the kinds
     of other tracks; ``more_videos`` counts video tracks beside the first; ``timecode`` is that of the first frame, and
-    ``tags`` are title, language and the like of the video track.
+    ``tags`` are title, language and the like of the video track. ``pictures`` are the files of a clip that consists of
+    pictures.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Clip:
     more_videos: int = 0
     timecode: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[Path, ...] = ()
 
     def frame_range(self, start: Fraction | None = None, end: Fraction | None = None) -> tuple[int, int | None]:
         """(first, stop): the first frame at ``start`` s or later, and the one after the last frame before ``end``.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
+from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
 from stylize_video.probe import Clip
 from stylize_video.steady import as_tensor
@@ -72,13 +73,18 @@ class Task:
         return next((name for name in ("draft", "best") if self.options.get(name)), "default")
 
     @property
+    def keeps_colors(self) -> bool:
+        """Whether HDR stays HDR."""
+        return is_hdr(self.clip) and self.options.get("hdr") == "keep"
+
+    @property
     def bits(self) -> int:
         """Per channel, of frames in the making."""
         return 16 if self.clip.bits > 8 else 8
 
     def read(self) -> Iterator[Array]:
         """The frames, (H, W, 3 or 4) in uint8 or uint16, at the size they are painted at."""
-        return decode(self.clip, self.height, self.width, start=self.begin, end=self.end)
+        return decode(self.clip, self.height, self.width, start=self.begin, end=self.end, convert=not self.keeps_colors)
 
     def look(self) -> Reading:
         """The frames, small enough to look through the clip, and when they are shown."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,35 @@ class Work:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ImageError(f"cannot make the folder {self.path}: {error.strerror}") from error
+
+    def put_aside(self, plan: Plan | None) -> Path:
+        """Rename the folder, so that its frames are there when what the plan wants is wanted again; its new path.
+
+        Raises:
+            ImageError: it cannot be renamed.
+        """
+        aside = self._aside(None if plan is None else plan.wanted)
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.path.rename(aside)
+        except OSError as error:
+            raise ImageError(f"cannot rename the folder {self.path} to {aside}: {error.strerror}") from error
+        return aside
+
+    def bring_back(self, wanted: Mapping[str, Any]) -> Plan | None:
+        """The plan that was put aside with what it wants, whose folder is in its place again; None if there is none."""
+        aside = self._aside(wanted)
+        if not aside.is_dir():
+            return None
+        self.remove()
+        with contextlib.suppress(OSError):
+            aside.rename(self.path)
+        found = self.read_plan()
+        return found if found is not None and found.wanted == wanted else None
+
+    def _aside(self, wanted: Mapping[str, Any] | None) -> Path:
+        mark = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+        return self.path.with_name(f"{self.path.name}-{mark}")
 
     def clear(self) -> None:
         """The folder is empty; raises as :meth:`make` does."""
