@@ -125,13 +125,16 @@ def test_pictures_of_several_sizes_are_refused(paint: Paint, sequence: Path) -> 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("24", 24), ("23.976", Fraction(24000, 1001)), ("29.97", Fraction(30000, 1001)), ("30000/1001", "30000/1001")],
+    [("24", "24"), ("23.976", "24000/1001"), ("29.97", "30000/1001"), ("30000/1001", "30000/1001")],
 )
-def test_rates_are_read(text: str, wanted: object) -> None:
-    assert rate_of(text) == Fraction(wanted)  # type: ignore[arg-type]
-    for wrong in ("0", "-1", "1/0", "a", "2000"):
-        with pytest.raises(ValueError, match=".*"):
-            rate_of(wrong)
+def test_rates_are_read(text: str, wanted: str) -> None:
+    assert rate_of(text) == Fraction(wanted)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1/0", "a", "2000"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        rate_of(text)
 
 
 @pytest.mark.parametrize(("audio", "codecs"), [("copy", ("mp3",)), ("aac", ("aac",)), ("none", ())])

@@ -19,7 +19,7 @@ EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())  # files with othe
 PICTURES = frozenset((".gif", ".webp", ".png", ".apng", ".jpg", ".jpeg", ".tif", ".tiff", ".avif", ".bmp"))
 
 
-class _Rate(click.ParamType):
+class _Rate(click.ParamType[Any]):
     """Frames per second, as :class:`fractions.Fraction`."""
 
     name = "rate"

@@ -48,7 +48,7 @@ def converter(clip: Clip) -> Callable[[Array], Array] | None:
     def convert(frame: Array) -> Array:
         light = tables[frame.dtype.type][frame[..., :3]]
         if clip.transfer == "arib-std-b67":  # from the scene to the display
-            luma = light @ np.float32((0.2627, 0.6780, 0.0593))
+            luma = light @ np.array((0.2627, 0.6780, 0.0593), np.float32)
             light *= np.float32(PEAK / WHITE) * luma[..., None] ** np.float32(0.2)
         light = light @ matrix.T
         if is_hdr(clip):

@@ -87,7 +87,7 @@ def encode_arguments(
         StylizeError: codec, target or audio do not go together.
     """
     codec, muxer = check_codec(encoding.codec_name, encoding.target, encoding.audio, encoding.crf)
-    options = {"c:v": codec.encoder, "format": muxer, "fps_mode": "passthrough", **dict(codec.options)}
+    options: Options = {"c:v": codec.encoder, "format": muxer, "fps_mode": "passthrough", **dict(codec.options)}
     if muxer == "gif":
         return _gif_arguments(encoding, options, list_file)
     picture, colors = _convert_colors(_frames(encoding, list_file), codec, encoding)

@@ -38,7 +38,7 @@ def rate_of(text: str) -> Fraction:
     """
     try:
         rate = Fraction(text)
-    except ZeroDivisionError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise ValueError(text) from error
     if not 0 < rate <= 1000:
         raise ValueError(text)
@@ -178,7 +178,7 @@ def _from_files(clip: Clip, first: int, stop: int | None) -> Iterator[Picture]:
 
 def _animated(clip: Clip, first: int, stop: int | None) -> Iterator[Picture]:
     with Image.open(clip.path) as image:
-        for number in range(first, clip.frames if stop is None else stop):
+        for number in range(first, (clip.frames or 0) if stop is None else stop):
             image.seek(number)
             levels = np.asarray(image.convert("RGBA"), np.float32) / 255
             yield Picture(_planes(levels[..., :3]), _planes(levels[..., 3:]))
