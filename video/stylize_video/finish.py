@@ -38,7 +38,7 @@ def write(
     """
     with _gathered(plan, work, stopped, save) as frames:
         if image_sequence.is_sequence(task.target):
-            image_sequence.write(task.target, frames)
+            image_sequence.write(task.target, frames, task.options.get("quality"))
         else:
             assemble.encode(_encoding(task, plan, frames[0].parent, len(frames), along))
         if report := task.options.get("report"):

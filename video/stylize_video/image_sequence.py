@@ -1,15 +1,23 @@
-"""Image sequences: a folder of frames, or a pattern such as frames/%05d.png, counted from 1."""
+"""Image sequences: a folder of frames, or a pattern such as frames/%05d.png (.jpg, .exr), counted from 1."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from stylize import ImageError, TargetError, atomic_write, check_distinct
+import numpy as np
 
-_PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png)")
+from stylize import ImageError, Picture, StylizeError, TargetError, atomic_write, check_distinct, load
+from stylize.text import one_line
+from stylize_video.ffmpeg import ffmpeg_process, file_url, last_lines
+
+EXR = ".exr"
+_PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png|jpe?g|webp|tiff?|exr)")
 
 
 def named(target: Path) -> Path:
@@ -55,8 +63,9 @@ def check(target: Path, count: int, sources: Sequence[Path]) -> None:
                 check_distinct(file(target, number), source)
 
 
-def write(target: Path, frames: Sequence[Path]) -> None:
-    """Copy the frames; each is complete or missing.
+def write(target: Path, frames: Sequence[Path], quality: int | None = None) -> None:
+    """Write the frames, which are PNG files, as the target calls for; each is complete or missing. ``quality`` is that
+    of JPEG and WebP. EXR holds linear light in half floats.
 
     Raises:
         ImageError: the folder cannot be made.
@@ -66,5 +75,42 @@ def write(target: Path, frames: Sequence[Path]) -> None:
     except OSError as error:
         raise ImageError(f"cannot make the folder {target}: {error.strerror}") from error
     for number, frame in enumerate(frames):
-        with atomic_write(file(target, number)) as copy:
-            shutil.copyfile(frame, copy)
+        made = file(target, number)
+        ending = made.suffix.lower()
+        if ending == ".png":
+            with atomic_write(made) as copy:
+                shutil.copyfile(frame, copy)
+        elif ending == EXR:
+            _write_exr(made, load(frame))
+        else:
+            picture = load(frame)
+            bits = 16 if ending.startswith(".tif") and _is_deep(frame) else 8
+            picture = picture.opaque() if ending.startswith(".jp") else picture
+            replace(picture, origin=None).save(made, bits=bits, **({} if quality is None else {"quality": quality}))
+
+
+def _is_deep(frame: Path) -> bool:
+    with frame.open("rb") as opened:
+        return opened.read(25)[24] == 16  # of the header of a PNG
+
+
+def _write_exr(path: Path, picture: Picture) -> None:
+    """Write linear light, 1 being white, by ffmpeg.
+
+    Raises:
+        StylizeError: it has no encoder for EXR, or fails.
+    """
+    levels = picture.rgb[0].numpy()
+    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)[[1, 2, 0]]
+    alpha = [] if picture.alpha is None else [picture.alpha[0].numpy()]
+    planes = np.concatenate([light, *alpha]).astype("<f4")
+    kind, (_, height, width) = "gbrapf32le" if alpha else "gbrpf32le", planes.shape
+    with tempfile.TemporaryDirectory() as name, atomic_write(path) as made:
+        raw = Path(name, "frame.raw")
+        raw.write_bytes(planes.tobytes())
+        given = ["-f", "rawvideo", "-pix_fmt", kind, "-s", f"{width}x{height}", "-i", file_url(raw)]
+        wanted = ["-c:v", "exr", "-format", "half", "-frames:v", "1", "-f", "image2pipe", file_url(made)]
+        with ffmpeg_process(["-y", *given, *wanted], subprocess.DEVNULL, encoder="exr") as (process, messages):
+            code = process.wait()
+            if code or not made.stat().st_size:
+                raise StylizeError(one_line(f"cannot write {path}: {last_lines(messages)}"))

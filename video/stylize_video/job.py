@@ -32,9 +32,13 @@ from stylize_video.codecs import check_codec, default_codec
 from stylize_video.colors import described, is_hdr
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
 <<<<<<< HEAD
+<<<<<<< HEAD
 from stylize_video.exposure import ExposureMeter
 from stylize_video.probe import probe
 =======
+=======
+from stylize_video.ffmpeg import executable
+>>>>>>> 8c2ed18 (Clips: JPEG, TIFF and EXR sequences; a bench of sync and kills)
 from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
 from stylize_video.probe import Clip, probe
 >>>>>>> ddba739 (Clips: pictures as clips, whatever ffmpeg reads, HDR and wide gamuts, --audio; frames of other settings are kept)
@@ -280,7 +284,9 @@ class VideoJob(Job):
             "stretch": [str(task.begin), str(task.end)],
             "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
             "every": task.every,
-        } | ({"hdr": "keep"} if task.keeps_colors else {})
+        }
+        wanted |= {"hdr": "keep"} if task.keeps_colors else {}
+        wanted |= {"bits": 16} if task.more_bits else {}
         return dict(json.loads(json.dumps(wanted)))
 
     def _look(self, wanted: Mapping[str, Any]) -> Plan:
@@ -405,6 +411,8 @@ def _check_targets(task: Task, *sources: Path) -> None:
             raise SettingsError("--report cannot be combined with --preview, which only makes a sheet")
         check_target(target)
     elif image_sequence.is_sequence(target):
+        if target.suffix.lower() == image_sequence.EXR:
+            executable("exr")  # raises if no ffmpeg can write it
         for name in ("codec", "crf"):
             if options.get(name) is not None:
                 raise SettingsError(f"--{name} does not apply to a sequence of pictures such as {target}")

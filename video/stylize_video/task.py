@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
+from stylize_video import image_sequence
 from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
 from stylize_video.probe import Clip
@@ -80,7 +81,13 @@ class Task:
     @property
     def bits(self) -> int:
         """Per channel, of frames in the making."""
-        return 16 if self.clip.bits > 8 else 8
+        return 16 if self.clip.bits > 8 or self.more_bits else 8
+
+    @property
+    def more_bits(self) -> bool:
+        """Whether the frames get more bits per channel than the clip has."""
+        asked = self.options.get("bits") == 16 or self.target.suffix.lower() == image_sequence.EXR
+        return asked and self.clip.bits <= 8
 
     def read(self) -> Iterator[Array]:
         """The frames, (H, W, 3 or 4) in uint8 or uint16, at the size they are painted at."""
