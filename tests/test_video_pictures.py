@@ -111,6 +111,8 @@ def test_whatever_ffmpeg_reads_is_a_clip(paint: Paint, folder: Path, name: str) 
         (("seq", "--fps", "x"), "no number of frames per second"),
         (("in.mkv", "--fps", "25"), "in.mkv has its own rate"),
         (("in.mkv", "--hdr", "keep"), "in.mkv is not HDR"),
+        (("in.mkv", "--bits", "16"), "--bits is of pictures"),
+        (("in.mkv", "--quality", "80"), "--quality is of pictures"),
     ],
 )
 def test_what_does_not_apply(paint: Paint, sequence: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -143,6 +145,33 @@ def test_the_sound_is_as_asked_for(paint: Paint, folder: Path, audio: str, codec
     said = paint("in.mkv", "--audio", audio).err
     assert probe(folder / "out.mkv").audio == codecs
     assert "left out" not in said
+
+
+@pytest.mark.parametrize("name", ["f%02d.jpg", "f%d.tif", "f%d.webp"])
+def test_a_sequence_in_other_formats(paint: Paint, sequence: Path, name: str) -> None:
+    assert paint("seq", target=f"seq/{name}", codec=False).out == f"seq/{name}\n"
+    assert len(files(sequence / name)) == 5
+    with Image.open(sequence / (name % 1)) as image:
+        assert (image.size, image.mode) == ((32, 24), "RGB")
+
+
+def test_a_sequence_with_16_bits(paint: Paint, sequence: Path) -> None:
+    paint("seq/f%d.png", "--bits", "16", target="made", codec=False)
+    clip = probe_files(Path("made"))
+    assert (clip.frames, clip.bits) == (5, 16)
+    (frame,) = read(clip, 24, 32, 0, 1)
+    assert len(np.unique(frame)) > 300
+
+
+def test_a_sequence_of_exr_holds_linear_light(paint: Paint, sequence: Path) -> None:
+    paint("seq/f%d.png", "--bits", "16", target="made", codec=False)
+    paint("seq", target="seq/f%d.exr", codec=False)
+    run("-i", sequence / "f1.exr", "-f", "rawvideo", "-pix_fmt", "gbrpf32le", "raw")
+    light = np.fromfile("raw", "<f4").reshape(3, 24, 32)[[2, 0, 1]]
+    (frame,) = read(probe_files(Path("made")), 24, 32, 0, 1)
+    signal = frame.transpose(2, 0, 1) / 65535
+    wanted = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    assert np.abs(light - wanted).max() < 0.001
 
 
 # Colours

@@ -19,18 +19,8 @@ from pathlib import Path
 from tests.test_video_timing import KINDS, apart, flash_and_beep, run
 
 STYLE = Path(__file__).resolve().parents[2] / "samples" / "mosaic.jpg"
-SAME = [
-    "--scales",
-    "1",
-    "--steps",
-    "1",
-    "--frame-steps",
-    "1",
-    "--style-weight",
-    "0",
-    "--temporal-weight",
-    "0",
-]  # the pictures hardly change
+# The pictures hardly change.
+SAME = ["--scales", "1", "--steps", "1", "--frame-steps", "1", "--style-weight", "0", "--temporal-weight", "0"]
 WITHIN = 0.041  # s: a frame
 H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, hookimpl, jobs_option, report_option
+from stylize import SettingsError, bits_option, hookimpl, jobs_option, quality_option, report_option
 from stylize_video.codecs import AUDIO, HARDWARE, VIDEO_CODECS
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class _Rate(click.ParamType[Any]):
 OPTIONS = (
     report_option(),
     jobs_option(),
+    bits_option(),
+    quality_option(),
     click.Option(["--from", "begin"], metavar="TIME", help="Start of the part to paint: 00:01:20.5, or seconds."),
     click.Option(["--to", "end"], metavar="TIME", help="End of the part to paint."),
     click.Option(
@@ -119,7 +121,7 @@ def _is_clip(source: Path, target: Path | None) -> bool:
     ending = source.suffix.lower()
     into_clip = target is not None and target.suffix.lower() in EXTENSIONS and not target.is_dir()
     if source.is_dir():
-        return into_clip
+        return into_clip or (target is not None and "%" in target.name and not target.is_dir())
     if not source.is_file():
         from stylize_video.pictures import files, is_pattern
 

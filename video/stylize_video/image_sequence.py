@@ -17,6 +17,7 @@ from stylize.text import one_line
 from stylize_video.ffmpeg import ffmpeg_process, file_url, last_lines
 
 EXR = ".exr"
+LOSSY = frozenset((".jpg", ".jpeg", ".webp"))
 _PATTERN = re.compile(r"([^%]*)%0?\d{0,2}d([^%]*)\.(?i:png|jpe?g|webp|tiff?|exr)")
 
 

@@ -417,7 +417,15 @@ def _check_targets(task: Task, *sources: Path) -> None:
             if options.get(name) is not None:
                 raise SettingsError(f"--{name} does not apply to a sequence of pictures such as {target}")
         image_sequence.check(target, task.clip.frames or 1, [*sources, *task.clip.pictures[:1]])
+        lossy = target.suffix.lower() in image_sequence.LOSSY
+        if options.get("quality") is not None and not lossy:
+            raise SettingsError(f"--quality is of JPEG and WebP; {image_sequence.file(target, 0).name} is neither")
+        if options.get("bits") == 16 and lossy:
+            raise SettingsError(f"--bits 16: {target.suffix} files hold 8 bits per channel; use PNG, TIFF or EXR")
     else:
+        for name, other in (("bits", "use a codec such as h265"), ("quality", "use --crf")):
+            if name in options.get("given", {}) or options.get(name) not in (None, 8):
+                raise SettingsError(f"--{name} is of pictures; for a clip, {other}")
         check_codec(options.get("codec") or default_codec(target), target, crf=options.get("crf"))
     if (target.is_dir() and not image_sequence.is_sequence(target)) or not target.parent.is_dir():
         raise TargetError(f"cannot write {target}: give the path of a file in a folder that is there")
