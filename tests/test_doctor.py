@@ -130,6 +130,25 @@ def test_without_ffmpeg_a_note_says_what_needs_it(call: Call, monkeypatch: pytes
     assert "clips need it" in check["advice"]
 
 
+@pytest.mark.parametrize(
+    ("version", "encoders", "words"),
+    [("4.2.2-static", "libx264", "is version 4.2, too old for clips"), ("6.0", "ffv1", "has no encoder libx264")],
+)
+def test_an_ffmpeg_that_is_passed_over_is_named(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, encoders: str, words: str
+) -> None:
+    program = tmp_path / "ffmpeg"
+    says = f"*-version) echo 'ffmpeg version {version}';; *) echo ' V....D {encoders} x';;"
+    program.write_text(f'#!/bin/sh\ncase "$*" in {says} esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "bundled")
+    check = found(call)["ffmpeg"]
+    assert check["state"] == "ok"
+    assert "bundled" in check["found"]
+    assert words in check["found"]
+
+
 def test_a_distribution_with_broken_metadata_is_noted_and_stops_nothing(
     call: Call, folder: Path, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,6 +35,7 @@ PACKAGES: tuple[tuple[str, ...], ...] = (
 )
 MODULES = ("av", "scenedetect")  # used for clips alone: that they can be imported is not seen otherwise
 GIB = 2**30
+OLDEST_FFMPEG = (4, 4)  # that can make clips
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,39 @@ def _broken_module(name: str) -> Iterator[Check]:
 
 
 def _ffmpeg() -> Check:
+    lacking = ""
     if found := shutil.which("ffmpeg"):
-        return Check("ok", "ffmpeg", found)
+        lacking = _lacking(found)
+        if not lacking:
+            return Check("ok", "ffmpeg", found)
+        lacking = f"; {found} {lacking}"
     try:
         import imageio_ffmpeg
 
-        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (from imageio-ffmpeg)")
+        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (from imageio-ffmpeg{lacking})")
     except (ImportError, RuntimeError) as error:
         return Check(
             "note",
             "ffmpeg",
-            f"neither on PATH nor in imageio-ffmpeg ({error})",
+            f"neither on PATH nor in imageio-ffmpeg ({error}{lacking})",
             "clips need it: pip install imageio-ffmpeg",
         )
+
+
+def _lacking(program: str) -> str:
+    """What an ffmpeg lacks for most clips; empty if nothing."""
+    said = []
+    for question in ("-version", "-encoders"):
+        try:
+            command = [program, "-hide_banner", "-nostdin", question]
+            done = subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired):
+            return "does not run"
+        said.append(done.stdout.decode("utf-8", "replace"))
+    number = re.match(r"ffmpeg version n?(\d+)\.(\d+)", said[0])
+    if number is not None and (int(number[1]), int(number[2])) < OLDEST_FFMPEG:
+        return f"is version {number[1]}.{number[2]}, too old for clips"
+    return "" if " libx264 " in said[1] else "has no encoder libx264"
 
 
 def _devices() -> Iterator[Check]:
