@@ -178,6 +178,8 @@ def _delayed(picture: Any, delay: Fraction) -> tuple[Any, Options]:
 def _durations(encoding: Encoding, codec: Codec, muxer: str) -> Options:
     durations, options = encoding.durations, dict[str, Any]()
     if not durations:
+        if encoding.delay and muxer in ("mp4", "mov"):  # delayed, ffmpeg 7.0 forgets how long the last frame is shown
+            options["bsf:v:0"] = f"setts=pts=PTS:dts=DTS:duration={round(TIME_BASE / encoding.rate)}"
         return options
     if codec.rate_option:
         key, _, value = codec.rate_option.partition("=")
