@@ -31,17 +31,10 @@ from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
 from stylize_video.colors import described, is_hdr
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
-<<<<<<< HEAD
-<<<<<<< HEAD
 from stylize_video.exposure import ExposureMeter
-from stylize_video.probe import probe
-=======
-=======
 from stylize_video.ffmpeg import executable
->>>>>>> 8c2ed18 (Clips: JPEG, TIFF and EXR sequences; a bench of sync and kills)
 from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
 from stylize_video.probe import Clip, probe
->>>>>>> ddba739 (Clips: pictures as clips, whatever ffmpeg reads, HDR and wide gamuts, --audio; frames of other settings are kept)
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
 from stylize_video.task import Task, as_picture, eight_bits, even_size, seconds
