@@ -282,7 +282,7 @@ def _end_with_the_first() -> None:
     first = multiprocessing.parent_process()
     if first is not None:
         first.join()
-        os._exit(1)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _joined(order: _Order, sender: _Sender) -> Run:
