@@ -75,7 +75,7 @@ MORE: dict[str, Callable[[Path], Path]] = {
     "fragmented": fragmented,
     "truncated": truncated,
     "avi": simple("in.avi", "-c:v", "mpeg4", "-bf", "2", "-c:a", "mp3"),
-    "theora": simple("in.ogv", "-c:v", "libtheora", "-c:a", "libvorbis"),
+    "mjpeg": simple("in.mov", "-c:v", "mjpeg", "-pix_fmt", "yuvj422p", "-c:a", "pcm_s16le"),
     "wmv": simple("in.wmv", "-c:v", "wmv2", "-c:a", "wmav2"),
     "flv": simple("in.flv", "-c:v", "flv1", "-ar", "44100"),
 }
