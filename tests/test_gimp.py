@@ -43,6 +43,19 @@ class File(str):
         return str(self)
 
 
+class Buffer:
+    """The pixels of a layer."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    def copy(self, area: Any, policy: str, other: Buffer, place: Any) -> None:
+        other.layer.picture = self.layer.picture.copy()
+
+    def flush(self) -> None:
+        return
+
+
 class Layer:
     """A layer: a picture in RGBA, and perhaps a mask."""
 
@@ -50,7 +63,7 @@ class Layer:
         self.image, self.picture, self.name = image, picture.convert("RGBA"), name
         self.offsets = (0, 0)
         self.mask: Any = None
-        self.alive = True
+        self.alive = self.visible = True
 
     def get_image(self) -> Canvas:
         return self.image
@@ -106,7 +119,14 @@ class Layer:
         self.picture = self.picture.resize((width, height))
 
     def set_visible(self, visible: bool) -> None:
-        assert visible
+        self.visible = visible
+
+    def get_buffer(self) -> Buffer:
+        return Buffer(self)
+
+    def update(self, x: int, y: int, width: int, height: int) -> None:
+        assert (x, y, width, height) == (0, 0, *self.picture.size)
+        self.image.seen.append("refilled")
 
     def set_opacity(self, opacity: float) -> None:
         assert opacity == 100
@@ -145,7 +165,7 @@ class Canvas:
             self.history.append(f"insert {layer.name}")
 
     def remove_layer(self, layer: Layer) -> None:
-        assert self.frozen
+        assert self.depth, "a step of its own in the undo history"
         self.layers.remove(layer)
         layer.alive = False
 
@@ -157,11 +177,9 @@ class Canvas:
         self.depth -= 1
         self.history.append("group")
 
-    def undo_freeze(self) -> None:
-        self.frozen += 1
-
-    def undo_thaw(self) -> None:
-        self.frozen -= 1
+    def scale(self, width: int, height: int) -> None:
+        for layer in self.layers:
+            layer.scale(width, height, False)
 
     def undo_disable(self) -> None:
         self.frozen += 1
@@ -248,6 +266,7 @@ class Gimp:
                 FileChooserAction=Names("file"),
                 ProcedureSensitivityMask=Names("sensitivity"),
                 file_save=save,
+                file_load=lambda mode, file: Canvas(Image.open(file)),
                 file_load_layer=load_layer,
                 progress_init=lambda text: None,
                 progress_end=lambda: None,
@@ -257,6 +276,7 @@ class Gimp:
                 message=gimp.messages.append,
                 main=lambda kind, arguments: None,
             ),
+            Gegl=SimpleNamespace(Rectangle=SimpleNamespace(new=lambda *area: area), AbyssPolicy=Names("policy")),
             Gio=SimpleNamespace(File=SimpleNamespace(new_for_path=File)),
             GLib=SimpleNamespace(Error=lambda text="": text),
             GObject=SimpleNamespace(ParamFlags=Names("flags")),
@@ -475,13 +495,16 @@ def test_the_picture_is_shown_while_it_is_painted_and_leaves_no_trace(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plug_in, "PAUSE", 0.0)
+    monkeypatch.setattr(plug_in, "SHARE", 0)
     image = Canvas(picture(48, 36, 1))
     status = run(plug_in, gimp, image, [image.layers[0]], mode="WITH_LAST_VALS", style=style, steps="60", size=48)
     assert status[0] == "status SUCCESS"
-    assert image.seen.count("stylize: preview") >= 2
+    assert image.seen.count("stylize: preview") == 1
+    assert image.seen.count("refilled") >= 1
+    assert image.layers[0].visible
     assert [layer.name for layer in image.layers] == ["layer 0 stylized", "layer 0"]
     assert image.history == ["group"]
-    assert image.frozen == 0
+    assert image.depth == 0
 
 
 @pytest.mark.parametrize(
@@ -503,7 +526,7 @@ def test_errors_are_gimps_and_the_image_stays(
     assert message in error
     assert "\n" not in error
     assert [layer.name for layer in image.layers] == ["layer 0"]
-    assert (image.history, image.frozen) == ([], 0)
+    assert (image.history, image.depth) == ([], 0)
 
 
 def test_a_program_that_is_gone_is_named(

@@ -21,11 +21,14 @@ from typing import Any
 import gi
 
 gi.require_version("Gimp", "3.0")
-from gi.repository import Gimp, Gio, GLib, GObject  # noqa: E402
+gi.require_version("Gegl", "0.4")
+from gi.repository import Gegl, Gimp, Gio, GLib, GObject  # noqa: E402
 
 NAME = "plug-in-stylize"
 SHOWN = ("size", "content-weight", "preserve-color", "encoder")  # settings that are always to be seen
-PAUSE = 0.5  # s between two previews in the image
+NICKS = {"preserve-color": "Keep colours"}
+PAUSE = 0.5  # s between two previews in the image, at least
+SHARE = 4  # and so many times what the last one took
 LARGEST = 2**31 - 1  # the largest whole number of an argument
 FOLDER = "stylize-gimp-"  # of a run, followed by the number of its process
 PYTHON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "GI_TYPELIB_PATH")  # GIMP's own, of no use to another Python
@@ -222,6 +225,7 @@ def place_above(layer: Any, path: Path, name: str, *, selected: bool) -> Any:
     if made is None:
         raise Failed(f"cannot read {path}: {Gimp.get_pdb().get_last_error()}")
     made.set_name(name)
+    made.set_visible(False)  # until it is where it belongs
     image.insert_layer(made, layer.get_parent(), image.get_item_position(layer))
     if (made.get_width(), made.get_height()) != (layer.get_width(), layer.get_height()):
         made.scale(layer.get_width(), layer.get_height(), False)
@@ -229,37 +233,82 @@ def place_above(layer: Any, path: Path, name: str, *, selected: bool) -> Any:
     made.set_offsets(x, y)
     if selected:
         made.add_mask(made.create_mask(Gimp.AddMaskType.SELECTION))
+    made.set_visible(True)
     return made
 
 
-class Preview:
-    """The picture in work, shown over its layer until it is done. It leaves nothing in the undo history."""
+def refill(layer: Any, path: Path) -> None:
+    """Put a picture into a layer of an RGB image, at its size. Nothing of that goes into the undo history."""
+    loaded = Gimp.file_load(Gimp.RunMode.NONINTERACTIVE, Gio.File.new_for_path(str(path)))
+    if loaded is None:
+        return  # the next one will do
+    try:
+        profile = layer.get_image().get_effective_color_profile()
+        if profile is not None:
+            loaded.convert_color_profile(profile, Gimp.ColorRenderingIntent.RELATIVE_COLORIMETRIC, True)
+        width, height = layer.get_width(), layer.get_height()
+        loaded.scale(width, height)
+        area, target = Gegl.Rectangle.new(0, 0, width, height), layer.get_buffer()
+        loaded.get_layers()[0].get_buffer().copy(area, Gegl.AbyssPolicy.NONE, target, area)
+        target.flush()
+        layer.update(0, 0, width, height)
+    finally:
+        loaded.delete()
 
-    def __init__(self, layers: list[Any], file: Path, *, selected: bool) -> None:
-        self._layers, self._file, self._selected = layers, file, selected
+
+class UndoGroup:
+    """One step of the undo history, begun when something is changed. GIMP ends it where the plug-in is cancelled."""
+
+    def __init__(self, image: Any) -> None:
+        self._image, self._begun = image, False
+
+    def begin(self) -> None:
+        if not self._begun:
+            self._image.undo_group_start()
+        self._begun = True
+
+    def end(self) -> None:
+        if self._begun:
+            self._image.undo_group_end()
+
+
+class Preview:
+    """The picture in work, shown over its layer until it is done."""
+
+    def __init__(self, layers: list[Any], file: Path, undo: UndoGroup, *, selected: bool) -> None:
+        self._layers, self._file, self._undo, self._selected = layers, file, undo, selected
         self._image = layers[0].get_image()
         self._shown: Any = None
-        self._due, self._seen = 0.0, 0
-        self._image.undo_freeze()
+        self._number = -1  # of the layer that it is shown over
+        self._due, self._pause, self._seen = 0.0, PAUSE, 0
 
     def update(self, number: int) -> None:
         """Show the file, of the layer of that number, if it is new and it is time to."""
-        if time.monotonic() < self._due or not self._file.exists():
+        begun = time.monotonic()
+        if begun < self._due or not self._file.exists():
             return
         changed = self._file.stat().st_mtime_ns
         if changed == self._seen:
             return
-        before, self._seen = self._shown, changed
-        self._shown = place_above(self._layers[number], self._file, "stylize: preview", selected=self._selected)
-        self._remove(before)
+        self._seen = changed
+        rgb = self._image.get_base_type() == Gimp.ImageBaseType.RGB
+        if rgb and number == self._number and self._shown.is_valid():
+            refill(self._shown, self._file)
+        else:
+            before, self._number = self._shown, number
+            self._undo.begin()
+            self._shown = place_above(self._layers[number], self._file, "stylize: preview", selected=self._selected)
+            self._remove(before)
+            if not rgb:  # each goes into the undo history: there must not be many
+                self._pause *= 2
         Gimp.displays_flush()
-        self._due = time.monotonic() + PAUSE
+        now = time.monotonic()
+        self._due = now + max(self._pause, SHARE * (now - begun))
 
     def close(self) -> None:
         """Take the preview away."""
         self._remove(self._shown)
         self._shown = None
-        self._image.undo_thaw()
 
     def _remove(self, layer: Any) -> None:
         if layer is not None and layer.is_valid():
@@ -315,7 +364,7 @@ class Stylize(Gimp.PlugIn):
 def add_argument(procedure: Any, setting: Setting, flags: Any) -> None:
     """Let a procedure have an argument for a setting."""
     name, default = argument_name(setting), setting["default"]
-    nick = setting["name"].replace("_", " ").capitalize()
+    nick = NICKS.get(name) or setting["name"].replace("_", " ").capitalize()
     tip = f"{setting['help'][0].upper()}{setting['help'][1:]}{', ' if setting['unit'] else ''}{setting['unit']}"
     if setting["choices"]:
         choice = Gimp.Choice.new()
@@ -384,7 +433,7 @@ def paint(image: Any, layers: list[Any], config: Any, about: dict[str, Any], *, 
     if not layers:
         raise Failed("no layer is selected")
     selected = not Gimp.Selection.is_empty(image)
-    folder = work_folder()
+    folder, undo = work_folder(), UndoGroup(image)
     try:
         sources, results = folder / "layers", folder / "painted"
         sources.mkdir()
@@ -399,17 +448,15 @@ def paint(image: Any, layers: list[Any], config: Any, about: dict[str, Any], *, 
         source, target = (sources, results) if many else (sources / names[0], results / names[0])
         command = [*about["command"], "run", str(source), likeness, "-o", str(target), "--json"]
         command += ["--bits", "16" if is_deep(image) else "8", *options(config, about)]
-        shown = Preview(layers, folder / "preview.jpg", selected=selected) if preview else None
+        shown = Preview(layers, folder / "preview.jpg", undo, selected=selected) if preview else None
         if shown:
             command += ["--preview-file", str(folder / "preview.jpg")]
         listen(Run(command, folder / "log.txt"), shown)
-        image.undo_group_start()
-        try:
-            for layer, name in zip(layers, names):
-                place_above(layer, results / name, f"{layer.get_name()} stylized", selected=selected)
-        finally:
-            image.undo_group_end()
+        undo.begin()
+        for layer, name in zip(layers, names):
+            place_above(layer, results / name, f"{layer.get_name()} stylized", selected=selected)
     finally:
+        undo.end()
         shutil.rmtree(folder, ignore_errors=True)
     Gimp.progress_end()
     Gimp.displays_flush()
