@@ -30,7 +30,7 @@ SECTIONS = {
     "Style and content": "style_weight style_layers style_loss style_scale style_weights "
     "content_weight content_weights content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",
-    "Encoder and machine": "encoder weights pooling device precision memory executor",
+    "Encoder and machine": "encoder weights pooling device precision memory executor scheduler",
 }
 SECTION = {name: title for title, names in SECTIONS.items() for name in names.split()}
 
