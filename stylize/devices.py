@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stylize.errors import DeviceError, SettingsError
 
@@ -90,6 +90,19 @@ def cpu_capabilities() -> Mapping[str, object]:
 
     found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return found
+
+
+def computed_with(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What decides, besides the settings, how sums are rounded and so every bit of a picture, as records have it."""
+    import torch
+
+    found: dict[str, Any] = {"precision": str(dtype).removeprefix("torch.")}
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), **found}
+    if device.type != "cpu":
+        return {"device": device.type, **found}
+    found |= {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {"device": "cpu", **found, **{name: os.environ[name] for name in ("MKL_CBWR",) if name in os.environ}}
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -260,6 +260,7 @@ class Run:
             options=dict(self.options.get("given", {})),
             saving=saving_of(self.options),
             plugins=None if host is None else host.contributors(),
+            machine=stylizer.engine.computed_with(),
         )
         picture = dataclasses.replace(picture, record=record.to_dict())
         if host is not None:

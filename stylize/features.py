@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from stylize import memory
-from stylize.devices import free_memory, resolve_device, resolve_dtype
+from stylize.devices import computed_with, free_memory, resolve_device, resolve_dtype
 from stylize.encoders import EncoderConfig, EncoderSpec, Progress, builtin, having, load
 from stylize.errors import SettingsError
 from stylize.memory import Plan
@@ -72,6 +72,10 @@ class Engine:
         self._building = threading.Lock()  # threads may paint with one engine
         self.encoder: Encoder = self._build(wanted, self._place)
         self.largest_tile = sys.maxsize  # px: the largest side that has fitted the memory, once one did not
+
+    def computed_with(self) -> dict[str, Any]:
+        """The device and what else decides how it rounds, as records have it."""
+        return computed_with(self.device, self._place.dtype)
 
     def encode(self, image: Tensor) -> Features:
         """Features of a picture (1, 3, H, W) on any device, without gradients."""

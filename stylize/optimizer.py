@@ -296,8 +296,8 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 class Adam(Optimizer):
-    """Adam (Kingma, Ba 2015, algorithm 1), projected to [0, 1]. A step that is not finite is undone and the learning
-    rate halved; the picture kept is the last one that was evaluated and finite."""
+    """Adam (Kingma, Ba 2015, algorithm 1), projected to [0, 1]. Steps may make things worse, and are gone on from all
+    the same; ``image`` is the best picture so far. A step that is not finite is undone and the learning rate halved."""
 
     def __init__(
         self, evaluate: Evaluate, image: Tensor, learning_rate: float = 0.02, betas: tuple[float, float] = (0.9, 0.99)
@@ -308,22 +308,28 @@ class Adam(Optimizer):
         self._count = torch.zeros((), device=image.device)
         self._first = torch.zeros_like(self.image)
         self._second = torch.zeros_like(self.image)
+        self._here = self.image.clone()  # the last picture that was evaluated and finite
         self._trial = self.image.clone()
 
     def step(self) -> None:
         values, gradient = self.evaluate(self._trial)
         self._judge(values, gradient)
         good = self.finite
-        self.image = torch.where(good, self._trial, self.image)
-        self.values = torch.where(good, values, self.values) if self.values.numel() else values
+        best = self.values if self.values.numel() else values
+        better = good & ~(values[0] > best[0])  # also than NaN
+        self.values = torch.where(better, values, best)
         self.failures = torch.where(good, 0, self.failures + 1)
         self._rate = torch.where(good, self._rate, self._rate / 2)
         self._count = self._count + good
         one, two = self._betas
         bias = 1 - one**self._count, 1 - two**self._count
-        parts = _parts(self.image, self._trial, self._first, self._second, gradient.contiguous())
-        for image, trial, first, second, slope in parts:
+        gradient = gradient.contiguous()
+        for here, trial, first, second, slope in _parts(self._here, self._trial, self._first, self._second, gradient):
+            here.copy_(torch.where(good, trial, here))
             first.copy_(torch.where(good, first.lerp(slope, 1 - one), first))
             second.copy_(torch.where(good, second.lerp(slope.square(), 1 - two), second))
+        del gradient, slope  # a view of it
+        self.image = torch.where(better, self._trial, self.image)
+        for here, trial, first, second in _parts(self._here, self._trial, self._first, self._second):
             move = self._rate * (first / bias[0]) / ((second / bias[1]).sqrt() + 1e-8)
-            trial.copy_((image - torch.where(self._count > 0, move, 0.0)).clamp(0, 1))
+            trial.copy_((here - torch.where(self._count > 0, move, 0.0)).clamp(0, 1))

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from stylize.errors import ImageError, StylizeError
 from stylize.images import digest
 from stylize.settings import Settings
+from stylize.text import shortened
 
 if TYPE_CHECKING:
     from stylize.host import Host
 
+LONGEST_PATH = 4096  # characters
+MOST_THREADS = 1024  # that a record may ask for
 NOT_THE_RESULT = {"device", "memory", "encoder"}  # settings that say how and not what; the encoder is compared itself
 
 
@@ -27,8 +30,9 @@ class Record:
     ``mask``, of what was painted, has them, too, with the ``color`` of a map, and ``inverted`` where black was painted;
     each of ``regions`` has a ``mask`` and ``styles``. A mask that comes from no file has a ``sha256`` alone.
     ``stopped`` is True where the picture is not finished. ``options`` are those of plugins that were given, ``saving``
-    those of the file, ``plugins`` the versions of those that changed the picture; each is None where nothing is known
-    of it. ``more`` is what a job adds.
+    those of the file, ``plugins`` the versions of those that changed the picture, ``machine`` what else decides how
+    numbers are rounded, such as the number of threads; each is None where nothing is known of it. ``more`` is what a
+    job adds.
     """
 
     stylize: str | None = None
@@ -44,6 +48,7 @@ class Record:
     options: Mapping[str, Any] | None = None
     saving: Mapping[str, Any] | None = None
     plugins: Mapping[str, Any] | None = None
+    machine: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -70,6 +75,7 @@ class Record:
             options=mapping("options"),
             saving=mapping("saving"),
             plugins=mapping("plugins"),
+            machine=mapping("machine"),
             more={key: value for key, value in found.items() if key not in names},
         )
 
@@ -77,7 +83,7 @@ class Record:
         """As it is embedded in files."""
         made = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         more, made["styles"], made["regions"] = made.pop("more"), list(self.styles), list(self.regions)
-        left_out = {key for key in ("options", "saving", "plugins", "mask") if made[key] is None}
+        left_out = {key for key in ("options", "saving", "plugins", "machine", "mask") if made[key] is None}
         left_out |= set() if self.regions else {"regions"}
         left_out |= set() if self.stopped else {"stopped"}
         return {**{key: value for key, value in made.items() if key not in left_out}, **more}
@@ -141,7 +147,7 @@ def recipe(record: Mapping[str, Any], picture: Path, sources: Path | None) -> tu
             raise KeyError("styles")
         for key in ("options", "plugins", "saving", "encoder"):
             if not isinstance(record.get(key, {}), Mapping):
-                raise TypeError(f"{key!r} is {record[key]!r}")
+                raise TypeError(f"{key!r} is {shortened(record[key])!r}")
     except (KeyError, TypeError, AttributeError) as error:
         raise StylizeError(f"the record in {picture} is not complete ({error})") from error
     return settings, content, styles
@@ -181,8 +187,11 @@ def areas(record: Mapping[str, Any], picture: Path, sources: Path | None) -> dic
 def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None) -> Path:
     if origin is None:
         raise StylizeError(f"{picture} was made of a picture that was in no file; it cannot be replayed")
-    path, wanted = picture.parent / origin["path"], origin["sha256"]
-    candidates = [path] if sources is None else sorted(sources.rglob(path.name))
+    named, wanted = origin["path"], origin["sha256"]
+    if not isinstance(named, str) or not 0 < len(named) <= LONGEST_PATH or "\0" in named:
+        raise TypeError(f"the path {shortened(named)!r}")
+    path = picture.parent / named
+    candidates = [path] if sources is None else sorted(each for each in sources.rglob("*") if each.name == path.name)
     for candidate in candidates:
         try:
             if digest(candidate) == wanted:
@@ -203,13 +212,25 @@ def differences(record: Mapping[str, Any], now: Record, host: Host) -> Iterator[
     for name in ("stylize", "torch"):
         made = getattr(then, name)
         if made != getattr(now, name):
-            yield f"it was made with {name} {made}, this is {getattr(now, name)}"
+            yield f"it was made with {name} {shortened(made)}, this is {getattr(now, name)}"
+    here = now.machine or {}
+    for name, made in (then.machine or {}).items() if here else ():
+        if made != here.get(name):
+            yield f"it was computed with {shortened(name)} {shortened(made)}, here with {here.get(name, 'none')}"
     if then.encoder != now.encoder:
         if then.encoder.get("name") != now.encoder["name"]:
-            yield f"it was made with the encoder {then.encoder.get('name')}"
+            yield f"it was made with the encoder {shortened(then.encoder.get('name'))}"
         else:
             yield f"{now.encoder['name']} has different weights"
     contributors = host.contributors()
     for name, version in (then.plugins or {}).items():
         if contributors.get(name) != version:
-            yield f"it was made with plugin {name} {version}, here is {contributors.get(name) or 'none'}"
+            made = f"{shortened(name)} {shortened(version)}"
+            yield f"it was made with plugin {made}, here is {contributors.get(name) or 'none'}"
+
+
+def threads(record: Mapping[str, Any]) -> int | None:
+    """The number of threads that a picture was computed with, which decides its bits; None where that is not known, or
+    is not to be had here."""
+    found = (Record.from_dict(record).machine or {}).get("threads")
+    return found if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= MOST_THREADS else None

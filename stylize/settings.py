@@ -19,6 +19,7 @@ from typing import Any
 from stylize.errors import SettingsError
 
 STYLE_LAYERS = {"relu1_1": 4.0, "relu2_1": 4.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu5_1": 0.25}
+LONGEST_FILE = 2**20  # bytes of settings
 INITS = ("content", "noise", "style")  # or the path of a picture
 
 
@@ -257,9 +258,9 @@ class Settings:
             SettingsError: the file is missing, not TOML, or holds a bad field; the message names the file.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(_text(Path(path)))
         except OSError as error:
-            raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from error
+            raise SettingsError(f"cannot read settings file {path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:  # also text that is not UTF-8, and numbers of 5000 digits
             raise SettingsError(f"settings file {path} is not valid TOML: {error}") from error
         try:
@@ -352,6 +353,17 @@ def type_of(name: str) -> Any:
     if not _TYPES:
         _TYPES.update(typing.get_type_hints(Settings))
     return _TYPES[name]
+
+
+def _text(path: Path) -> str:
+    """The text of a settings file: of a device or a pipe it might have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        data = file.read(LONGEST_FILE + 1)
+    if len(data) > LONGEST_FILE:
+        raise OSError(f"it is longer than {LONGEST_FILE // 2**20} MiB")
+    return data.decode("utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
+LEAST_ACTIVATION = 1e-3  # of any encoder and picture: where all is dark, nothing is divided by zero
 
 
 class StyleTarget:
@@ -86,8 +87,10 @@ class StyleTarget:
         for style in self.styles:
             size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
             places = Positions(style.alpha, self._engine.device)
-            wanted = tuple(dict.fromkeys([*layers, "relu1_1"])) if paper else layers
-            found.append(_add_up(resize(style.opaque().rgb, *size), wanted, self._engine, places))
+            image = resize(style.opaque().rgb, *size)
+            found.append(_add_up(image, layers, self._engine, places))
+            if paper and len(found) == 1:
+                scale = _paper_scale(image, self._engine, places)
         made: dict[str, _Layer] = {}
         for layer in layers:
             pairs = [moments[layer] for moments in found]
@@ -98,7 +101,7 @@ class StyleTarget:
             target = torch.stack([share * second for share, (_, second) in zip(shares, pairs, strict=True)]).sum(0)
             energy = target.square().sum().clamp_min(1e-12)
             if paper:
-                energy = 4 * len(target) ** 2 / _paper_scale(found[0]["relu1_1"][0].mean()) ** 4
+                energy = 4 * len(target) ** 2 / scale**4
             made[layer] = _Gram(target, energy)
         return made
 
@@ -168,9 +171,8 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
             energies[layer] += losses.partial_content(own, 0.0, _factor(features, layer, region, places))
     energies = {layer: energy.clamp_min(1e-12) for layer, energy in energies.items()}
     if settings.normalize == "paper":
-        everywhere = Positions(None, engine.device)
-        mean, _ = _add_up(rgb, ["relu1_1"], engine, everywhere)["relu1_1"]
-        energies = dict.fromkeys(engine.content, 2 / _paper_scale(mean.mean()) ** 2)
+        scale = _paper_scale(rgb, engine, Positions(None, engine.device))
+        energies = dict.fromkeys(engine.content, 2 / scale**2)
 
     def distance(image: Tensor, features: Features) -> Tensor:
         parts = [
@@ -233,13 +235,18 @@ def _factor(features: Features, layer: str, region: TileWindow, places: Position
     return None if weight is None else weight * math.prod(size)
 
 
-def _paper_scale(mean: Tensor) -> Tensor:
-    """What brings activations, by the mean of relu1_1, to the size they have in the paper's network, which counts
-    pixels from 0 to 255.
+def _paper_scale(image: Tensor, engine: Engine, places: Positions) -> Tensor:
+    """What brings an encoder's activations to the size they have in the paper's network, which counts pixels from 0 to
+    255, by the mean of relu1_1 of a picture (1, 3, H, W).
 
-    Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only.
+    Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only. Encoders that
+    approximate the layer (mini) have negative values there, and on bright pictures a negative mean: they are rectified.
     """
-    return PAPER_ACTIVATION / mean.clamp_min(1e-12)
+    total = torch.zeros((), device=engine.device)
+    for region, features in engine.parts(image):
+        rectified = {**features, "relu1_1": features["relu1_1"].clamp_min(0)}
+        total = total + _moments(rectified, "relu1_1", region, places)[0].mean()
+    return PAPER_ACTIVATION / total.clamp_min(LEAST_ACTIVATION)
 
 
 class Positions:

@@ -40,6 +40,12 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+def shortened(value: object, longest: int = 80) -> str:
+    """A value that comes from others in at most that many characters, for messages."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def printable(text: str) -> str:
     """The text with control characters as escapes such as ``\\x1b``: names of files, records and errors of
     plugins come from others, and a terminal would obey what is in them."""

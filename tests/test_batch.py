@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylize import Chain, Frame, Picture, Saved, SettingsError, load, read_record, saved_state
+from stylize import Chain, Frame, Picture, Saved, SettingsError, Stylizer, load, read_record, saved_state
 from stylize_batch.job import FolderJob
 from stylize_batch.ledger import Ledger
 from stylize_batch.report import Entry
@@ -404,6 +404,29 @@ def test_a_single_picture_is_replayed_too(call: Call, photos: Path, folder: Path
     assert call("photos/a.png", "style.png", "-o", "one.png", "--bits", "16", *FAST).code == 0
     assert call("replay", "one.png", "-o", "two.png").code == 0
     assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()
+
+
+def test_a_replay_computes_with_as_many_threads_as_before(
+    call: Call, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("photos/a.png", "style.png", "-o", "one.png", *FAST).code == 0
+    before, record = torch.get_num_threads(), read_record(folder / "one.png") or {}
+    assert record["machine"]["threads"] == before
+    record["machine"]["threads"] = before + 2
+    monkeypatch.setattr("stylize.images.read_record", lambda _: record)
+    seen: list[int] = []
+    paint = Stylizer.__call__
+
+    def watched(self: Stylizer, *arguments: Any, **options: Any) -> Picture:
+        seen.append(torch.get_num_threads())
+        return paint(self, *arguments, **options)
+
+    monkeypatch.setattr(Stylizer, "__call__", watched)
+    done = call("replay", "one.png")
+    assert done.code == 0, done.err
+    assert "computed with" not in done.err
+    assert seen == [before + 2]
+    assert torch.get_num_threads() == before
 
 
 def test_a_replay_finds_moved_sources_by_name_and_content(paint: Paint, call: Call, folder: Path) -> None:

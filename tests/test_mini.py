@@ -15,7 +15,8 @@ from stylize.encoders.vgg import VGG
 from stylize.errors import SettingsError, WeightsError
 from stylize.images import fit, resize
 from stylize.images import load as picture
-from stylize.settings import Settings
+from stylize.observing import Step
+from stylize.settings import Settings, preset
 from stylize.stylizer import Stylizer
 from tests.conftest import SHARED, Cli, waves
 
@@ -166,3 +167,15 @@ def test_distances_resemble_those_of_vgg19() -> None:
             wanted[0][layer] - wanted[1][layer]
         ).square().sum()
         assert least.get(layer, 0.6) < ratio < 1.05, layer
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 0.9, 1.0])
+def test_the_paper_s_losses_keep_their_balance_on_any_picture(level: float) -> None:
+    """Its relu1_1 has a negative mean on bright pictures."""
+    plain, photo = torch.full((1, 3, 40, 40), level), waves(40, 40, 1)
+    settings = preset("gatys2015").replace(encoder="mini", size=40, steps=(6,), precision="float32")
+    for content, style in ((plain, photo), (photo, plain)):
+        steps: list[Step] = []
+        Stylizer(style, settings)(content, on_step=steps.append)
+        assert steps[-1].total < steps[0].total
+        assert 1e-9 < steps[0].terms["content"] / steps[0].terms["style"] < 1

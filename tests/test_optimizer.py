@@ -446,6 +446,26 @@ def test_adam_stays_between_black_and_white(device: str) -> None:
     assert_close(optimizer.image, target.clamp(0, 1), rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.3, 1.0])
+def test_adam_keeps_the_best_picture_and_goes_on_from_the_last(device: str, rate: float) -> None:
+    seen: list[Tensor] = []
+    target = torch.linspace(0.3, 0.7, 48, device=device).view(1, 3, 4, 4)
+
+    def function(image: Tensor) -> Tensor:
+        return (image - target).square().sum() + (image.mean() - 0.2).abs()
+
+    optimizer = Adam(objective(function, seen), torch.full_like(target, 0.5), learning_rate=rate)
+    totals = []
+    for _ in range(30):
+        optimizer.step()
+        totals.append(float(optimizer.values[0]))
+    values = [float(function(image)) for image in seen]
+    assert max(values[1:]) > min(values)  # steps did make it worse
+    assert totals == sorted(totals, reverse=True)
+    assert totals[-1] == pytest.approx(min(values))
+    assert torch.equal(optimizer.image, seen[values.index(min(values))])
+
+
 def test_adam_repeats_a_failed_trial_with_half_the_step(device: str) -> None:
     seen: list[Tensor] = []
     start = torch.full((1, 3, 2, 2), 0.5, device=device)

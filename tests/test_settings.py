@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -404,3 +405,16 @@ def test_what_is_suggested_is_allowed_and_all_that_comes_with_stylize() -> None:
     for name, values in known.items():
         for value in values:
             assert getattr(Settings().replace(**{name: value}), name) == value
+
+
+def test_a_settings_file_without_an_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "long.toml").write_text("size = 32 # " + "x" * 2**20)
+    for path, words in (
+        ("/dev/zero", "not a regular file"),
+        (tmp_path / "pipe.toml", "not a regular file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "long.toml", "longer than 1 MiB"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            Settings.from_toml(path)

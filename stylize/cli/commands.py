@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -97,7 +98,10 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     help="Folder to search for the content and the styles, if they were moved.",
 )
 def replay(picture: Path, sources: Path | None, **options: Any) -> int:
-    """Paint a stylized PICTURE again, from the record it carries, and compare the two."""
+    """Paint a stylized PICTURE again, from the record it carries, and compare the two. It is computed with as many
+    threads as it was made with."""
+    import dataclasses
+
     import torch
 
     from stylize import executors, jobs, records
@@ -117,15 +121,30 @@ def replay(picture: Path, sources: Path | None, **options: Any) -> int:
     with showing(host, options) as display:
         job = host.open(content, styles, target, settings, options)
         rest = encoder_options(host, options, display)
-        stylizer = Stylizer(styles, settings, color_modes=host.color_modes(), **rest)
-        for difference in records.differences(record, stylizer.record(None), host):
-            display.warning(difference)
-        with interruptible(display) as stop:
-            executors.run(job, stylizer, host=host, options=options, stop=stop)
+        with _threads(records.threads(record)):
+            stylizer = Stylizer(styles, settings, color_modes=host.color_modes(), **rest)
+            now = dataclasses.replace(stylizer.record(None), machine=stylizer.engine.computed_with())
+            for difference in records.differences(record, now, host):
+                display.warning(difference)
+            with interruptible(display) as stop:
+                executors.run(job, stylizer, host=host, options=options, stop=stop)
         same = torch.equal(load(picture).rgb, load(target).rgb)
         display.notes([["the same picture, pixel by pixel" if same else "not the same picture, pixel by pixel"]])
         display.written(target)
         return INTERRUPTED if stop() else 0
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with so many threads meanwhile; None: as many as otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _recorded_options(host: Host, record: Mapping[str, Any], content: Path, styles: Sequence[Path]) -> dict[str, Any]:

@@ -271,7 +271,7 @@ class VideoJob(Job):
             settings.pop("init")  # its path
         made = _without_paths(replace(record, settings=settings).to_dict())
         wanted = {
-            "record": {key: value for key, value in made.items() if key not in ("stylize", "torch")},
+            "record": {key: value for key, value in made.items() if key not in ("stylize", "torch", "machine")},
             "options": self._given,
             "size": [task.height, task.width],
             "stretch": [str(task.begin), str(task.end)],
