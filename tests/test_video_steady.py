@@ -176,7 +176,7 @@ def test_new_ground_begins_with_the_content_in_the_colors_of_the_result() -> Non
     def paint(content: Array) -> Array:
         return np.float32(0.2) + np.float32(0.6) * content[..., [2, 0, 1]].astype(np.float32) / 255
 
-    carried = warp_history(now, PaintedFrame(before, paint(before)), dis())
+    carried = warp_history(now, PaintedFrame(before, paint(before)), dis(), deep=1.0)
     off = np.abs(carried.start - paint(now)).mean(2)
     assert off[:, -3:].mean() < 0.02  # the border, drawn out, would be off by ten times as much
     assert off[34:56, 50:62].mean() < 0.03

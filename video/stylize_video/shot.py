@@ -130,7 +130,7 @@ class ShotPainter:
 
     def _following(self, frame: Frame, past: PaintedFrame) -> Frame:
         """A frame as it is painted after another."""
-        carried = warp_history(frame.data["content"], past, self._flow, self._task.photo)
+        carried = warp_history(frame.data["content"], past, self._flow, self._task.deep)
         steps = expected_steps(carried, *self._task.steps)
         self._counts += Counts(following=1, steps=steps)
         weight, mask, terms = self._task.temporal_weight, carried.mask_tensor(), list[Term]()

@@ -30,7 +30,6 @@ STILL, MOVED = 0.75, 2.0  # levels of 255: mean difference, and of one square, a
 UNSEEN = 0.002  # share of pixels that is ignored
 NEW = 8.0  # levels above the noise from which on a pixel shows something else
 FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
-DEEP = 4.0  # px from what is known, from where on new ground begins with the content alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
@@ -90,9 +89,9 @@ def above_noise(apart: Array, content: Array) -> Array:
     return np.asarray(np.maximum(0, np.abs(means).max(2) - NOISE * noise))
 
 
-def warp_history(content: Array, past: PaintedFrame, flow: Flow, photo: float = 0.3) -> WarpedHistory:
+def warp_history(content: Array, past: PaintedFrame, flow: Flow, deep: float = 8.0) -> WarpedHistory:
     """The last result, warped to where its pixels are now, and on new ground the content in the colours of the result,
-    whose share is ``photo`` right beside what is known: strokes that are begun need fewer steps.
+    up to ``deep`` px from what is known: strokes that are begun need fewer steps.
 
     New is what was not visible, and what looks different now. Frames further back are not searched for it: at two flows
     each that cost more than it gave.
@@ -106,7 +105,7 @@ def warp_history(content: Array, past: PaintedFrame, flow: Flow, photo: float = 
     start = warp(past.result, back)
     if new.any():
         depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
-        share = (depth / DEEP).clip(photo, 1)[..., None]
+        share = (depth / deep).clip(0, 1)[..., None]
         start += share * new[..., None] * (recolored(content, start, mask) - start)
     return WarpedHistory(start.clip(0, 1), mask, back, float(new.mean()), difference)
 

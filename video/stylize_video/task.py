@@ -21,8 +21,7 @@ from stylize_video.steady import as_tensor
 Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
-# share of the photo in the colours where new ground begins: few steps cannot paint it over
-PHOTO = {"draft": 0.05, "default": 0.3, "best": 0.6}
+DEEP = {"draft": 24.0, "default": 8.0, "best": 4.0}  # px into new ground from where on it begins with the photo alone
 STEPS = {"draft": (2, 8), "default": (6, 25), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
@@ -64,9 +63,9 @@ class Task:
         return float(self.options.get("temporal_weight", WEIGHT))
 
     @property
-    def photo(self) -> float:
-        """The share of the photo where new ground begins."""
-        return PHOTO[self.effort]
+    def deep(self) -> float:
+        """How many px into new ground it begins with the photo alone: few steps cannot paint that over."""
+        return DEEP[self.effort]
 
     @property
     def effort(self) -> str:
