@@ -117,8 +117,10 @@ class Layout:
             raise SettingsError("a region has a content weight, but that of the whole is 0; give it one, too")
         factors = [1.0, *(weight / (content_weight or 1.0) for weight in given)]
         self.content_share = sum(share * factor for share, factor in zip(self._shares, factors, strict=True))
-        pairs = zip(self._weights, factors, strict=True)
-        weights = torch.stack([weights * factor for weights, factor in pairs]).sum(0)
+        weights = self._painted(size)
+        if len({*factors}) > 1:
+            pairs = zip(self._weights, factors, strict=True)
+            weights = torch.stack([weights * factor for weights, factor in pairs]).sum(0)
         self.content_weights = None if _is_even(weights) else weights
 
     @classmethod
@@ -136,11 +138,15 @@ class Layout:
         made = [each if isinstance(each, Region) else _paired(each) for each in regions]
         return cls(picture, size, None if mask is None else as_mask(mask), made, content_weight)
 
+    def _painted(self, size: tuple[int, int]) -> Tensor:
+        """How much of each pixel is painted."""
+        alpha = self._picture.alpha
+        whole = torch.ones(1, 1, *size) if alpha is None else resize(alpha, *size)
+        return whole if self._mask is None else whole * self._mask
+
     def _divided(self, size: tuple[int, int]) -> list[Tensor]:
         """The weights of the rest and of each region, which add up to those of all that is painted."""
-        alpha = self._picture.alpha
-        left = torch.ones(1, 1, *size) if alpha is None else resize(alpha, *size)
-        left = left if self._mask is None else left * self._mask
+        left = self._painted(size)
         found: list[Tensor] = []
         for region in reversed(self.regions):
             own = softened(resize(region.mask.weights, *size))

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from stylize.encoders import Progress
     from stylize.host import Host
     from stylize.images import Picture, Source
+    from stylize.masks import MaskSource
     from stylize.observing import Observer, Step
     from stylize.progress import Progressing
+    from stylize.regions import RegionSource
 
 PathName = str | os.PathLike[str]
 
@@ -34,6 +36,8 @@ def paint(
     progress: Progress | bool | None = None,
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
+    mask: MaskSource | None = None,
+    regions: Sequence[RegionSource] = (),
     **changes: Any,
 ) -> Picture:
     """A picture repainted in the style of another, or in a blend of several.
@@ -45,7 +49,7 @@ def paint(
     from stylize.stylizer import Stylizer
 
     stylizer = Stylizer(style, settings, weights=weights, progress=progress, **changes)
-    return stylizer(content, on_step=on_step, stop=stop)
+    return stylizer(content, on_step=on_step, stop=stop, mask=mask, regions=regions)
 
 
 def paint_folder(

@@ -34,6 +34,19 @@ def test_a_picture_in_one_line(photos: Path) -> None:
     assert stylize.paint(np.asarray(made), [waves(9, 9, 1), made.pil()], QUICK, stop=lambda: True).size == (12, 16)
 
 
+def test_a_part_of_a_picture_in_one_line(photos: Path) -> None:
+    photo, style, left = photos / "photos" / "a.jpg", photos / "starry.png", np.arange(16) < 8
+    more = {**QUICK, "steps": (4,)}
+    mask = np.broadcast_to(left, (12, 16))
+    small = stylize.resize(stylize.load(photo).rgb, 12, 16)
+    made = stylize.paint(small, style, more, mask=mask).rgb
+    assert made[..., 8:].equal(small[..., 8:])
+    assert not made[..., :8].equal(small[..., :8])
+    assert not stylize.paint(small, style, more, regions=[(mask, waves(9, 9, 5))]).rgb.equal(
+        stylize.paint(small, style, more).rgb
+    )
+
+
 def test_a_folder_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames: list[str] = []
 
