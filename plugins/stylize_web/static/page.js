@@ -453,6 +453,7 @@ async function send(what) {
     take(run);
     const busy = [...world.runs.values()].some((each) => each.state === "painting" && each.id !== run.id);
     if (!busy || !follow) show(run.id);
+    $("easel").scrollIntoView({ block: "nearest" });
     drawRuns();
     announce(busy ? `${run.title} waits for its turn` : `${run.title} has begun`);
   } catch (error) {
