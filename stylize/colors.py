@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stylize.images import Picture
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the Y of YIQ
+PART = 2**20  # pixels at once
 NOISE = 0.5 / 255  # a standard deviation below half a level of 8 bits is quantisation, not colour
 
 Prepare = Callable[["Picture", Sequence["Picture"]], tuple["Tensor", Sequence["Picture"]]]
@@ -101,8 +102,8 @@ def match_luminance(
     Eq. 3 of the paper. A constant style becomes the content's mean. The alphas,
     (1, 1, H, W), weigh the pixels; transparent ones do not count.
     """
-    style_mean, style_variance = _statistics(style, style_alpha)
-    content_mean, content_variance = _statistics(content, content_alpha)
+    style_mean, style_variance = statistics(style, style_alpha)
+    content_mean, content_variance = statistics(content, content_alpha)
     deviation, wanted = style_variance.sqrt(), content_variance.sqrt()
     gain = wanted / deviation if deviation > NOISE else wanted.new_zeros(wanted.shape)
     matched = (style.double() - style_mean.view(1, 1, 1, 1)) * gain.view(1, 1, 1, 1) + content_mean.view(1, 1, 1, 1)
@@ -120,25 +121,32 @@ def match_color(
     """
     import torch
 
-    style_mean, style_covariance = _statistics(style, style_alpha)
-    content_mean, content_covariance = _statistics(content, content_alpha)
+    style_mean, style_covariance = statistics(style, style_alpha)
+    content_mean, content_covariance = statistics(content, content_alpha)
     matrix = _power(content_covariance, 0.5) @ _power(style_covariance, -0.5)  # (3, 3)
     centred = style.double() - style_mean.view(1, 3, 1, 1)
     matched = torch.einsum("ij,bjhw->bihw", matrix, centred) + content_mean.view(1, 3, 1, 1)
     return matched.clamp(0, 1).to(style.dtype)
 
 
-def _statistics(image: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
+def statistics(image: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C) over the pixels of (1, C, H, W), in float64, weighted by alpha."""
-    pixels = image[0].double().flatten(1)  # (C, H*W)
-    weights = pixels.new_ones(pixels.shape[1]) if alpha is None else alpha.double().flatten()
-    weights = weights.where(weights > 0, 0.0)
-    if not bool(weights.any()):
-        weights = weights.new_ones(weights.shape)
-    weights = weights / weights.sum()
-    mean = pixels @ weights
-    centred = pixels - mean[:, None]
-    return mean, (centred * weights) @ centred.T
+    import torch
+
+    pixels, weights = image[0].flatten(1), None if alpha is None else alpha.flatten()
+    if weights is not None and not bool((weights > 0).any()):
+        weights = None
+    total, mean, second = (
+        pixels.new_zeros(shape, dtype=torch.float64) for shape in ((), len(pixels), [len(pixels)] * 2)
+    )
+    middle = pixels.mean(1, keepdim=True).double()  # sums of squares about it keep their digits
+    for first in range(0, pixels.shape[1], PART):
+        part = pixels[:, first : first + PART].double() - middle
+        own = part.new_ones(part.shape[1]) if weights is None else weights[first : first + PART].to(part).clamp_min(0)
+        weighted = part * own
+        total, mean, second = total + own.sum(), mean + weighted.sum(1), second + weighted @ part.T
+    mean = mean / total
+    return middle[:, 0] + mean, second / total - mean.outer(mean)
 
 
 def _power(covariance: Tensor, exponent: float) -> Tensor:

@@ -6,7 +6,6 @@ import math
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ class Engine:
 
     Attributes:
         content: the layers of the content term, with factors.
+        encoder: the encoder of all layers of content and style.
 
     Raises:
         SettingsError: unknown encoder or layer.
@@ -62,42 +62,53 @@ class Engine:
         dtype = resolve_dtype(settings.precision, self.device)
         specs, wanted = builtin() if encoders is None else encoders, frozenset(layers)
         named = settings.content_layer != "auto"
-        self.content: Mapping[str, float] = {settings.content_layer: 1.0} if named and settings.content_weight else {}
+        content: Mapping[str, float] = {settings.content_layer: 1.0} if named and settings.content_weight else {}
         file = None if weights is None else Path(weights)
-        self.spec, self._build = load(settings.encoder, wanted.union(self.content), specs, file, progress)
+        self.spec, self._build = load(settings.encoder, wanted.union(content), specs, file, progress)
         if settings.content_weight and not named:
-            self.content = having(self.spec.content, self.spec).content
-        wanted = wanted.union(self.content)
+            content = having(self.spec.content, self.spec).content
+        self.content = content
         self._place = EncoderConfig(self.device, dtype, settings.pooling, rescale=settings.normalize != "paper")
         self._building = threading.Lock()  # threads may paint with one engine
-        self.encoder: Encoder = self._build(wanted, self._place)
+        self._made: dict[frozenset[str], Encoder] = {}
+        self._bytes: dict[frozenset[str], float] = {}
+        self.encoder: Encoder = self.encoder_of(wanted.union(content))
         self.largest_tile = sys.maxsize  # px: the largest side that has fitted the memory, once one did not
 
     def computed_with(self) -> dict[str, Any]:
         """The device and what else decides how it rounds, as records have it."""
         return computed_with(self.device, self._place.dtype)
 
-    def encode(self, image: Tensor) -> Features:
-        """Features of a picture (1, 3, H, W) on any device, without gradients."""
+    def encoder_of(self, layers: Iterable[str]) -> Encoder:
+        """The encoder of these layers, which ends at the deepest of them."""
+        wanted = frozenset(layers)
+        with self._building:
+            if wanted not in self._made:
+                self._made[wanted] = self._build(wanted, self._place)
+            return self._made[wanted]
+
+    def encode(self, image: Tensor, layers: Iterable[str] | None = None) -> Features:
+        """Features of a picture (1, 3, H, W) on any device, without gradients; by default those of :attr:`encoder`."""
         with torch.no_grad():
-            return self.encoder(image.to(self.device))
+            return self.encoder_of(self.encoder.layers if layers is None else layers)(image.to(self.device))
 
     def placed(self, image: Tensor) -> Tensor:
         """The image on the device, where it is resized faster, if it takes little of the memory; else as it is."""
         small = image.nbytes <= self._budget() / 32
         return image.to(self.device) if self.device.type == "cuda" and small else image
 
-    def parts(self, image: Tensor) -> Iterator[tuple[TileWindow, Features]]:
+    def parts(self, image: Tensor, layers: Iterable[str] | None = None) -> Iterator[tuple[TileWindow, Features]]:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
-        encoder, area = tileable(self.encoder, *image.shape[2:]), image.shape[2] * image.shape[3]
+        layers = self.encoder.layers if layers is None else frozenset(layers)
+        encoder, area = tileable(self.encoder_of(layers), *image.shape[2:]), image.shape[2] * image.shape[3]
         if encoder is None or area * encoder.bytes_per_pixel <= self._budget() / 2:
-            yield Whole(), self.encode(image)
+            yield Whole(), self.encode(image, layers)
             return
         side = max(
             SMALLEST, int((self._budget() / 4 / encoder.bytes_per_pixel) ** 0.5) - 2 * encoder.receptive_field_radius
         )
         for tile in tiles(image.shape[2], image.shape[3], side, encoder):
-            yield tile, tile.own(self.encode(image[(..., *tile.seen)]))
+            yield tile, tile.own(self.encode(image[(..., *tile.seen)], layers))
 
     def _budget(self) -> float:
         """Bytes that may be used."""
@@ -107,50 +118,57 @@ class Engine:
         return math.inf if free is None else free
 
     def plan(
-        self, height: int, width: int, channels: int = 3, *, steps: int | None = None, source_bytes: int | None = None
+        self,
+        height: int,
+        width: int,
+        channels: int = 3,
+        *,
+        encoder: Encoder | None = None,
+        steps: int | None = None,
+        source_bytes: int | None = None,
     ) -> Plan:
         """How a picture of that size is painted within the memory.
 
         Args:
+            encoder: the one it is seen with; default: :attr:`encoder`.
             steps: how many; a single one needs less.
             source_bytes: bytes of the pictures it is painted from; default: one of that size.
 
         Raises:
             OptimizationError: it cannot be.
         """
-        area = height * width
+        area, encoder = height * width, encoder or self.encoder
         history = self.settings.history if self.settings.optimizer == "lbfgs" else 0
         sources = area * memory.PIXEL if source_bytes is None else source_bytes
-        resident = sources + area * (self._content_bytes + (COLORS if channels == 1 else 0))
+        content = self._content_bytes(frozenset(self.content) & encoder.layers)
+        resident = sources + area * (content + (COLORS if channels == 1 else 0))
         return memory.plan(
             height,
             width,
-            self.encoder,
+            encoder,
             self._budget(),
             history,
             resident,
-            content_bytes_per_pixel=self._content_bytes,  # how far from the content's they are
+            content_bytes_per_pixel=content,  # how far from the content's they are
             live_images=MOVING - (steps == 1),  # there is no last gradient
             channels=channels,
         )
 
-    @cached_property
-    def _content_bytes(self) -> float:
+    def _content_bytes(self, layers: frozenset[str]) -> float:
         """What the features of the content take for each pixel."""
-        found = self.encode(torch.zeros(1, 3, PROBE, PROBE))
-        return sum(found[layer].numel() * found[layer].element_size() for layer in self.content) / PROBE**2
+        if layers not in self._bytes:
+            found = self.encode(torch.zeros(1, 3, PROBE, PROBE), layers) if layers else {}
+            self._bytes[layers] = sum(found[layer].numel() * found[layer].element_size() for layer in layers) / PROBE**2
+        return self._bytes[layers]
 
-    def provide(self, layers: Mapping[str, Iterable[str]]) -> None:
-        """Make the encoder give the layers that each term needs, by the term's name.
+    def encoder_for(self, terms: Mapping[str, Iterable[str]]) -> Encoder:
+        """The encoder of the layers that each term needs, by the term's name.
 
         Raises:
-            SettingsError: it does not have all of them.
+            SettingsError: there is none with all of them.
         """
-        for term, needed in layers.items():
+        for term, needed in terms.items():
             if unknown := set(needed) - set(self.spec.layers):
                 names, known = ", ".join(sorted(unknown)), ", ".join(self.spec.layers)
                 raise SettingsError(f"term {term} needs {names}; {self.spec.name} has {known}")
-        with self._building:
-            wanted = self.encoder.layers.union(*layers.values())
-            if wanted != self.encoder.layers:
-                self.encoder = self._build(wanted, self._place)
+        return self.encoder_of(frozenset[str]().union(*terms.values()))

@@ -1,4 +1,4 @@
-"""Settings as the text of a form, and back: lists as "40, 16, 33", tables as "relu1_1=4, relu2_1=2"."""
+"""Settings as the text of a form, and back: lists as "24, 16, 12", tables as "relu1_1=4, relu2_1=2"."""
 
 from __future__ import annotations
 

@@ -71,11 +71,12 @@ class Sums:
 def objective(engine: Engine, terms: Sequence[Term], side: int = 0) -> Evaluate:
     """What the optimizer evaluates: the values of the terms, the total first, and the gradient of a picture, seen
     as a whole or in tiles of ``side`` px; in smaller ones from the first that did not fit the memory."""
+    network = engine.encoder_for({term.name: term.layers for term in terms})
 
     def whole(image: Tensor) -> tuple[Tensor, Tensor]:
         image = image.detach().requires_grad_()
         rgb = image.expand(-1, 3, -1, -1)
-        features = engine.encoder(rgb)
+        features = network(rgb)
         values = [term.weighed(term.function(rgb, features)) for term in terms]
         total = torch.stack(values).sum()
         (gradient,) = torch.autograd.grad(total, image)
@@ -83,7 +84,7 @@ def objective(engine: Engine, terms: Sequence[Term], side: int = 0) -> Evaluate:
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal side
-        longest, encoder = max(image.shape[2:]), tileable(engine.encoder, *image.shape[2:])
+        longest, encoder = max(image.shape[2:]), tileable(network, *image.shape[2:])
         if encoder is not None and longest > engine.largest_tile:  # that was too much before
             side = min(side or longest, engine.largest_tile)
         while True:

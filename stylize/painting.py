@@ -4,7 +4,8 @@
 Where it differs from Gatys, Ecker and Bethge (2016): the paper optimises one scale from white noise by L-BFGS with a
 line search. Here a picture is painted at several scales, each starting from the one before, enlarged, with the detail
 of the photo that the coarser scale could not hold (the residual of a Laplacian pyramid: Burt, Adelson 1983); the first
-start is the photo; L-BFGS takes one evaluation a step (:mod:`stylize.optimizer`); and a scale ends early once it no
+start is the photo; scales above the size of the strokes are held to the one before instead of being painted anew;
+L-BFGS takes one evaluation a step (:mod:`stylize.optimizer`); and a scale ends early once it no
 longer improves. The preset ``gatys2015`` turns all but the line search back.
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from stylize.encoders import shallow
 from stylize.errors import OptimizationError
 from stylize.graphs import RecordedStep
 from stylize.images import resize
@@ -49,7 +51,7 @@ class Report(NamedTuple):
     values: list[float]
 
 
-Terms = Callable[["Scale"], Sequence[Term]]
+Terms = Callable[["Scale", Tensor | None], Sequence[Term]]  # scale, and the picture of the one before
 
 
 def paint(
@@ -64,6 +66,8 @@ def paint(
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
     to_display: Callable[[Tensor], Tensor] = lambda painted: painted,
+    finish: Callable[[Tensor], Tensor] = lambda painted: painted,
+    source_bytes: int = 0,
 ) -> Tensor:
     """The picture after all scales, (1, C, H, W) in [0, 1] on the CPU, at the size of the finest.
 
@@ -71,7 +75,7 @@ def paint(
         engine: the encoder on its device, with the settings of the run.
         scales: coarse to fine.
         start: where to start, (1, C, H, W) of any size; C = 1 is painted as grey.
-        terms: the terms of the loss at a scale.
+        terms: the terms of the loss at a scale, given the picture painted at the scale before, on the encoder's device.
         warm_start: the start is nearly the result, and the first step should be short.
         curvature: what is known of it already, of the finest scale; and what is known at the end, put there. With a
             warm start, the move that the last step has found is taken, too: one in three where there are three steps.
@@ -79,6 +83,8 @@ def paint(
         on_step: called after every step.
         stop: asked after every step; True ends with the best picture so far.
         to_display: makes the colours of :meth:`Step.image` from what is painted, (1, C, H, W) on the CPU.
+        finish: applied to the picture at the end of each scale, on the encoder's device.
+        source_bytes: what the caller holds of memory besides ``start`` and ``detail``.
 
     Raises:
         OptimizationError: NaN or infinity that smaller steps could not avoid, or too little memory.
@@ -86,7 +92,7 @@ def paint(
     begun = time.perf_counter()
     image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
     sources = [start] if detail is None else [start, detail]
-    source_bytes = sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
+    source_bytes += sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
     schedule = Schedule(tuple(scales), None if on_step is None else _peak(engine, scales[-1], start, source_bytes))
     pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
@@ -97,14 +103,18 @@ def paint(
                 on_step(_step(report, names, snapshot, index, schedule, pace, time.perf_counter() - begun))
 
         with enough_memory(scale.height, scale.width):
+            before = image if index > 1 else None
             # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
             image = _enlarged(image, scale, detail)
-            plan = engine.plan(scale.height, scale.width, image.shape[1], steps=scale.steps, source_bytes=source_bytes)
+            active = [term for term in terms(scale, before) if term.weight]
+            del before
+            encoder = engine.encoder_for({term.name: term.layers for term in active})
+            plan = engine.plan(
+                scale.height, scale.width, image.shape[1], encoder=encoder, steps=scale.steps, source_bytes=source_bytes
+            )
             if plan.side:
                 seconds = seconds_per_pixel * plan.network_pixels * scale.steps
                 log.info("%s%s", plan.description, f", about {duration(seconds, rough=True)}" if seconds else "")
-            active = [term for term in terms(scale) if term.weight]
-            engine.provide({term.name: term.layers for term in active})
             known = curvature if index == len(scales) else None
             optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start, curvature=known)
             del image  # large pictures are most of the memory
@@ -118,6 +128,7 @@ def paint(
                 known.moves, known.changes = found.moves, found.changes
             seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.network_pixels * steps)
             del optimizer, active
+            image = finish(image)
         if stop is not None and stop():
             break
     return _enlarged(image, scales[-1], detail).cpu()
@@ -221,14 +232,16 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
         return larger
     seen = resize(detail, *image.shape[2:])
     fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
-    return (larger + fine.to(larger.device)).clamp(0, 1)
+    return (larger + scale.detail * fine.to(larger.device)).clamp(0, 1)
 
 
 def _peak(engine: Engine, scale: Scale, start: Tensor, source_bytes: int) -> int | None:
     """The memory, in bytes, that a scale takes at most; None where it does not fit, which its own turn will tell."""
     try:
-        channels = start.shape[1]
-        return engine.plan(scale.height, scale.width, channels, steps=scale.steps, source_bytes=source_bytes).peak
+        layers = dict.fromkeys(engine.encoder.layers, 1.0)
+        encoder = engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
+        size = scale.height, scale.width, start.shape[1]
+        return engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes).peak
     except OptimizationError:
         return None
 

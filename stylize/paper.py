@@ -20,7 +20,7 @@ from stylize.observing import Observer, Step
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
 from stylize.stylizer import Stylizer
 
-CONTENT_WEIGHTS = (0.02, 0.05, 0.1, 0.3)
+CONTENT_WEIGHTS = (0.01, 0.02, 0.05, 0.15)
 MARGIN = 6  # px between the pictures
 GRAY = 235
 

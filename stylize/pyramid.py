@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from stylize.settings import Settings
 
 OVERHEAD = 64**2  # px: what a step takes however small its picture is, as the time of so many more pixels
+STROKES = 256  # px: longest side of a picture with strokes of width 1
+CLOSE = math.sqrt(2)  # scales are further apart than that
+DETAIL = 0.75  # share of the photo's detail at twice that size; at four times its square, and so on
+FINE_COST = 0.35  # of a step of a fine scale, which sees the shallow layers alone, over one of another
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One level of the pyramid; sizes in px."""
+    """One level of the pyramid; sizes in px.
+
+    A :attr:`fine` scale is larger than the one at which strokes are painted. It keeps the picture of the scale before
+    and adds what a larger picture has room for: texture, and of the photo's detail the share ``detail``.
+    """
 
     height: int
     width: int
     steps: int
+    detail: float = 1.0
+
+    @property
+    def fine(self) -> bool:
+        return self.detail < 1
 
     @property
     def longest(self) -> int:
@@ -41,30 +55,36 @@ class Schedule:
     def fraction(self, scale: int, number: int) -> float:
         """How much of the work is done, in [0, 1], after step ``number`` of a scale, both counted from 1; a step takes
         a time proportional to its pixels, and some more."""
-        work = [(each.height * each.width + OVERHEAD) * each.steps for each in self.scales]
+        costs = [FINE_COST if each.fine else 1.0 for each in self.scales]
+        work = [
+            (each.height * each.width * cost + OVERHEAD) * each.steps
+            for each, cost in zip(self.scales, costs, strict=True)
+        ]
         done = sum(work[: scale - 1]) + work[scale - 1] * number / self.scales[scale - 1].steps
         return done / sum(work)
 
 
 def pyramid(height: int, width: int, settings: Settings) -> tuple[Scale, ...]:
-    """Scales coarse to fine, the last being (height, width), each half the next.
+    """Scales coarse to fine, the last being (height, width).
 
-    Without ``settings.scales`` there are as many as keep the coarsest's longest side at or above
-    ``settings.min_size``; sides are rounded to whole pixels and never below 1. ``settings.steps`` are given out
-    coarse to fine, the last repeating; where there are fewer scales than steps the coarse ones are given out, so
-    that a small picture is begun like the small stage of a large one.
+    Without ``settings.scales``, longest sides are :data:`STROKES` px over ``settings.brush``, times powers of 2, from
+    ``settings.min_size`` on. They do not depend on the size of the result, so that a larger result begins with the
+    very steps of a smaller one. With ``settings.scales`` there are so many, each half the next. Sides are rounded to
+    whole pixels and never below 1. ``settings.steps`` are given out coarse to fine, the last repeating.
     """
-    longest = max(height, width)
-    count = settings.scales
-    if count is None:
-        count = 1
-        while longest / 2**count >= settings.min_size:
-            count += 1
+    longest, strokes = max(height, width), STROKES / settings.brush
+    if settings.scales is not None:
+        sides = [longest / 2**halvings for halvings in reversed(range(settings.scales))]
+    else:
+        first = math.ceil(math.log2(settings.min_size / strokes) - 1e-9)
+        last = math.floor(math.log2(longest / CLOSE / strokes) + 1e-9)
+        sides = [*(strokes * 2.0**power for power in range(first, last + 1)), longest]
     scales = []
-    for index in range(count):
-        factor = 2.0 ** (index + 1 - count)
+    for index, side in enumerate(sides):
         steps = settings.steps[min(index, len(settings.steps) - 1)]
-        scales.append(Scale(max(1, round(height * factor)), max(1, round(width * factor)), steps))
+        rows, columns = (max(1, round(length * side / longest)) for length in (height, width))
+        fine = index > 0 and side > strokes * CLOSE
+        scales.append(Scale(rows, columns, steps, DETAIL ** math.log2(side / strokes) if fine else 1.0))
     return tuple(scales)
 
 

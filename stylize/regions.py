@@ -155,6 +155,11 @@ class Layout:
         return [left, *found]
 
     @property
+    def weights(self) -> Sequence[Tensor]:
+        """Those of what is in no region and of each region, (1, 1, height, width); together, what is painted."""
+        return self._weights
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is painted."""
         return self._mask is not None and not bool((self._mask > 0).any())

@@ -83,20 +83,28 @@ class Settings:
     size: int = _knob(512, "longest side of the result", low=16, high=32768, unit="px", metavar="PX")
     upscale: bool = _knob(False, "allow a result larger than the content")
     min_size: int = _knob(
-        64, "longest side of the coarsest scale, at least", low=16, high=32768, unit="px", metavar="PX"
+        128, "longest side of the coarsest scale, at least", low=16, high=32768, unit="px", metavar="PX"
     )
     scales: int | None = _knob(
         None,
-        "number of scales, each half the size of the next; default: as many as min-size allows",
+        "number of scales, each half the size of the next; default: as brush and min-size ask for",
         low=1,
         high=16,
         metavar="N",
     )
     steps: tuple[int, ...] = _knob(
-        (40, 16, 33), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
+        (24, 24, 16, 12), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
+    )
+    brush: float = _knob(
+        1.0,
+        "width of the strokes as a share of the picture; 1: as in a result of 256 px, 0.5: half as wide",
+        low=0,
+        above=True,
+        high=10,
+        metavar="X",
     )
     content_weight: float = _knob(
-        0.074, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
+        0.0315, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X")
     tv_weight: float = _knob(
@@ -109,7 +117,7 @@ class Settings:
     )
     content_layer: str = _knob(
         "auto",
-        "encoder layer of the content term; auto: relu4_2, or what the encoder recommends",
+        "encoder layer of the content term; auto: those that the encoder recommends",
         source=f"{GATYS}, eq. 1",
         metavar="LAYER",
     )
@@ -158,6 +166,13 @@ class Settings:
         source="Gatys, Bethge, Hertzmann, Shechtman 2016",
         metavar="MODE",
         suggestions=("none", "luminance", "match"),
+    )
+    palette: str = _knob(
+        "style",
+        "colours of the start and of the result: moved to those of the style, or left to the optimisation; without "
+        "effect where preserve-color is not none",
+        choices=("style", "free"),
+        source="Pitie, Kokaram, Dahyot 2007",
     )
     seed: int = _knob(0, "seed of random numbers", low=0, high=2**63 - 1, metavar="N")
     device: str = _knob(
@@ -405,14 +420,14 @@ def _scalar(name: str, value: object, kind: type) -> object:
 
 
 # What texture() and reconstruct() start from. Below 128 px a texture would take over the layout of the style.
-TEXTURE = Settings(min_size=128, steps=(100, 60))
-RECONSTRUCTION = Settings(size=256, steps=(300,))
+TEXTURE = Settings(steps=(100, 60))
+RECONSTRUCTION = Settings(size=256, steps=(300,), palette="free")
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("balanced; coarse to fine", {}),
-    "strong": ("more style, less content", {"content_weight": 0.03}),
-    "subtle": ("the photograph stays close", {"content_weight": 0.2}),
-    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (40, 25, 15)}),
+    "strong": ("more style, less content", {"content_weight": 0.012}),
+    "subtle": ("the photograph stays close", {"content_weight": 0.08}),
+    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (20, 12)}),
     "gatys2015": (
         "the paper's own method: white noise, average pooling, Gram matrices, one scale",
         {
@@ -428,6 +443,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "style_weight": 1.0,
             "history": 100,
             "tolerance": 0.0,
+            "palette": "free",
             "encoder": "vgg19",
         },
     ),

@@ -31,12 +31,13 @@ from stylize.objective import Term, enough_memory
 from stylize.observing import Observer
 from stylize.optimizer import Curvature
 from stylize.painting import paint
+from stylize.palette import Palettes
 from stylize.progress import Progressing
 from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
 from stylize.regions import Layout, Region, RegionSource
 from stylize.settings import Settings
-from stylize.terms import Positions, StyleTarget, content_term, variation_term
+from stylize.terms import Positions, StyleTarget, coarser_term, content_term, variation_term
 
 __all__ = ["Source", "Stylizer", "as_picture", "noise"]
 
@@ -148,7 +149,7 @@ class Stylizer:
         scales = self.scales(*picture.size)
         height, width = scales[-1].height, scales[-1].width
         if steps is not None:
-            scales = (Scale(height, width, steps),)
+            scales = (replace(scales[-1], steps=steps),)
         with (
             Progressing(self._shows if progress is None else progress, picture.name) as shown,
             enough_memory(height, width),
@@ -226,22 +227,30 @@ class Stylizer:
         photo, target = self._targets.of(opaque)
         regions = () if layout is None else layout.regions
         photo = self.engine.placed(photo)
-        start = self._start(init, photo, target, scales)
         targets: Sequence[StyleTarget | None] = (target,)
+        alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
+        weights: Sequence[Tensor | None] = (alpha,)
         if layout is not None:
-            targets = self._targets.of_parts(layout, opaque)
+            targets, weights = self._targets.of_parts(layout, opaque), layout.weights
+        palettes = None if warm_start else self._palettes(targets, weights)
+        recolored = photo if palettes is None else palettes.recolor(resize(photo, height, width))
+        start = self._start(init, recolored, target, scales)
+        if layout is not None:
             start = start if start is photo else layout.begun(start, photo)
 
-        def all_terms(scale: Scale) -> list[Term]:
-            made = self._terms(photo, scale, targets, picture.alpha, layout)
+        def all_terms(scale: Scale, before: Tensor | None) -> list[Term]:
+            made = self._terms(photo, scale, targets, picture.alpha, layout, before)
             return made + list(terms(scale) if terms else ())
+
+        def finish(painted: Tensor) -> Tensor:
+            return painted if palettes is None else palettes.finish(painted)
 
         def in_color(painted: Tensor) -> Tensor:
             if self._color.finish is not None:
                 painted = self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
             return painted if layout is None else layout.over(painted.expand(-1, 3, -1, -1))
 
-        detail = photo if self.settings.content_weight else None
+        detail = recolored if self.settings.content_weight else None
         if layout is not None and layout.is_empty:
             painted = resize(photo, height, width).cpu()
         else:
@@ -255,9 +264,10 @@ class Stylizer:
                 detail=detail,
                 on_step=on_step,
                 stop=stop,
-                to_display=in_color,
+                to_display=lambda painted: in_color(finish(painted)),
+                finish=finish,
+                source_bytes=0 if recolored is photo else photo.untyped_storage().nbytes(),
             )
-        alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         made = self.record(picture.origin, mask=None if layout is None else layout.mask, regions=regions)
         record = replace(made, stopped=stop is not None and stop())
         shown, text = in_color(painted), record.to_dict()
@@ -265,10 +275,25 @@ class Stylizer:
 
     @gradients_enabled()
     def terms(
-        self, photo: Tensor, scale: Scale, *, target: StyleTarget | None = None, alpha: Tensor | None = None
+        self,
+        photo: Tensor,
+        scale: Scale,
+        *,
+        before: Tensor | None = None,
+        target: StyleTarget | None = None,
+        alpha: Tensor | None = None,
     ) -> list[Term]:
-        """The terms of the settings for a photo (1, 3 or 1, H, W) at one scale; where ``alpha`` is 0 nothing counts."""
-        return self._terms(photo, scale, (target or self._targets.main,), alpha, None)
+        """The terms of the settings for a photo (1, 3 or 1, H, W) at one scale, ``before`` being the picture painted at
+        the one before; where ``alpha`` is 0 nothing counts."""
+        return self._terms(photo, scale, (target or self._targets.main,), alpha, None, before)
+
+    def _palettes(self, targets: Sequence[StyleTarget | None], weights: Sequence[Tensor | None]) -> Palettes | None:
+        """The palettes that start and result are given, part by part."""
+        free = self.settings.palette == "free" or self._color.prepare is not None or self._color.finish is not None
+        if free or not self.settings.style_weight:
+            return None
+        palettes = [None if target is None else target.palette for target in targets]
+        return Palettes(list(zip(palettes, weights, strict=True)))
 
     def _terms(
         self,
@@ -277,17 +302,21 @@ class Stylizer:
         targets: Sequence[StyleTarget | None],
         alpha: Tensor | None,
         layout: Layout | None,
+        before: Tensor | None,
     ) -> list[Term]:
         """The terms at one scale, with a style for each part of a layout, or one for the whole."""
         device, size = self.engine.device, (scale.height, scale.width)
         places = Positions(alpha if layout is None else layout.content_weights, device)
-        content = content_term(resize(photo, *size), self.settings, self.engine, places)
-        styles = [None if each is None else partial(each.term, scale.longest) for each in targets]
+        content = content_term(resize(photo, *size), self.settings, self.engine, places, detail=scale.detail)
+        styles = [None if each is None else partial(each.term, scale.longest, fine=scale.fine) for each in targets]
         if layout is None:
             terms = [content, *(style(places) for style in styles if style is not None)]
         else:
             terms = layout.terms(content, styles, device)
-        return [*terms, variation_term(self.settings.tv_weight, *size)]
+        terms.append(variation_term(self.settings.tv_weight, *size))
+        if scale.fine and before is not None and min(size) >= 3:
+            terms.append(coarser_term(before, *size))
+        return terms
 
     def _start(self, init: Source | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
         if init is not None:

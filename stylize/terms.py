@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import losses
+from stylize.encoders import shallow
 from stylize.gradients import crop
 from stylize.images import fit, resize
 from stylize.objective import Sums, Term
-from stylize.tiles import Features, TileWindow
+from stylize.palette import Palette
+from stylize.tiles import Features, TileWindow, Whole
 
 if TYPE_CHECKING:
     from stylize.features import Engine
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from stylize.settings import Settings
 
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
+COARSER = 0.3  # weight of the distance to the picture of the scale before, at fine scales
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
 LEAST_ACTIVATION = 1e-3  # of any encoder and picture: where all is dark, nothing is divided by zero
 
@@ -40,17 +44,39 @@ class StyleTarget:
         self.styles = tuple(styles)
         self.weights = tuple(engine.settings.style_weights if weights is None else weights)  # none: equal
         self._engine = engine
-        self._known: dict[int, Mapping[str, _Layer]] = {}
+        self._palettes: dict[int, Palette] = {}
+        self._known: dict[tuple[int, tuple[str, ...]], Mapping[str, _Layer]] = {}
 
-    def term(self, longest: int, places: Positions) -> Term:
-        """The style term for a picture whose longest side is ``longest`` px: the weighted mean over the layers."""
+    def palette(self, longest: int) -> Palette:
+        """The colours of the styles, mixed by their weights, for a picture whose longest side is ``longest`` px: at the
+        size they are seen at, as smaller pictures have less contrast."""
+        if longest not in self._palettes:
+            pictures = []
+            for style in self.styles:
+                size = self._size(style, longest)
+                alpha = None if style.alpha is None else resize(style.alpha, *size)
+                pictures.append((resize(style.opaque().rgb, *size), alpha))
+            self._palettes[longest] = Palette.of(pictures, self.weights or None)
+        return self._palettes[longest]
+
+    def _size(self, style: Picture, longest: int) -> tuple[int, int]:
+        """The size at which a style is seen."""
+        return fit(*style.size, max(1, round(longest * self._engine.settings.style_scale)), upscale=True)
+
+    def term(self, longest: int, places: Positions, *, fine: bool = False) -> Term:
+        """The style term for a picture whose longest side is ``longest`` px: the weighted sum over the layers, of which
+        a ``fine`` scale knows the shallow ones."""
         settings = self._engine.settings
         layers = {layer: weight for layer, weight in settings.style_layers.items() if weight}
+        total = sum(layers.values())
         if not settings.style_weight:
             return Term("style", 0.0, lambda image, _: image.sum() * 0)
-        if longest not in self._known:
-            self._known[longest] = self._measure(longest, tuple(layers))
-        known, total = self._known[longest], sum(layers.values())
+        if fine:
+            layers = shallow(layers) or layers
+        key = longest, tuple(layers)
+        if key not in self._known:
+            self._known[key] = self._measure(longest, tuple(layers))
+        known = self._known[key]
         batches = _batches({layer: (known[layer], weight / total) for layer, weight in layers.items()})
 
         def distance(image: Tensor, features: Features) -> Tensor:
@@ -85,7 +111,7 @@ class StyleTarget:
         paper = settings.normalize == "paper"
         found = []
         for style in self.styles:
-            size = fit(*style.size, max(1, round(longest * settings.style_scale)), upscale=True)
+            size = self._size(style, longest)
             places = Positions(style.alpha, self._engine.device)
             image = resize(style.opaque().rgb, *size)
             found.append(_add_up(image, layers, self._engine, places))
@@ -153,14 +179,17 @@ def _batches(layers: Mapping[str, tuple[_Layer, float]]) -> list[tuple[list[str]
     return found
 
 
-def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions) -> Term:
-    """The content term of a photo (1, 3 or 1, H, W) at its own size."""
-    if not settings.content_weight:
+def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions, *, detail: float = 1.0) -> Term:
+    """The content term of a photo (1, 3 or 1, H, W) at its own size; where ``detail`` is less than 1, so much of it,
+    and of the shallow layers alone."""
+    factors = {layer: detail * factor for layer, factor in shallow(engine.content).items()}
+    factors = factors if detail < 1 else dict(engine.content)
+    if not settings.content_weight or not factors:
         return Term("content", 0.0, lambda image, _: image.sum() * 0)
     targets, rgb = dict[str, Tensor](), photo.expand(-1, 3, -1, -1)
-    energies = {layer: torch.zeros((), device=engine.device) for layer in engine.content}
-    for region, features in engine.parts(rgb):
-        for layer in engine.content:
+    energies = {layer: torch.zeros((), device=engine.device) for layer in factors}
+    for region, features in engine.parts(rgb, factors):
+        for layer in factors:
             own, size = features[layer], region.map_size(layer, features)
             if layer not in targets:
                 shape = (1, own.shape[1], *size)
@@ -172,12 +201,12 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
     energies = {layer: energy.clamp_min(1e-12) for layer, energy in energies.items()}
     if settings.normalize == "paper":
         scale = _paper_scale(rgb, engine, Positions(None, engine.device))
-        energies = dict.fromkeys(engine.content, 2 / scale**2)
+        energies = dict.fromkeys(factors, 2 / scale**2)
 
     def distance(image: Tensor, features: Features) -> Tensor:
         parts = [
             factor * losses.content(features[layer], targets[layer], energies[layer], places.at(features[layer]))
-            for layer, factor in engine.content.items()
+            for layer, factor in factors.items()
         ]
         return torch.stack(parts).sum()
 
@@ -190,10 +219,36 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
         ]
 
     def of_sums(sums: Sequence[Tensor]) -> Tensor:
-        parts = zip(engine.content.items(), sums, strict=True)
+        parts = zip(factors.items(), sums, strict=True)
         return torch.stack([factor * squares / energies[layer] for (layer, factor), squares in parts]).sum()
 
     return Term("content", settings.content_weight, distance, tuple(targets), Sums(part, of_sums))
+
+
+def coarser_term(before: Tensor, height: int, width: int) -> Term:
+    """How far a picture (1, 3, height, width) is from that of the scale before, (1, 3 or 1, h, w), both smoothed and at
+    half the size, so that what is finer is free: the mean square of the differences over the variance of the latter."""
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=before.device) / 4  # none of a frequency of one per 2 px passes
+    kernel = kernel.outer(kernel).expand(3, 1, 3, 3)
+
+    def halved(image: Tensor) -> Tensor:
+        return F.conv2d(image, kernel, stride=2, groups=3)
+
+    target = halved(resize(before, height, width).expand(-1, 3, -1, -1))
+    energy = target.var(correction=0).clamp_min(1e-4) * target.numel()
+
+    def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
+        found = halved(image)
+        rows, columns = (
+            slice((own.start or 0) // 2, (own.start or 0) // 2 + length)
+            for own, length in zip(region.pixels, found.shape[2:], strict=True)
+        )
+        return [(found - target[..., rows, columns]).square().sum()]
+
+    def of_sums(sums: Sequence[Tensor]) -> Tensor:
+        return sums[0] / energy
+
+    return Term("coarser", COARSER, lambda image, _: of_sums(part(image, {}, Whole())), sums=Sums(part, of_sums))
 
 
 def variation_term(weight: float, height: int, width: int) -> Term:
@@ -214,7 +269,7 @@ def _add_up(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean (C,) and Gram matrix (C, C) of each layer of a picture (1, 3, H, W)."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for region, features in engine.parts(image):
+    for region, features in engine.parts(image, layers):
         for layer in layers:
             mean, second = _moments(features, layer, region, places)
             before = found.get(layer)

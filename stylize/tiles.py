@@ -113,7 +113,7 @@ class Whole:
 
 def tiles(height: int, width: int, side: int, encoder: Tileable) -> list[Tile]:
     """Tiles of about ``side`` px that cover (height, width), each pixel owned by one; row by row."""
-    grid = max(encoder.strides.values(), default=1)
+    grid = max(2, *encoder.strides.values())  # terms of pixels may work on pairs of them
     halo = margin_of(encoder)
     begin = getattr(encoder, "alignment", grid)
 

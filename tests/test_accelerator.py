@@ -325,7 +325,7 @@ def test_values_and_gradients_are_those_of_the_cpu(style_loss: str, size: int) -
 def test_a_step_that_fails_is_taken_back(optimizer: str) -> None:
     def seen(device: str) -> list[tuple[int, bool]]:
         steps: list[Step] = []
-        stylizer(device, style_loss="gram", optimizer=optimizer, scales=1, steps=(7,))(
+        stylizer(device, style_loss="gram", optimizer=optimizer, scales=1, steps=(7,), palette="free")(
             PHOTO, terms=lambda scale: [spoilt_at(lambda call: call in (2, 3))], on_step=steps.append
         )
         return [(step.retries, step.finite) for step in steps]

@@ -102,7 +102,7 @@ def test_without_an_output_the_result_is_named_after_the_content(call: Call, pic
 def test_progress_is_one_line_per_scale_where_there_is_no_terminal(call: Call, pictures: tuple[Path, Path]) -> None:
     done = call("photo.png", "starry.png", "--encoder", "tiny", "--min-size", "24", "--steps", "2,3")
     lines = done.err.splitlines()
-    assert [re.findall(r"\d+x\d+ +\d steps", line) for line in lines] == [["24x18  2 steps"], ["48x36  3 steps"]]
+    assert [re.findall(r"\d+x\d+ +\d steps", line) for line in lines] == [["32x24  2 steps"], ["48x36  3 steps"]]
 
 
 def test_a_scale_that_settles_early_has_its_line_unbroken(
@@ -168,7 +168,7 @@ def test_json_events_are_one_per_line_and_consistent(call: Call, pictures: tuple
         "steps": 6,
         "pictures": 1,
         "memory": None,
-        "scales": [{"width": 24, "height": 18, "steps": 2}, {"width": 48, "height": 36, "steps": 4}],
+        "scales": [{"width": 32, "height": 24, "steps": 2}, {"width": 48, "height": 36, "steps": 4}],
         "fraction": steps[0]["fraction"],
         "seconds_left": None,
     }
@@ -268,6 +268,8 @@ def test_every_setting_has_its_option(settings_of: Callable[..., Settings], fold
         "tv_weight": ("0.1", 0.1),
         "content_layer": ("relu3_1", "relu3_1"),
         "style_layers": ("relu1_1=4,relu2_1", {"relu1_1": 4.0, "relu2_1": 1.0}),
+        "brush": ("0.5", 0.5),
+        "palette": ("free", "free"),
         "style_loss": ("gram", "gram"),
         "normalize": ("paper", "paper"),
         "optimizer": ("adam", "adam"),
@@ -479,7 +481,7 @@ def test_every_setting_is_listed_in_a_section_of_its_own_subject(call: Call) -> 
 
 def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
     text = " ".join(call("run", "--help").out.split())
-    for shown in ("[default: 512; 16<=x<=32768]", "[default: 40,16,33; 1<=x<=100000]", "[default: 0; x>=0]"):
+    for shown in ("[default: 512; 16<=x<=32768]", "[default: 24,24,16,12; 1<=x<=100000]", "[default: 0; x>=0]"):
         assert shown in text
     assert "[default: 2.0; x>=0]" in text  # of a plugin
     assert "(default" not in text
@@ -632,7 +634,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--size", "0"), "size is 0"),
         (2, ("--size", "many"), "many"),
         (2, ("--steps", "0"), "steps is 0"),
-        (2, ("--steps", "3,x"), "40,16,33"),
+        (2, ("--steps", "3,x"), "24,24,16"),
         (2, ("--content-weight", "nan"), "content_weight is nan"),
         (2, ("--style-weight", "inf"), "style_weight is inf"),
         (2, ("--tv-weight", "-1"), "tv_weight is -1"),

@@ -388,10 +388,10 @@ def stylize_terms(frame, settings, options):
 
 def test_a_term_of_a_plugin_has_its_effect_on_any_layer(install: Install, run: Run, tmp_path: Path) -> None:
     install("good", GOOD)
-    run("--steps", "9")
+    run("--steps", "9", "--palette", "free")
     plain = float(load(tmp_path / "out.png").rgb.mean())
     install("night", HEAD + TERM)
-    run("--steps", "9")
+    run("--steps", "9", "--palette", "free")
     assert float(load(tmp_path / "out.png").rgb.mean()) < 0.5 * plain
 
 

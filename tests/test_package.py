@@ -48,7 +48,7 @@ FLOORS = (
     ("terms", "objective", "regions"),
     ("features",),
     ("graphs", "memory", "observing", "pyramid"),
-    ("optimizer", "tiles"),
+    ("optimizer", "tiles", "palette"),
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("linalg", "streams", "forms", "runfiles"),

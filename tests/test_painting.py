@@ -61,7 +61,7 @@ def spoilt_at(wrong: Callable[[int], bool], by: float = float("nan")) -> Term:
     return Term("spoilt", 1.0, lambda image, _: image.sum() * 0 + (by if wrong(next(calls)) else 0.0))
 
 
-def nothing(scale: Scale) -> list[Term]:
+def nothing(scale: Scale, before: Tensor | None) -> list[Term]:
     return [Term("nothing", 1.0, lambda image, _: image.sum() * 0)]
 
 
@@ -90,7 +90,7 @@ def test_the_result_is_a_picture_of_the_finest_size(
     engine = make(optimizer=optimizer)
     half = Scale(max(1, size[0] // 2), max(1, size[1] // 2), 3)
     beyond = waves(12, 14, seed=2) * 3 - 1  # pulls out of [0, 1]
-    result = paint(engine, (half, Scale(*size, 6)), waves(9, 11), lambda scale: [towards(beyond)])
+    result = paint(engine, (half, Scale(*size, 6)), waves(9, 11), lambda scale, _: [towards(beyond)])
     assert result.shape == (1, 3, *size)
     assert result.device.type == "cpu"
     assert result.min() >= 0
@@ -101,7 +101,7 @@ def test_the_result_is_a_picture_of_the_finest_size(
 def test_the_loss_is_minimised(make: Callable[..., Engine], optimizer: str) -> None:
     target = waves(16, 20, seed=2)
     scales = (Scale(8, 10, 40), Scale(16, 20, 80))
-    result = paint(make(optimizer=optimizer), scales, waves(16, 20), lambda scale: [towards(target)])
+    result = paint(make(optimizer=optimizer), scales, waves(16, 20), lambda scale, _: [towards(target)])
     np.testing.assert_allclose(result, target, atol=0.01)
 
 
@@ -109,7 +109,7 @@ def test_features_lead_the_picture(make: Callable[..., Engine]) -> None:
     engine, target, scale = make(), waves(16, 20, seed=2), Scale(16, 20, 60)
     wanted = engine.encode(target)[LAYER]
     start = waves(16, 20)
-    result = paint(engine, (scale,), start, lambda scale: [resembling(engine, target, scale)])
+    result = paint(engine, (scale,), start, lambda scale, _: [resembling(engine, target, scale)])
     before, after = ((engine.encode(image)[LAYER] - wanted).norm() for image in (start, result))
     assert after < 0.1 * before
 
@@ -118,7 +118,7 @@ def test_a_grey_start_is_painted_grey(make: Callable[..., Engine]) -> None:
     engine, target = make(), waves(16, 20, seed=2)
     seen: list[tuple[int, ...]] = []
 
-    def terms(scale: Scale) -> list[Term]:
+    def terms(scale: Scale, before: Tensor | None) -> list[Term]:
         def watch(image: Tensor, features: object) -> Tensor:
             seen.append(tuple(image.shape))
             return image.sum() * 0
@@ -133,7 +133,7 @@ def test_a_grey_start_is_painted_grey(make: Callable[..., Engine]) -> None:
 
 def test_the_start_is_not_written_to(make: Callable[..., Engine]) -> None:
     start = waves(16, 20)
-    paint(make(), (Scale(16, 20, 4),), start, lambda scale: [towards(waves(16, 20, seed=2))])
+    paint(make(), (Scale(16, 20, 4),), start, lambda scale, _: [towards(waves(16, 20, seed=2))])
     assert torch.equal(start, waves(16, 20))
 
 
@@ -146,7 +146,7 @@ def test_the_same_run_is_bit_identical(make: Callable[..., Engine], optimizer: s
             engine,
             SCALES,
             waves(33, 39),
-            lambda scale, engine=engine, target=target: [  # type: ignore[misc]
+            lambda scale, _, engine=engine, target=target: [  # type: ignore[misc]
                 resembling(engine, target, scale),
                 Term("tv", 0.1, lambda image, _: losses.total_variation(image)),
             ],
@@ -164,7 +164,7 @@ def test_the_same_run_is_bit_identical(make: Callable[..., Engine], optimizer: s
 def test_observers_see_every_step_in_order(make: Callable[..., Engine], optimizer: str) -> None:
     steps: list[Step] = []
     target = waves(33, 39, seed=2)
-    paint(make(optimizer=optimizer), SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=steps.append)
+    paint(make(optimizer=optimizer), SCALES, waves(33, 39), lambda scale, _: [towards(target)], on_step=steps.append)
     expected = [(i, n) for i, scale in enumerate(SCALES, 1) for n in range(1, scale.steps + 1)]
     assert [(step.scale, step.number) for step in steps] == expected
     for step in steps:
@@ -182,7 +182,11 @@ def test_an_observer_sees_the_picture_as_it_grows(make: Callable[..., Engine], o
     target = waves(33, 39, seed=2)
     engine = make(optimizer=optimizer)
     result = paint(
-        engine, SCALES, waves(33, 39), lambda scale: [towards(target)], on_step=lambda step: seen.append(step.image())
+        engine,
+        SCALES,
+        waves(33, 39),
+        lambda scale, _: [towards(target)],
+        on_step=lambda step: seen.append(step.image()),
     )
     sizes = [(1, 3, scale.height, scale.width) for scale in SCALES for _ in range(scale.steps)]
     assert [image.shape for image in seen] == sizes
@@ -203,7 +207,7 @@ def test_looking_on_changes_nothing_and_looking_away_costs_nothing(make: Callabl
             make(),
             SCALES,
             waves(33, 39),
-            lambda scale: [towards(target)],
+            lambda scale, _: [towards(target)],
             on_step=on_step,
             to_display=look,
         )
@@ -221,7 +225,7 @@ def test_a_grey_picture_is_seen_in_three_channels(make: Callable[..., Engine]) -
         make(),
         (Scale(8, 10, 1),),
         waves(8, 10)[:, :1],
-        lambda scale: [towards(target)],
+        lambda scale, _: [towards(target)],
         on_step=lambda step: seen.append(step.image()),
     )
     assert seen[0].shape == (1, 3, 8, 10)
@@ -229,7 +233,7 @@ def test_a_grey_picture_is_seen_in_three_channels(make: Callable[..., Engine]) -
 
 def test_a_step_that_is_kept_keeps_no_picture(make: Callable[..., Engine]) -> None:
     steps: list[Step] = []
-    paint(make(), (Scale(8, 8, 2),), waves(8, 8), lambda scale: [towards(waves(8, 8))], on_step=steps.append)
+    paint(make(), (Scale(8, 8, 2),), waves(8, 8), lambda scale, _: [towards(waves(8, 8))], on_step=steps.append)
     with pytest.raises(LookupError, match="while its scale is painted"):
         steps[-1].image()
     assert "look" not in dataclasses.asdict(steps[-1])
@@ -239,7 +243,7 @@ def test_terms_are_weighted_and_add_up_to_the_total(make: Callable[..., Engine])
     engine, target, start = make(precision="float32"), waves(16, 20, seed=2), waves(16, 20)
     steps: list[Step] = []
 
-    def terms(scale: Scale) -> list[Term]:
+    def terms(scale: Scale, before: Tensor | None) -> list[Term]:
         return [towards(target, 2.5), resembling(engine, target, scale, 0.5)]
 
     paint(engine, (Scale(16, 20, 5),), start, terms, on_step=steps.append)
@@ -258,14 +262,14 @@ def test_a_term_without_weight_is_not_computed(make: Callable[..., Engine]) -> N
 
     steps: list[Step] = []
     terms = [towards(waves(8, 8)), Term("nothing", 0.0, fail)]
-    paint(make(), (Scale(8, 8, 3),), waves(8, 8, seed=2), lambda scale: terms, on_step=steps.append)
+    paint(make(), (Scale(8, 8, 3),), waves(8, 8, seed=2), lambda scale, _: terms, on_step=steps.append)
     assert set(steps[-1].terms) == {"pixels"}
 
 
 def test_terms_are_asked_for_once_a_scale(make: Callable[..., Engine]) -> None:
     asked: list[Scale] = []
 
-    def terms(scale: Scale) -> list[Term]:
+    def terms(scale: Scale, before: Tensor | None) -> list[Term]:
         asked.append(scale)
         return [towards(waves(33, 39))]
 
@@ -281,7 +285,12 @@ def test_stop_ends_with_the_picture_so_far_at_the_final_size(make: Callable[...,
     steps: list[Step] = []
     target, start = waves(33, 39, seed=2), waves(33, 39)
     result = paint(
-        make(), SCALES, start, lambda scale: [towards(target)], on_step=steps.append, stop=lambda: len(steps) >= after
+        make(),
+        SCALES,
+        start,
+        lambda scale, _: [towards(target)],
+        on_step=steps.append,
+        stop=lambda: len(steps) >= after,
     )
     assert len(steps) == after
     assert result.shape == (1, 3, 33, 39)
@@ -292,7 +301,7 @@ def test_stop_ends_with_the_picture_so_far_at_the_final_size(make: Callable[...,
 def test_a_stop_that_never_comes_changes_nothing(make: Callable[..., Engine]) -> None:
     target = waves(33, 39, seed=2)
     results = [
-        paint(make(), SCALES, waves(33, 39), lambda scale: [towards(target)], stop=stop)
+        paint(make(), SCALES, waves(33, 39), lambda scale, _: [towards(target)], stop=stop)
         for stop in (None, lambda: False)
     ]
     assert torch.equal(*results)
@@ -302,7 +311,7 @@ def test_a_settled_scale_ends_early_and_the_next_begins(make: Callable[..., Engi
     steps: list[Step] = []
     flat = Term("flat", 1.0, lambda image, _: 1 + 1e-6 * image.square().sum())
     scales = (Scale(8, 8, 50), Scale(16, 16, 50))
-    paint(make(tolerance=0.01), scales, waves(16, 16), lambda scale: [flat], on_step=steps.append)
+    paint(make(tolerance=0.01), scales, waves(16, 16), lambda scale, _: [flat], on_step=steps.append)
     assert [step.number for step in steps if step.scale == 1] == list(range(1, WINDOW + 2))
     assert [step.number for step in steps if step.scale == 2] == list(range(1, WINDOW + 2))
 
@@ -311,7 +320,7 @@ def test_a_scale_that_still_improves_takes_all_its_steps(make: Callable[..., Eng
     steps: list[Step] = []
     falling = count()
     better = Term("better", 1.0, lambda image, _: image.mean() * 0 + 0.9 ** next(falling))
-    paint(make(tolerance=0.1), (Scale(8, 8, 40),), waves(8, 8), lambda scale: [better], on_step=steps.append)
+    paint(make(tolerance=0.1), (Scale(8, 8, 40),), waves(8, 8), lambda scale, _: [better], on_step=steps.append)
     assert len(steps) == 40
 
 
@@ -319,7 +328,7 @@ def test_steps_that_were_taken_back_do_not_count_as_settled(make: Callable[..., 
     engine, seen = make(tolerance=1e-3), list[Step]()
     scale, start = Scale(16, 20, 40), waves(16, 20, seed=4)
     terms = [resembling(engine, waves(16, 20), scale), spoilt_at(lambda call: 4 <= call < 12)]
-    paint(engine, [scale], start, lambda _: terms, on_step=seen.append)
+    paint(engine, [scale], start, lambda *_: terms, on_step=seen.append)
     assert len(seen) > 25
 
 
@@ -334,7 +343,7 @@ def test_a_large_start_is_taken_down_before_it_goes_to_the_device(
         return resize(image, height, width)
 
     monkeypatch.setattr("stylize.painting.resize", spy)
-    paint(make(), SCALES, waves(800, 80), lambda scale: [towards(waves(8, 8))])
+    paint(make(), SCALES, waves(800, 80), lambda scale, _: [towards(waves(8, 8))])
     (first, *rest) = asked
     assert first == (800, 8)
     assert all(before <= after for before, after in rest)
@@ -345,7 +354,11 @@ def test_without_tolerance_every_step_is_taken(make: Callable[..., Engine], opti
     steps: list[Step] = []
     near = waves(8, 8) + 1e-3  # Adam's first steps overshoot: the loss rises
     paint(
-        make(optimizer=optimizer), (Scale(8, 8, 25),), waves(8, 8), lambda scale: [towards(near)], on_step=steps.append
+        make(optimizer=optimizer),
+        (Scale(8, 8, 25),),
+        waves(8, 8),
+        lambda scale, _: [towards(near)],
+        on_step=steps.append,
     )
     assert len(steps) == 25 or steps[-1].retries > GIVE_UP
 
@@ -365,7 +378,7 @@ def test_a_term_that_is_not_finite_once_is_survived(
         make(optimizer=optimizer),
         (Scale(8, 10, 200),),
         waves(8, 10),
-        lambda scale: [towards(target), spoilt],
+        lambda scale, _: [towards(target), spoilt],
         on_step=steps.append,
     )
     assert [step.number for step in steps if not step.finite] == [call + 1]
@@ -383,7 +396,7 @@ def test_a_term_that_stays_nan_is_an_error_after_some_tries(make: Callable[..., 
             make(optimizer=optimizer),
             (Scale(8, 10, 80),),
             waves(8, 10),
-            lambda scale: [towards(target), spoilt],
+            lambda scale, _: [towards(target), spoilt],
             on_step=steps.append,
         )
     assert [step.retries for step in steps if not step.finite] == list(range(1, GIVE_UP + 1))
@@ -394,7 +407,10 @@ def test_a_term_that_stays_nan_is_an_error_after_some_tries(make: Callable[..., 
 def test_nan_at_the_very_start_is_an_error_at_once(make: Callable[..., Engine], optimizer: str) -> None:
     with pytest.raises(OptimizationError, match=r"at 10x8, step 1; try"):
         paint(
-            make(optimizer=optimizer), (Scale(8, 10, 5),), waves(8, 10), lambda scale: [spoilt_at(lambda number: True)]
+            make(optimizer=optimizer),
+            (Scale(8, 10, 5),),
+            waves(8, 10),
+            lambda scale, _: [spoilt_at(lambda number: True)],
         )
 
 
@@ -415,7 +431,7 @@ def test_a_term_may_ask_for_a_layer_that_nobody_else_needs(make: Callable[..., E
     assert "relu5_1" not in engine.encoder.layers
     term = Term("mine", 1.0, lambda image, found: found["relu5_1"].square().mean(), ("relu5_1",))
     before = engine.encode(waves(8, 8))
-    paint(engine, (Scale(8, 8, 9),), waves(8, 8), lambda scale: [term], on_step=lambda step: seen.append(step.total))
+    paint(engine, (Scale(8, 8, 9),), waves(8, 8), lambda scale, _: [term], on_step=lambda step: seen.append(step.total))
     assert seen[-1] < seen[0]
     assert all(
         torch.equal(found, before[layer]) for layer, found in engine.encode(waves(8, 8)).items() if layer in before
@@ -425,7 +441,7 @@ def test_a_term_may_ask_for_a_layer_that_nobody_else_needs(make: Callable[..., E
 def test_a_term_that_needs_a_layer_nobody_has_is_refused(make: Callable[..., Engine]) -> None:
     term = Term("mine", 1.0, lambda image, found: found["relu9_1"].sum(), ("relu9_1",))
     with pytest.raises(SettingsError, match="term mine needs relu9_1; tiny has relu1_1, "):
-        paint(make(), (Scale(8, 8, 3),), waves(8, 8), lambda scale: [term])
+        paint(make(), (Scale(8, 8, 3),), waves(8, 8), lambda scale, _: [term])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")], ids=["host", "GPU"])
@@ -434,7 +450,7 @@ def test_too_little_memory_is_one_line(make: Callable[..., Engine], error: Excep
         raise error
 
     with pytest.raises(OptimizationError, match="not enough memory for 10x8; use a smaller --size"):
-        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("large", 1.0, exhaust)])
+        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale, _: [Term("large", 1.0, exhaust)])
 
 
 def test_any_other_failure_of_a_term_is_not_hidden(make: Callable[..., Engine]) -> None:
@@ -442,10 +458,10 @@ def test_any_other_failure_of_a_term_is_not_hidden(make: Callable[..., Engine]) 
         raise RuntimeError("the plugin's own fault")
 
     with pytest.raises(RuntimeError, match="the plugin's own fault"):
-        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale: [Term("broken", 1.0, fail)])
+        paint(make(), (Scale(8, 10, 3),), waves(8, 10), lambda scale, _: [Term("broken", 1.0, fail)])
 
 
 def test_encode_has_no_gradient(make: Callable[..., Engine]) -> None:
     features = make().encode(waves(8, 8).requires_grad_())
-    assert set(features) == {LAYER, "relu4_2"}  # what is asked for, and the content layer
+    assert set(features) == {LAYER, "relu2_1", "relu3_1", "relu4_2"}  # what is asked for, and the content layers
     assert not any(each.requires_grad for each in features.values())

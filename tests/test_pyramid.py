@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylize.pyramid import Scale, equivalent_steps, pyramid
+from stylize.pyramid import CLOSE, STROKES, Scale, equivalent_steps, pyramid
 from stylize.settings import Settings
 
 sides = st.integers(1, 10_000)
 min_sizes = st.integers(16, 1000)
+brushes = st.floats(0.05, 10)
 counts = st.none() | st.integers(1, 16)
 
 
@@ -25,30 +27,54 @@ def test_the_last_scale_is_the_picture_itself(height: int, width: int, scales: i
     assert sizes(height, width, scales=scales, min_size=min_size)[-1] == (height, width)
 
 
-@given(sides, sides, counts, min_sizes)
-def test_each_scale_is_half_the_next(height: int, width: int, scales: int | None, min_size: int) -> None:
-    for coarse, fine in pairwise(sizes(height, width, scales=scales, min_size=min_size)):
-        for small, large in zip(coarse, fine, strict=True):
-            assert 1 <= small <= large
-            assert abs(small - large / 2) <= 0.75  # both are rounded to whole pixels
-
-
-@given(sides, sides, counts, min_sizes)
-def test_each_side_is_the_pictures_divided_by_a_power_of_two(
-    height: int, width: int, scales: int | None, min_size: int
-) -> None:
-    for halvings, found in enumerate(reversed(sizes(height, width, scales=scales, min_size=min_size))):
+@given(sides, sides, st.integers(1, 16))
+def test_of_a_number_of_scales_each_is_half_the_next(height: int, width: int, scales: int) -> None:
+    for halvings, found in enumerate(reversed(sizes(height, width, scales=scales))):
         for side, whole in zip(found, (height, width), strict=True):
             assert side == 1 or abs(side - whole / 2**halvings) <= 0.5
 
 
-@given(sides, sides, min_sizes)
-def test_the_coarsest_scale_is_the_last_not_below_the_smallest_size(height: int, width: int, min_size: int) -> None:
-    found = sizes(height, width, min_size=min_size)
-    longest = max(height, width)
-    coarsest = longest / 2 ** (len(found) - 1)
-    assert len(found) == 1 or coarsest >= min_size
-    assert coarsest / 2 < min_size
+@given(sides, sides, min_sizes, brushes)
+def test_scales_keep_their_distance(height: int, width: int, min_size: int, brush: float) -> None:
+    found = [max(size) for size in sizes(height, width, min_size=min_size, brush=brush)]
+    factors = [fine / coarse for coarse, fine in pairwise(found) if coarse > 50]
+    assert all(1.9 < factor < 2.1 for factor in factors[:-1])
+    assert all(1.37 < factor < 2.9 for factor in factors[-1:])
+
+
+@given(sides, sides, min_sizes, brushes)
+def test_scales_but_the_last_depend_on_the_strokes_alone(height: int, width: int, min_size: int, brush: float) -> None:
+    *coarse, _ = pyramid(height, width, Settings(min_size=min_size, brush=brush))
+    for scale in coarse:
+        powers = math.log2(scale.longest / STROKES * brush)
+        assert scale.longest >= min_size - 0.5
+        assert abs(powers - round(powers)) < 1 / scale.longest
+
+
+@given(st.integers(256, 4096))
+def test_a_larger_result_begins_like_a_small_one(longest: int) -> None:
+    small, large = (pyramid(round(side * 0.75), side, Settings()) for side in (256, longest))
+    if longest >= 256 * CLOSE:
+        assert large[: len(small)] == small
+
+
+@given(sides, sides, min_sizes, brushes)
+def test_the_coarsest_scale_is_not_below_the_smallest_size(
+    height: int, width: int, min_size: int, brush: float
+) -> None:
+    found = [max(size) for size in sizes(height, width, min_size=min_size, brush=brush)]
+    assert len(found) == 1 or min_size - 0.5 <= found[0] < 2 * min_size + 1
+
+
+@given(sides, sides, min_sizes, brushes)
+def test_fine_scales_are_those_beyond_the_strokes_but_never_the_first(
+    height: int, width: int, min_size: int, brush: float
+) -> None:
+    first, *others = pyramid(height, width, Settings(min_size=min_size, brush=brush))
+    assert not first.fine
+    for scale in others:
+        if abs(scale.longest - STROKES / brush * CLOSE) > 1:
+            assert scale.fine == (scale.longest > STROKES / brush * CLOSE)
 
 
 @given(sides, sides, st.integers(1, 16))
@@ -59,18 +85,22 @@ def test_a_number_of_scales_asked_for_is_what_there_is(height: int, width: int, 
 @pytest.mark.parametrize(
     ("size", "settings", "expected"),
     [
-        ((192, 256), {}, [(48, 64), (96, 128), (192, 256)]),
-        ((192, 255), {}, [(96, 128), (192, 255)]),
+        ((192, 256), {}, [(96, 128), (192, 256)]),
+        ((135, 180), {}, [(135, 180)]),
+        ((300, 400), {}, [(96, 128), (192, 256), (300, 400)]),
+        ((1125, 1500), {}, [(96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
+        ((1125, 1500), {"brush": 0.5}, [(96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
+        ((300, 400), {"brush": 0.8}, [(120, 160), (300, 400)]),
         ((1, 1), {}, [(1, 1)]),
         ((1, 1), {"scales": 3}, [(1, 1), (1, 1), (1, 1)]),
-        ((3, 512), {}, [(1, 64), (1, 128), (2, 256), (3, 512)]),
+        ((3, 512), {}, [(1, 128), (2, 256), (3, 512)]),
         ((100, 50), {"min_size": 16, "scales": 2}, [(50, 25), (100, 50)]),
     ],
 )
 def test_sizes_of_known_pictures(
-    size: tuple[int, int], settings: dict[str, int], expected: list[tuple[int, int]]
+    size: tuple[int, int], settings: dict[str, float], expected: list[tuple[int, int]]
 ) -> None:
-    assert sizes(*size, **settings) == expected
+    assert sizes(*size, **settings) == expected  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6), st.integers(1, 8))

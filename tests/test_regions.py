@@ -129,8 +129,9 @@ def test_tiles_give_the_same_values_and_gradient(tiny: EncoderSpec, loss: str) -
     layout = Layout.of(photo, (150, 160), None, [Region(mask, RED, content_weight=0.5)], settings.content_weight)
     assert layout is not None
     targets = stylizer._targets.of_parts(layout, photo)
-    terms = [term for term in stylizer._terms(photo.rgb, Scale(150, 160, 1), targets, None, layout) if term.weight]
-    stylizer.engine.provide({term.name: term.layers for term in terms})
+    terms = [
+        term for term in stylizer._terms(photo.rgb, Scale(150, 160, 1), targets, None, layout, None) if term.weight
+    ]
     image = waves(150, 160, 9)
     values, gradient = objective(stylizer.engine, terms)(image)
     encoder = tileable(stylizer.engine.encoder, 150, 160)

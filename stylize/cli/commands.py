@@ -35,7 +35,7 @@ GRID = Settings(size=256)  # one cell
 
 # What means nothing where one layer is reconstructed, at one scale.
 _NOT_OF_A_LAYER = (
-    *("init", "preserve_color", "content_weight", "content_layer", "scales", "min_size"),
+    *("init", "preserve_color", "content_weight", "content_layer", "scales", "min_size", "brush", "palette"),
     *("style_weight", "style_layers", "style_loss", "style_scale", "style_weights"),
 )
 
@@ -208,7 +208,7 @@ def reconstruct(content: Path, layer: str, **options: Any) -> int:
 @click.argument("style", type=Path)
 @click.option(
     "--content-weights",
-    default="0.02,0.05,0.1,0.3",
+    default="0.01,0.02,0.05,0.15",
     show_default=True,
     help="Content weights, one column each.",
     **numbers(float),

@@ -26,8 +26,8 @@ from stylize.settings import Knob, Settings, knob_of, preset, type_of
 # The sections of --help and the parameters in them; options of plugins follow in sections named after their sources.
 SECTIONS = {
     "General": "output preset_name config as_json preview_file quiet",
-    "Picture": "size upscale bits quality no_location preserve_color mask keep region mask_folder init seed",
-    "Style and content": "style_weight style_layers style_loss style_scale style_weights "
+    "Picture": "size upscale bits quality no_location palette preserve_color mask keep region mask_folder init seed",
+    "Style and content": "brush style_weight style_layers style_loss style_scale style_weights "
     "content_weight content_weights content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",
     "Encoder and machine": "encoder weights pooling device precision memory executor scheduler",
@@ -119,7 +119,7 @@ def _parsed(example: str, metavar: str, parse: Callable[[str], Any]) -> dict[str
 
 def numbers(kind: type[int] | type[float]) -> dict[str, Any]:
     """Arguments of an option that takes numbers, separated by commas."""
-    example = "40,16,33" if kind is int else "2,1"
+    example = "24,24,16" if kind is int else "2,1"
     return _parsed(example, "N,..." if kind is int else "X,...", lambda text: tuple(map(kind, text.split(","))))
 
 

@@ -54,6 +54,9 @@ class EncoderConfig:
     rescale: bool = True
 
 
+# The shallower layers hold outlines and light, which relu4_2 alone lets drift.
+CONTENT = {"relu4_2": 1.0, "relu3_1": 0.5, "relu2_1": 0.25}
+
 Build = Callable[[Iterable[str], EncoderConfig], Encoder]
 
 
@@ -63,14 +66,14 @@ class EncoderSpec:
 
     ``load(weights_file, progress)`` reads (or fetches) what it needs once and returns ``build(layers, place)``,
     which makes the encoder for a set of layers; ``layers`` lists all it has, shallow to deep. ``content`` are the
-    layers whose distances, by these factors, make the content term unless a layer is named: relu4_2, but for an encoder
-    that knows it too badly. The factors balance content and style as with VGG-19.
+    layers whose distances, by these factors, make the content term unless a layer is named. The factors of other
+    encoders balance content and style as with VGG-19.
     """
 
     name: str
     layers: tuple[str, ...]
     load: Callable[[Path | None, Progress | None], Build]
-    content: Mapping[str, float] = field(default_factory=lambda: {"relu4_2": 1.0})
+    content: Mapping[str, float] = field(default_factory=lambda: dict(CONTENT))
 
 
 def builtin() -> tuple[EncoderSpec, ...]:
@@ -156,6 +159,11 @@ def layer_names(widths: Iterable[int | None]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def shallow(layers: Mapping[str, float]) -> dict[str, float]:
+    """Those of the first three blocks, by their names, and any whose name tells no block."""
+    return {layer: value for layer, value in layers.items() if layer[:4] != "relu" or layer[4:5] < "4"}
+
+
 def choose(name: str, specs: Iterable[EncoderSpec]) -> EncoderSpec:
     """The spec of that name.
 
@@ -179,4 +187,5 @@ __all__ = [
     "having",
     "layer_names",
     "load",
+    "shallow",
 ]
