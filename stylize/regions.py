@@ -155,9 +155,10 @@ class Layout:
         return [left, *found]
 
     @property
-    def weights(self) -> Sequence[Tensor]:
-        """Those of what is in no region and of each region, (1, 1, height, width); together, what is painted."""
-        return self._weights
+    def weights(self) -> Sequence[Tensor | None]:
+        """Those of what is in no region and of each region, (1, 1, height, width), None where all are alike; together,
+        what is painted."""
+        return [None if _is_even(weights) else weights for weights in self._weights]
 
     @property
     def is_empty(self) -> bool:
@@ -188,7 +189,8 @@ class Layout:
         if self._mask is None:
             return start
         size = start.shape[2:]
-        return torch.lerp(resize(content.to(start.device), *size), start, resize(self._mask, *size).to(start.device))
+        inside = resize(self._mask, *size).to(start.device) > 0
+        return torch.where(inside, start, resize(content.to(start.device), *size))
 
     def over(self, painted: Tensor) -> Tensor:
         """What is painted over the content, (1, 3, H, W) of any size, laid over it: where the mask is black, these are
