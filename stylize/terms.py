@@ -298,7 +298,7 @@ def _paper_scale(image: Tensor, engine: Engine, places: Positions) -> Tensor:
     approximate the layer (mini) have negative values there, and on bright pictures a negative mean: they are rectified.
     """
     total = torch.zeros((), device=engine.device)
-    for region, features in engine.parts(image):
+    for region, features in engine.parts(image, ["relu1_1"]):
         rectified = {**features, "relu1_1": features["relu1_1"].clamp_min(0)}
         total = total + _moments(rectified, "relu1_1", region, places)[0].mean()
     return PAPER_ACTIVATION / total.clamp_min(LEAST_ACTIVATION)

@@ -179,7 +179,7 @@ def test_json_events_are_one_per_line_and_consistent(call: Call, pictures: tuple
         *((1, 1, 2), (1, 2, 2)),
         *((2, 1, 4), (2, 2, 4), (2, 3, 4), (2, 4, 4)),
     ]
-    assert {(step["scale"], step["width"], step["height"]) for step in steps} == {(1, 24, 18), (2, 48, 36)}
+    assert {(step["scale"], step["width"], step["height"]) for step in steps} == {(1, 32, 24), (2, 48, 36)}
     assert {step["scales"] for step in steps} == {2}
     assert all(set(step["terms"]) == {"content", "style", "tv"} for step in steps)
     assert all(step["total"] == pytest.approx(sum(step["terms"].values()), rel=1e-4) for step in steps)
