@@ -925,7 +925,7 @@ def test_the_preview_file_is_a_whole_picture_at_any_moment(
     [
         ("photo.jpg", 1, "photo.jpg is there and no preview of stylize"),
         ("now.png", 2, "--preview-file now.png must end in .jpg"),
-        ("nowhere/now.jpg", 1, "there is no folder nowhere"),
+        ("nowhere/now.jpg", 2, "there is no folder nowhere"),
         ("out.jpg", 2, "--preview-file out.jpg is also the file of the result"),
     ],
 )

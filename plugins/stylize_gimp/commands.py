@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stylize import PRESETS, Host, StylizeError, atomic_write, plugin_manager, setting_fields
+from stylize import PRESETS, Host, StylizeError, plugin_manager, setting_fields
 
 NAME = "stylize"  # GIMP asks that a plug-in lies in a folder of its own name
 SOURCE = Path(__file__).with_name("plug_in.py")
@@ -31,6 +31,8 @@ def install(context: click.Context, folder: Path | None) -> None:
 
     Default: that of the newest GIMP 3 of this user. Install again after an update of stylize or of its plugins.
     """
+    from stylize import atomic_write  # imports what reads pictures, which --help has no need of
+
     target = (newest() if folder is None else folder) / NAME
     description = json.dumps(described(context.find_object(Host) or plugin_manager()), indent=1)
     script = target / f"{NAME}.py"
