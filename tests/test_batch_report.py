@@ -490,7 +490,8 @@ def test_a_phone_need_not_scroll_sideways(show: Show, tmp_path: Path, view: str)
         "--virtual-time-budget=5000",
     )
     (found,) = re.findall("<title>(.*)</title>", done.stdout)
-    assert sorted(found.split()) == ["320,320,12", "400,400,12"]
+    rows = 3 * len(STATES)
+    assert sorted(found.split()) == [f"320,320,{rows}", f"400,400,{rows}"]
 
 
 @browser

@@ -152,7 +152,7 @@ def test_a_clip_is_as_bright_as_its_source(paint: Paint, folder: Path, flash: bo
     still = picture(0).astype(float) * 0.6 + 20
     gains = [1.0] * 6 + ([1.6] * 2 + [1.0] * 6 if flash else [0.8, 0.6, 0.4, 0.2, 0.0, 0.0])
     clip(folder / "in.mkv", [(still * gain).round().clip(0, 255).astype(np.uint8) for gain in gains])
-    paint("in.mkv")
+    paint("in.mkv", "--palette", "free")  # a bright palette would leave flashes no room
     light = [frame.mean() for frame in frames_of(Path("out.mkv"))]
     assert np.allclose([each / light[0] for each in light], gains, atol=0.12)
     assert light[-1] == (light[0] if flash else 0)
