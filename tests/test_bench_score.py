@@ -57,8 +57,8 @@ def test_the_default_recipe_keeps_its_scores() -> None:
     """On small pictures with the embedded encoder, so everywhere: a mean over six pairs, as one alone is unsteady.
 
     Rounding (bfloat16, threads, another machine) moves the means by up to 0.3 %. A content weight 5 % larger or smaller
-    moves them by 1.0 to 1.7 %, a quarter more or fewer steps content by 1.3 and 1.5 %. A recipe that is better on real weights
-    (tests/test_real.py) may come with new numbers here.
+    moves them by 1.0 to 1.7 %, a quarter more or fewer steps content by 1.3 and 1.5 %. A recipe that is better on
+    real weights (tests/test_real.py) may come with new numbers here.
     """
     encode, found = encoder("mini"), []
     settings = Settings(encoder="mini", size=192, device="cpu", precision="float32")
