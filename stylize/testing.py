@@ -427,4 +427,5 @@ def _begun(job: Job, stylizer: Stylizer) -> Iterator[Iterator[Chain]]:
 def _contents(folder: Path) -> dict[Path, bytes]:
     """All files but hidden ones, and what lies in hidden folders: there a job may keep what it needs to go on."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path: path.read_bytes() for path in found if not str(path.relative_to(folder)).startswith(".")}
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return {path: path.read_bytes() for path in shown}

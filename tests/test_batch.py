@@ -565,7 +565,7 @@ def test_a_full_disk_ends_the_job(paint: Paint, folder: Path, monkeypatch: pytes
         (("empty", "style.png", "-o", "out"), "empty: no pictures there", 1),
         (("photos", "empty", "-o", "out"), "empty: no pictures there", 1),
         (("photos", "style.png", "empty", "-o", "out"), "empty: no pictures there", 1),
-        (("photos/a.png", "style.png", "--pair", "random"), "--pair needs several pictures or styles", 2),
+        (("photos/a.png", "style.png", "--pair", "random"), "--pair belongs to folders; photos/a.png is a picture", 2),
         (("photos", "style.png", "-o", ""), "nothing is given after -o", 2),
         (("photos", "style.png", "--name", "{stm}.png"), "{stm}; there are {stem}", 2),
         (("photos", "style.png", "--name", "{stem"), "--name '{stem'", 2),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import stylize_comfyui
 from stylize import Picture, Settings, SettingsError, Stylizer, paint_frames, plugin_manager
+from stylize import preset as preset_settings
 from stylize.encoders import EncoderSpec
 from stylize_comfyui.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, StylizeSettings
 from tests.conftest import ROOT, Call, waves
@@ -172,13 +173,17 @@ def test_a_node_paints_what_the_stylizer_paints(comfy: Comfy, tiny: EncoderSpec)
 def test_the_widgets_of_the_node_count_more_than_settings_and_presets(comfy: Comfy) -> None:
     given = {"content": image(24, 32, 1), "style": image(20, 20, 2), "settings": settings()}
     plain = json.loads(run("Stylize", **given)[1])["settings"]
-    assert (plain["size"], plain["content_weight"]) == (32, 0.074)
+    assert (plain["size"], plain["content_weight"]) == (32, Settings().content_weight)
     changed = {"size": 16, "content_weight": 0.5, "preserve_color": "luminance"}
     told = json.loads(run("Stylize", **given, **changed, preset="strong")[1])["settings"]
     assert {name: told[name] for name in changed} == changed
     preset = {**given, "settings": None, "encoder": "tiny", "size": 16}
     told = json.loads(run("Stylize", **preset, preset="strong")[1])["settings"]
-    assert (told["content_weight"], told["encoder"], told["size"]) == (0.03, "tiny", 16)
+    assert (told["content_weight"], told["encoder"], told["size"]) == (
+        preset_settings("strong").content_weight,
+        "tiny",
+        16,
+    )
 
 
 def test_a_batch_is_painted_one_by_one_on_one_bar_that_only_rises(comfy: Comfy) -> None:

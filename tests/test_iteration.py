@@ -14,7 +14,7 @@ from stylize import Painting, Picture, Settings, SettingsError, Step, StylizeErr
 from stylize.encoders import EncoderSpec
 from tests.conftest import waves
 
-SETTINGS = Settings(encoder="tiny", size=24, min_size=16, steps=(3,), tolerance=0.0, device="cpu")
+SETTINGS = Settings(encoder="tiny", size=24, min_size=24, steps=(3,), tolerance=0.0, device="cpu")
 PHOTO, STARRY = waves(36, 48, 1), waves(40, 40, 2)
 
 

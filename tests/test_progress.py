@@ -16,7 +16,7 @@ from stylize import Settings, Step, Stylizer, progress
 from stylize.encoders import EncoderSpec
 from tests.conftest import waves
 
-SETTINGS = Settings(encoder="tiny", size=48, min_size=16, steps=(3,), tolerance=0.0, device="cpu")
+SETTINGS = Settings(encoder="tiny", size=48, min_size=32, steps=(3,), tolerance=0.0, device="cpu")
 PHOTO, STARRY = waves(36, 48, 1), waves(40, 40, 2)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize import (
-    SettingsError,
     bits_option,
     hookimpl,
     jobs_option,
@@ -97,10 +96,8 @@ def stylize_open(
     from stylize_batch.scan import is_many
 
     many = any(map(is_many, (source, *styles)))
-    if options.get("pair") and not many and len(styles) == 1:
-        raise SettingsError("--pair needs several pictures or styles: there is one of each")
-    if not (options.get("pair") or many):
-        return None
+    if not many and not (options.get("pair") and len(styles) > 1):
+        return None  # where one picture and one style are given with --pair, the host says whose option it is
     from stylize_batch.job import FolderJob
 
     return FolderJob(source, styles, target, settings, options)
