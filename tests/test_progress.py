@@ -71,7 +71,7 @@ def test_in_a_notebook_the_picture_itself_is_shown(
         data = re.search(r'src="data:image/jpeg;base64,([^"]+)"', bundle["text/html"])
         assert data is not None
         sizes.append(Image.open(io.BytesIO(base64.b64decode(data[1]))).size)
-    assert sizes == [(24, 18)] * 3 + [(48, 36)] * 4
+    assert sizes == [(32, 24)] * 3 + [(48, 36)] * 4
     assert "step 3 of 3 (100%)" in shown[5]["text/plain"]
 
 

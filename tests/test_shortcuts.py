@@ -30,7 +30,7 @@ def test_a_picture_in_one_line(photos: Path) -> None:
     made = stylize.paint(photos / "photos" / "a.jpg", photos / "starry.png", "strong", on_step=steps.append, **QUICK)
     assert made.size == (12, 16)
     assert len(steps) == 1
-    assert (made.record or {})["settings"]["content_weight"] == 0.03
+    assert (made.record or {})["settings"]["content_weight"] == stylize.preset("strong").content_weight
     assert stylize.paint(np.asarray(made), [waves(9, 9, 1), made.pil()], QUICK, stop=lambda: True).size == (12, 16)
 
 

@@ -167,7 +167,7 @@ def stylize_flow(name: str, device: str) -> Flow | None:
     return engine(name, device)
 
 
-@hookimpl(tryfirst=True)
+@hookimpl
 def stylize_open(
     source: Path,
     styles: Sequence[Path],
