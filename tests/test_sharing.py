@@ -235,7 +235,7 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start
     said = cli("status", "out", STYLIZE_REFRESH=str(REFRESH)).stdout
     assert re.match(r"out: \d of 4 pictures done; 2 processes at work\n", said)
     for run, host in zip(runs, ("alpha", "beta"), strict=True):
-        assert re.search(rf"^  {host} +{run.pid} +(\d\.png|-) +(\d+ s|-) +\d+ +[\d.]+ s$", said, re.MULTILINE)
+        assert re.search(rf"^  {host} +{run.pid} +(\d\.png|-) +(\d+ s|-) +\d+ +([\d.]+ s|-)$", said, re.MULTILINE)
     assert re.search(r"^[\d.]+ pictures an? (minute|hour); about .* left, until \d\d:\d\d$", said, re.MULTILINE)
     runs[0].kill()
     (told,) = json.loads(cli("status", "out", "--json", STYLIZE_REFRESH=str(REFRESH)).stdout)
