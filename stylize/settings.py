@@ -104,7 +104,7 @@ class Settings:
         metavar="X",
     )
     content_weight: float = _knob(
-        0.0315, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
+        0.032, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X")
     tv_weight: float = _knob(

@@ -360,9 +360,9 @@ def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
 
 def test_a_preset_sets_what_it_changes(widget: Any) -> None:
     widget["preset"].value = "draft"
-    assert (widget["size"].value, widget.settings().steps) == (256, (40, 25, 15))
+    assert (widget["size"].value, widget.settings().steps) == (256, (20, 12))
     widget["preset"].value = "strong"
-    assert (widget["size"].value, widget.settings().content_weight) == (512, 0.03)
+    assert (widget["size"].value, widget.settings().content_weight) == (512, 0.012)
 
 
 @pytest.mark.parametrize(
