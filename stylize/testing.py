@@ -73,7 +73,7 @@ def stylizer() -> Stylizer:
     from stylize.stylizer import Stylizer
 
     style = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(1))
-    settings = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, device="cpu")
+    settings = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, palette="free", device="cpu")
     return Stylizer(style, settings, encoders=[tiny_encoder()])
 
 
