@@ -335,7 +335,8 @@ def test_frames_may_have_their_own_styles_each_measured_once(
     results = [result.rgb for result in job.results]
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
-    assert torch.equal(results[0], Stylizer(styles[0], stylizer.settings, encoders=[tiny_encoder()])(waves(12, 16, 0)).rgb)
+    alone = Stylizer(styles[0], stylizer.settings, encoders=[tiny_encoder()])
+    assert torch.equal(results[0], alone(waves(12, 16, 0)).rgb)
 
 
 def test_the_terms_of_a_frame_are_added_to_the_loss(stylizer: Stylizer) -> None:
