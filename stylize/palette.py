@@ -1,7 +1,7 @@
-"""The palette of a style, carried to a picture: a map of colours that knows no positions.
+"""Transfer of a style's palette to a picture, by maps of colours that do not depend on the position.
 
-A photo is recoloured before it is painted, so that strokes need not change its colours as well, and the result again
-at the end, as the features of the loss know the distribution of colours only by their means and covariances.
+A photo is recoloured before it is painted, so that the optimisation need not do it. The picture of each scale is
+recoloured once more, since the loss sees the distribution of colours only through means and covariances of features.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from stylize.colors import statistics
 from stylize.images import resize
 
-NOISE = 1e-4  # variance that two pictures share in every direction: grey pictures are not split into colours
+NOISE = 1e-4  # variance added to both pictures in every direction, so that noise in grey pictures is not enlarged
 GAIN = 4.0  # a direction of colour is stretched by at most this factor, so that noise in it does not become colour
 SLOPE = 1.3  # by how much a tone curve may stretch or squeeze: steeper ones make contours in skies
 BINS = 1024  # of the histograms
@@ -161,10 +161,14 @@ def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Palettes:
-    """The palettes of the parts of a picture, each a palette by the longest side of the picture in px, or None for what
-    keeps its colours, with the weights of its pixels, (1, 1, H, W), or None for all alike.
+    """The palettes of the parts of a picture.
 
-    What is in no part keeps its colours, unless there is one part only: its weights tell what counts.
+    With several parts, each changes the colours of its own pixels, by their weights, and pixels in no part stay as they
+    are. A single part changes all pixels; its weights say which of them count in the picture's statistics.
+
+    Args:
+        parts: for each part, what gives its palette for a picture of that longest side in px, or None if it keeps its
+            colours; and the weights of its pixels, (1, 1, H, W) of any size, or None if all count alike.
     """
 
     def __init__(self, parts: Sequence[tuple[Callable[[int], Palette] | None, Tensor | None]]) -> None:
@@ -182,9 +186,9 @@ class Palettes:
         size = image.shape[2:]
         found = image
         for palette, weights in self._parts:
-            own = None if weights is None else resize(weights, *size).to(image.device)
             if palette is None:
                 continue
+            own = None if weights is None else resize(weights, *size).to(image.device)
             changed = change(palette(max(size)), image, own)
             found = changed if own is None or len(self._parts) == 1 else found + own * (changed - image)
         return found.clamp(0, 1)
