@@ -236,6 +236,8 @@ def chosen_areas(options: Mapping[str, Any], settings: Settings) -> Areas:
     files = [file_of(each) for each in (mask, keep) if each is not None]
     needed, regions = math.ceil(settings.size * settings.style_scale), []
     for region in options.get("region") or ():
+        if len(region) == 2 and region[1].startswith("-") and not os.path.lexists(region[1]):
+            raise SettingsError(f"--region takes a mask and a style; after {region[0]} comes the option {region[1]}")
         styles, style_weights, content_weight = region[1:] if len(region) == 4 else _styles_of(region[1])
         files += [file_of(region[0]), *map(Path, styles)]
         made = as_pictures(styles, needed)

@@ -199,6 +199,7 @@ def test_regions_are_recorded_and_replayed(scene: Path, call: Call) -> None:
         (("--region", "none.png=#123456", "red.png"), "cannot read none.png"),
         (("--region", "starry.png", "red.png"), "proportions"),
         (("--region", "map.png", "red.png@-1"), "cannot read"),
+        (("--region", "map.png"), "--region takes a mask and a style; after map.png comes the option"),
     ):
         done = call("photo.png", "starry.png", "-o", "more.png", *arguments, *QUICK)
         assert done.code in (1, 2)
