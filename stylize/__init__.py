@@ -9,6 +9,7 @@ Importing this package does not import torch; the names below are loaded at firs
 
 TYPE_CHECKING = False  # typing's, which takes a while to import
 if TYPE_CHECKING:
+    from stylize.checks import Check, module_checks, package_check
     from stylize.claims import Claims, claims_beside, claims_inside
     from stylize.colors import ColorMode, luminance
     from stylize.contracts import Chain, Executor, Flow, Frame, Job, Painted, Request, hookimpl
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stylize.checks": ("Check", "module_checks", "package_check"),
     "stylize.claims": ("Claims", "claims_beside", "claims_inside"),
     "stylize.colors": ("ColorMode", "luminance"),
     "stylize.contracts": ("Chain", "Executor", "Flow", "Frame", "Job", "Painted", "Request", "hookimpl"),
@@ -159,6 +161,7 @@ __all__ = [
     "Backlog",
     "Build",
     "Chain",
+    "Check",
     "ClaimLostError",
     "Claims",
     "ColorMode",
@@ -227,6 +230,8 @@ __all__ = [
     "location_option",
     "luminance",
     "mask_option",
+    "module_checks",
+    "package_check",
     "paint",
     "paint_clip",
     "paint_folder",

@@ -14,7 +14,21 @@ if TYPE_CHECKING:
 
     from click import Command, Group
 
-    from stylize import ColorMode, EncoderSpec, Executor, Flow, Frame, Host, Job, Picture, Region, Settings, Step, Term
+    from stylize import (
+        Check,
+        ColorMode,
+        EncoderSpec,
+        Executor,
+        Flow,
+        Frame,
+        Host,
+        Job,
+        Picture,
+        Region,
+        Settings,
+        Step,
+        Term,
+    )
     from stylize.display import Display
 
 hookspec = pluggy.HookspecMarker("stylize")
@@ -34,6 +48,12 @@ def stylize_sources() -> tuple[str, str]:
 @hookspec
 def stylize_commands(group: Group) -> None:
     """Add commands beside ``run``, with ``group.add_command``."""
+
+
+@hookspec
+def stylize_checks() -> Sequence[Check]:
+    """Lines of ``stylize doctor``: whether the packages, programs and devices that you need are there and work."""
+    return ()
 
 
 @hookspec

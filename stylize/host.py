@@ -1,8 +1,9 @@
-"""The pluggy host: which plugins there are, what is wrong with those left out, and how their hooks are called.
+"""The pluggy host: the plugins at work, and how a run calls their hooks.
 
-A plugin that fails while it is loaded, adds to the program (options, commands, encoders, colour modes) or observes
-(``stylize_step``, ``stylize_painted``) is left out, and named. Where the result depends on it (``stylize_open``,
-``stylize_terms``, ``stylize_finish``), what it raises becomes a :class:`~stylize.errors.PluginError` with its name.
+A plugin that fails while it is loaded, adds to the program (options, commands, encoders, colour modes, checks) or
+observes (``stylize_step``, ``stylize_painted``) is left out, and named. Where the result depends on it
+(``stylize_open``, ``stylize_terms``, ``stylize_finish``), what it raises becomes a
+:class:`~stylize.errors.PluginError` with its name.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, distribution, distributions
+from importlib.metadata import Distribution
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stylize.checks import Check
 from stylize.contracts import Job, Request
+from stylize.discovery import plugin_entries
 from stylize.errors import PluginError, SettingsError, StylizeError
+from stylize.plugin_options import PluginOptions
 from stylize.registry import PLUGIN_ERRORS, Registry, abbreviated, described
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click import Command, Group, Parameter
+    from click import Command, Group
     from torch import Tensor
 
     from stylize.colors import ColorMode
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from stylize.regions import Region
     from stylize.settings import Settings
 
-GROUP = "stylize"
 BUILTIN = ("stylize.builtin", "stylize.cli.display")
 
 log = logging.getLogger(__name__)
@@ -45,24 +47,24 @@ class Host(Registry):
 
     def __init__(self, trace: Callable[[str], object] | None = None) -> None:
         super().__init__(trace)
-        self._owned: dict[str, _Owned] = {}  # by the name of the parameter
+        self._options = PluginOptions(self)
 
     # --- what plugins add to the program
 
     def extend(self, group: Group, command: Command) -> None:
         """Let every plugin add its options to ``command`` and its commands to ``group``."""
-        self._add_options(command)
-        for name, plugin in self._implementations("stylize_commands"):
+        self._options.add_to(command)
+        for name, plugin in self.implementations("stylize_commands"):
             known = dict(group.commands)
             try:
-                self._call_one("stylize_commands", plugin, group=group)
+                self.call_one("stylize_commands", plugin, group=group)
                 for key, value in known.items():
                     if group.commands.get(key) is not value:
                         raise ValueError(f"the command {key!r} exists already")
             except PLUGIN_ERRORS as error:
                 group.commands.clear()
                 group.commands.update(known)
-                self._leave_out(name, described(error))
+                self.leave_out(name, described(error))
 
     def default_options(self) -> dict[str, Any]:
         """What hooks get as ``options`` where there is no command line: the default of every option of ``run``,
@@ -77,65 +79,17 @@ class Host(Registry):
 
         shared = ("output", "weights", "quiet", "json", "preview_file", "executor")
         command = Command("run", params=[getattr(options, f"{name}_option")() for name in shared])
-        self._add_options(command)
+        self._options.add_to(command)
         return command
 
     def owners(self, option: str) -> str:
         """What an option of plugins is for, by the name of its parameter: "clips", "folders and clips", "the plugin
         grain"; empty for an option of the program itself."""
-        owned = self._owned.get(option)
-        return "" if owned is None else " and ".join(self._source_words(name)[1] for name in owned.plugins)
+        return self._options.owners(option)
 
     def is_recorded(self, option: str) -> bool:
         """Whether an option, by the name of its parameter, goes into the records of pictures."""
-        from stylize.options import NOT_RECORDED
-
-        return option in self._owned and option not in NOT_RECORDED
-
-    def _add_options(self, command: Command) -> None:
-        self._owned = {}
-        for name, _ in self._implementations("stylize_sources"):
-            try:
-                self._source_words(name)
-            except PLUGIN_ERRORS as error:
-                self._leave_out(name, described(error))
-        for name, plugin in self._implementations("stylize_options"):
-            before, owned = [*command.params], {key: value.copy() for key, value in self._owned.items()}
-            try:
-                self._call_one("stylize_options", plugin, command=command)
-                command.params[:] = [*before, *self._new_options(name, before, command.params)]
-            except PLUGIN_ERRORS as error:
-                command.params[:], self._owned = before, owned
-                self._leave_out(name, described(error))
-
-    def _new_options(self, name: str, before: Sequence[Parameter], after: Sequence[Parameter]) -> Iterator[Parameter]:
-        """The options that plugin ``name`` has added. It becomes another owner of those that exist already;
-        an option that shares only a flag or the name with another is an error, as click would let the last one win."""
-        if [*after[: len(before)]] != [*before]:
-            raise ValueError("it changed the options of others")
-        taken = {word: parameter for parameter in before for word in _words(parameter)}
-        for parameter in after[len(before) :]:
-            clashes = {word: taken[word] for word in _words(parameter) if word in taken}
-            owned = self._owned.get(str(parameter.name))
-            if clashes and (owned is None or name in owned.plugins or not _same(owned.option, parameter)):
-                raise ValueError(f"the option {', '.join(sorted(clashes))} exists already")
-            if owned is not None:
-                owned.plugins.append(name)
-                continue
-            self._owned[str(parameter.name)] = _Owned(parameter, [name])
-            taken |= dict.fromkeys(_words(parameter), parameter)
-            yield parameter
-
-    def _source_words(self, name: str) -> tuple[str, str]:
-        """What a plugin calls one of its sources, and several."""
-        for owner, plugin in self._implementations("stylize_sources"):
-            if owner == name:
-                match self._call_one("stylize_sources", plugin):
-                    case [(str(one), str(many))]:
-                        return one, many
-                    case other:
-                        raise TypeError(f"{other!r} is not the words for one source and for several")
-        return f"opened by the plugin {name}", f"the plugin {name}"
+        return self._options.is_recorded(option)
 
     def encoders(self) -> list[EncoderSpec]:
         """The encoders of all plugins, the built-in ones first."""
@@ -149,13 +103,17 @@ class Host(Registry):
 
         return self._gather("stylize_color_modes", ColorMode)
 
+    def checks(self) -> list[Check]:
+        """What plugins check of the machine, for ``stylize doctor``."""
+        return self._gather("stylize_checks", Check)
+
     def _gather(self, hook: str, kind: type[T]) -> list[T]:
         found: list[T] = []
-        for name, plugin in self._implementations(hook):
+        for name, plugin in self.implementations(hook):
             try:
-                made = _all_of(kind, self._call_one(hook, plugin))
+                made = _all_of(kind, self.call_one(hook, plugin))
             except PLUGIN_ERRORS as error:
-                self._leave_out(name, described(error))
+                self.leave_out(name, described(error))
             else:
                 found += made
         return found
@@ -188,27 +146,18 @@ class Host(Registry):
         """
         request = Request(source, tuple(styles), target, settings, options)
         arguments = {"source": source, "styles": styles, "target": target, "settings": settings, "options": options}
-        for name, plugin in reversed(self._implementations("stylize_open")):
+        for name, plugin in reversed(self.implementations("stylize_open")):
             with self._attribute_errors(name, "stylize_open", passing=StylizeError):
-                job = self._call_one("stylize_open", plugin, host=self, **arguments)
+                job = self.call_one("stylize_open", plugin, host=self, **arguments)
             if job is not None:
                 break
         else:
             raise StylizeError(f"{source} is a folder, which no installed plugin opens; give the path of a picture")
         if not isinstance(job, Job):
             raise PluginError(f"{self.label(name)} opened {source} as {job!r}, which is not derived from stylize.Job")
-        self._check_given(given, name, source)
+        self._options.check_given(given, name, source)
         job.request = request
         return job
-
-    def _check_given(self, given: Collection[str], opener: str, source: Path) -> None:
-        """Refuse an option of plugins that open sources, but not this one."""
-        openers = {name for name, _ in self._implementations("stylize_open")}
-        for name, owned in self._owned.items():
-            if name in given and opener not in owned.plugins and openers.issuperset(owned.plugins):
-                flag = max(owned.option.opts, key=len)
-                one, _ = self._source_words(opener)
-                raise SettingsError(f"{flag} belongs to {self.owners(name)}; {source} is {one}")
 
     def call(self, hook: str, **arguments: object) -> Any:
         """Call a hook whose first result counts.
@@ -227,20 +176,20 @@ class Host(Registry):
 
     def observe(self, hook: str, **arguments: object) -> None:
         """Call an observing hook; a plugin that fails is left out from then on, which the log says."""
-        self._observe(hook, self._implementations(hook), arguments)
+        self._observe(hook, self.implementations(hook), arguments)
 
     def observe_here(self, hook: str, **arguments: object) -> None:
         """Call an observing hook of the plugins that only this process has, such as the display, for what another
         process does: there the other plugins observe it."""
         known = {*self._loaded, *BUILTIN}
-        self._observe(hook, [each for each in self._implementations(hook) if each[0] not in known], arguments)
+        self._observe(hook, [each for each in self.implementations(hook) if each[0] not in known], arguments)
 
     def _observe(self, hook: str, members: Sequence[tuple[str, object]], arguments: Mapping[str, object]) -> None:
         for name, plugin in reversed(members):
             try:
-                self._call_one(hook, plugin, **arguments)
+                self.call_one(hook, plugin, **arguments)
             except PLUGIN_ERRORS as error:
-                log.warning("%s", self._leave_out(name, f"it failed in {hook}: {described(error)}"))
+                log.warning("%s", self.leave_out(name, f"it failed in {hook}: {described(error)}"))
 
     def terms(self, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> list[Term]:
         """The terms that plugins add for a frame; an error in their functions names the plugin, too.
@@ -266,9 +215,9 @@ class Host(Registry):
 
     def _made(self, hook: str, kind: type[T], **arguments: object) -> Iterator[tuple[str, T]]:
         """What every plugin makes, with the plugin's name."""
-        for name, plugin in reversed(self._implementations(hook)):
+        for name, plugin in reversed(self.implementations(hook)):
             with self._attribute_errors(name, hook):
-                made = _all_of(kind, self._call_one(hook, plugin, **arguments))
+                made = _all_of(kind, self.call_one(hook, plugin, **arguments))
             yield from ((name, each) for each in made)
 
     def finish(self, image: Picture, frame: Frame, settings: Settings, options: Mapping[str, Any]) -> Picture:
@@ -279,10 +228,10 @@ class Host(Registry):
         """
         from stylize.images import Picture
 
-        for name, plugin in reversed(self._implementations("stylize_finish")):
+        for name, plugin in reversed(self.implementations("stylize_finish")):
             arguments = {"image": image, "frame": frame, "settings": settings, "options": options}
             with self._attribute_errors(name, "stylize_finish"):
-                for changed in self._call_one("stylize_finish", plugin, **arguments):
+                for changed in self.call_one("stylize_finish", plugin, **arguments):
                     if not isinstance(changed, Picture):
                         raise TypeError(f"{changed!r} is not a Picture")
                     image = changed
@@ -291,7 +240,7 @@ class Host(Registry):
     def contributors(self) -> dict[str, str]:
         """Name and version of the plugins that change pictures: those that add terms or regions, or finish them."""
         hooks = ("stylize_terms", "stylize_regions", "stylize_finish")
-        names = {name for hook in hooks for name, _ in self._implementations(hook)}
+        names = {name for hook in hooks for name, _ in self.implementations(hook)}
         return {name: self._infos[name].version for name in sorted(names) if name in self._infos}
 
     def _guarded(self, name: str, term: Term) -> Term:
@@ -314,28 +263,6 @@ def _all_of(kind: type[T], results: Iterable[Iterable[object]]) -> list[T]:
     return found
 
 
-@dataclass
-class _Owned:
-    """An option of plugins, and the names of those that have it."""
-
-    option: Parameter
-    plugins: list[str]
-
-    def copy(self) -> _Owned:
-        return _Owned(self.option, [*self.plugins])
-
-
-def _words(parameter: Parameter) -> set[str]:
-    """The flags and the name of a parameter, none of which another may have."""
-    return {*parameter.opts, *parameter.secondary_opts, str(parameter.name)}
-
-
-def _same(one: Parameter, other: Parameter) -> bool:
-    """Whether two options differ in nothing but their help."""
-    first, second = ({**each.to_info_dict(), "help": None} for each in (one, other))
-    return first == second and one.callback == other.callback
-
-
 def plugin_manager(
     *,
     without: Collection[str] = (),
@@ -356,7 +283,7 @@ def plugin_manager(
     host = Host(trace)
     for module in BUILTIN:
         host.register(import_module(module), module)
-    entries = list(_entries(host))
+    entries = list(plugin_entries(host.problems))
     names = [entry.name for entry, _ in entries]
     for name in (*without, *(only or ())):
         if name not in names:
@@ -374,49 +301,3 @@ def plugin_manager(
         claimed[entry.name] = home
         host.load(entry.name, home, entry.value)
     return host
-
-
-def unreadable_distributions() -> Iterator[str]:
-    """One line for each installed distribution whose metadata cannot be read; its plugins, if it has any, are not
-    loaded."""
-    for each in distributions():
-        try:
-            if not each.name:
-                raise ValueError("it has no name")
-            _ = each.version, [*each.entry_points]
-        except PLUGIN_ERRORS as error:
-            yield f"{_place(each)}: unreadable metadata: {described(error)}"
-
-
-def _entries(host: Host) -> Iterator[tuple[EntryPoint, Distribution]]:
-    """The entry points of plugins, last on the path first. Of two distributions of one name, the first on the path
-    counts."""
-    seen: set[str] = set()
-    for found in reversed([*distributions()]):
-        if not _plugins_of(found):
-            continue
-        try:
-            if not found.name:
-                raise ValueError("it has no name")
-            home = distribution(found.name)
-            entries = [] if found.name in seen else [*_plugins_of(home)]
-            seen.add(found.name)
-        except PLUGIN_ERRORS as error:
-            host.problems.append(f"the plugins in {_place(found)} left out: unreadable metadata: {described(error)}")
-            continue
-        for entry in entries:
-            yield entry, home
-
-
-def _plugins_of(home: Distribution) -> list[EntryPoint]:
-    """The entry points of a distribution that are plugins; none if they cannot be read, so that a broken distribution
-    that has nothing to do with stylize is ignored. ``stylize plugins`` and ``stylize doctor`` name it."""
-    try:
-        return [entry for entry in home.entry_points if entry.group == GROUP]
-    except PLUGIN_ERRORS:
-        return []
-
-
-def _place(home: Distribution) -> str:
-    """The folder of a distribution's metadata, or of its modules where that is not known."""
-    return str(getattr(home, "_path", None) or home.locate_file(""))

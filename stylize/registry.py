@@ -62,7 +62,7 @@ class Registry(pluggy.PluginManager):
             self.check_pending()
             self._loaded.append(name)
         except PLUGIN_ERRORS as error:
-            self._leave_out(name, described(error))
+            self.leave_out(name, described(error))
 
     def infos(self) -> list[PluginInfo]:
         """All plugins, the built-in ones first, those left out included."""
@@ -81,7 +81,7 @@ class Registry(pluggy.PluginManager):
         """The names of the plugins at work that were found by their entry points: other processes find them, too."""
         return tuple(name for name in self._loaded if self.has_plugin(name))
 
-    def _leave_out(self, name: str, reason: str) -> str:
+    def leave_out(self, name: str, reason: str) -> str:
         if self.has_plugin(name):
             self.unregister(name=name)
         problem = f"{self.label(name)} left out: {reason}"
@@ -104,11 +104,11 @@ class Registry(pluggy.PluginManager):
         except PLUGIN_ERRORS as error:
             raise PluginError(f"{self.label(name)} failed in {place}: {described(error)}") from error
 
-    def _implementations(self, hook: str) -> list[tuple[str, object]]:
+    def implementations(self, hook: str) -> list[tuple[str, object]]:
         """The plugins that implement a hook, last called first."""
         return [(each.plugin_name, each.plugin) for each in getattr(self.hook, hook).get_hookimpls()]
 
-    def _call_one(self, hook: str, plugin: object, **arguments: object) -> Any:
+    def call_one(self, hook: str, plugin: object, **arguments: object) -> Any:
         """Call the hook of one plugin alone."""
         key = hook, id(plugin)  # of a registered plugin, which lives as long as its entry here
         if key not in self._callers:

@@ -89,7 +89,7 @@ def test_a_package_that_is_missing_is_a_failure_with_the_way_to_get_it(
             raise metadata.PackageNotFoundError(package)
         return "1.0"
 
-    monkeypatch.setattr("stylize.cli.doctor.version", version)
+    monkeypatch.setattr("stylize.checks.version", version)
     check = found(call, 1)[name]
     assert (check["state"], check["found"], check["advice"]) == ("fail", "not installed", f"pip install {distribution}")
 
@@ -100,7 +100,7 @@ def test_another_distribution_of_opencv_will_do(call: Call, monkeypatch: pytest.
             raise metadata.PackageNotFoundError(package)
         return f"{package} 1.0"
 
-    monkeypatch.setattr("stylize.cli.doctor.version", version)
+    monkeypatch.setattr("stylize.checks.version", version)
     check = found(call)["opencv"]
     assert (check["state"], check["found"]) == ("ok", "opencv-python 1.0")
 
@@ -111,11 +111,59 @@ def test_a_module_for_clips_that_cannot_be_imported_is_a_failure(call: Call, mon
             raise ImportError("libavcodec.so.62: cannot open shared object file")
         return importlib.import_module(name)
 
-    monkeypatch.setattr("stylize.cli.doctor.import_module", import_module)
+    monkeypatch.setattr("stylize.checks.import_module", import_module)
     check = found(call, 1)["av"]
     assert check["state"] == "fail"
     assert "libavcodec" in check["found"]
     assert "clips" in check["advice"]
+
+
+def test_a_plugin_adds_checks(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "scanner.py").write_text("""
+from stylize import Check, hookimpl
+
+@hookimpl
+def stylize_checks():
+    return [Check("ok", "scanner", "on USB 3"), Check("note", "paper", "tray is empty", "fill it")]
+""")
+    installed(folder, "scanner", monkeypatch)
+    done = call("doctor")
+    assert done.code == 0
+    assert re.search(r"^ok +scanner +on USB 3$", done.out, re.MULTILINE)
+    assert re.search(r"^note +paper +tray is empty; fill it$", done.out, re.MULTILINE)
+    assert "scanner" not in call("--no-plugin", "scanner", "doctor").out
+
+
+def test_a_plugin_whose_checks_fail_is_named_and_the_rest_is_checked(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "scanner.py").write_text("""
+from stylize import hookimpl
+
+@hookimpl
+def stylize_checks():
+    raise OSError("no bus")
+""")
+    installed(folder, "scanner", monkeypatch)
+    checks = found(call, 1)
+    assert {"ffmpeg", "vgg19"} <= set(checks)
+    assert checks["plugin"]["found"] == "plugin scanner (scanner 1.0) left out: OSError: no bus"
+
+
+def installed(folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a module in a folder an installed plugin."""
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[stylize]\n{module} = {module}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    importlib.invalidate_caches()
+
+
+def test_without_the_plugin_for_clips_their_needs_are_not_checked(call: Call) -> None:
+    checks = json.loads(call("--no-plugin", "video", "doctor", "--json").out)
+    assert not {"ffmpeg", "ffmpeg-python", "av", "scenedetect"} & {check["name"] for check in checks}
 
 
 def test_without_ffmpeg_a_note_says_what_needs_it(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,27 +174,35 @@ def test_without_ffmpeg_a_note_says_what_needs_it(call: Call, monkeypatch: pytes
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", missing)
     check = found(call)["ffmpeg"]
     assert check["state"] == "note"
-    assert "no ffmpeg in this wheel" in check["found"]
+    assert "ffmpeg is not installed; install" in check["found"]
     assert "clips need it" in check["advice"]
+
+
+def program(path: Path, version: str, encoders: str) -> Path:
+    """A program that says it is an ffmpeg."""
+    says = f"*-version) echo 'ffmpeg version {version}';; *) echo ' V....D {encoders} x';;"
+    path.write_text(f'#!/bin/sh\ncase "$*" in {says} esac\n')
+    path.chmod(0o755)
+    return path
 
 
 @pytest.mark.parametrize(
     ("version", "encoders", "words"),
-    [("4.2.2-static", "libx264", "is version 4.2, too old for clips"), ("6.0", "ffv1", "has no encoder libx264")],
+    [
+        ("4.2.2-static", "libx264", "is version 4.2, 4.4 or newer is needed"),
+        ("6.0", "ffv1", "has no encoder libx264"),
+    ],
 )
 def test_an_ffmpeg_that_is_passed_over_is_named(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, encoders: str, words: str
 ) -> None:
-    program = tmp_path / "ffmpeg"
-    says = f"*-version) echo 'ffmpeg version {version}';; *) echo ' V....D {encoders} x';;"
-    program.write_text(f'#!/bin/sh\ncase "$*" in {says} esac\n')
-    program.chmod(0o755)
+    program(tmp_path / "ffmpeg", version, encoders)
+    bundled = program(tmp_path / "bundled", "7.0", "libx264")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "bundled")
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(bundled))
     check = found(call)["ffmpeg"]
     assert check["state"] == "ok"
-    assert "bundled" in check["found"]
-    assert words in check["found"]
+    assert check["found"] == f"{bundled} ({tmp_path / 'ffmpeg'} {words})"
 
 
 def test_a_distribution_with_broken_metadata_is_noted_and_stops_nothing(

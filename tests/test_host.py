@@ -647,6 +647,8 @@ def test_every_hook_is_called(install: Install, run: Run, capsys: pytest.Capture
     run()  # a picture
     with pytest.raises(SystemExit):
         main(["flicker", "missing.mkv"])
+    with pytest.raises(SystemExit):
+        main(["doctor"])
     capsys.readouterr()
     picture = Picture(torch.zeros(1, 3, 8, 8))
 

@@ -32,6 +32,8 @@ FLOORS = (
         *(
             "host",
             "registry",
+            "discovery",
+            "plugin_options",
             "hookspecs",
             "display",
             "builtin",
@@ -52,7 +54,7 @@ FLOORS = (
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("linalg", "streams", "forms", "runfiles"),
-    ("settings", "errors", "machines", "page", "text"),
+    ("settings", "errors", "checks", "machines", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore

@@ -1,23 +1,18 @@
-"""What ``stylize doctor`` checks: versions, devices, memory, ffmpeg, weights and plugins."""
+"""What ``stylize doctor`` checks: versions, devices, memory, weights, plugins, and what plugins check themselves."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from stylize import __version__
+from stylize.checks import Check, package_check
 from stylize.devices import resolve_dtype
+from stylize.discovery import unreadable_distributions
 from stylize.encoders import mini, weights
 from stylize.errors import StylizeError
-from stylize.host import unreadable_distributions
 
 if TYPE_CHECKING:
     from stylize.host import Host
@@ -29,38 +24,21 @@ PACKAGES: tuple[tuple[str, ...], ...] = (
     ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     ("pillow",),
     ("pluggy",),
-    ("ffmpeg-python",),
-    ("av",),
-    ("scenedetect-headless", "scenedetect"),
 )
-MODULES = ("av", "scenedetect")  # used for clips alone: that they can be imported is not seen otherwise
 GIB = 2**30
-OLDEST_FFMPEG = (4, 4)  # that can make clips
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line: ``state`` is ok, note (something optional is missing) or fail; ``advice`` is what to do."""
-
-    state: str
-    name: str
-    found: str
-    advice: str = ""
 
 
 def checks(host: Host) -> Iterator[Check]:
     """Every check, in reading order."""
     yield Check("ok", "stylize", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
     for names in PACKAGES:
-        yield _package(*names)
-    for module in MODULES:
-        yield from _broken_module(module)
+        yield package_check(*names)
     devices = list(_devices())
     yield from devices
     torch_works = devices[0].state == "ok"
     if torch_works:
         yield _memory()
-    yield _ffmpeg()
+    yield from host.checks()
     if torch_works:
         for name in weights.ARCHITECTURES:
             yield _weights(name)
@@ -72,66 +50,6 @@ def checks(host: Host) -> Iterator[Check]:
         yield Check("fail", "plugin", problem, "update or uninstall it")
     for problem in unreadable_distributions():
         yield Check("note", "package", problem, "reinstall or remove it")
-
-
-def _package(*names: str) -> Check:
-    for name in names:
-        try:
-            return Check("ok", _short_name(name), version(name))
-        except PackageNotFoundError:
-            continue
-        except Exception as error:  # its metadata cannot be read
-            return Check("fail", _short_name(name), f"unreadable metadata: {error}", f"pip install --force {names[0]}")
-    return Check("fail", _short_name(names[0]), "not installed", f"pip install {names[0]}")
-
-
-def _short_name(package: str) -> str:
-    return package.removesuffix("-headless").removesuffix("-python" if package.startswith("opencv") else "")
-
-
-def _broken_module(name: str) -> Iterator[Check]:
-    try:
-        import_module(name)
-    except ModuleNotFoundError:
-        pass  # the missing package is reported
-    except (ImportError, OSError) as error:  # OSError: a broken shared library
-        yield Check("fail", name, f"cannot be imported: {error}", f"reinstall {name}; clips need it")
-
-
-def _ffmpeg() -> Check:
-    lacking = ""
-    if found := shutil.which("ffmpeg"):
-        lacking = _lacking(found)
-        if not lacking:
-            return Check("ok", "ffmpeg", found)
-        lacking = f"; {found} {lacking}"
-    try:
-        import imageio_ffmpeg
-
-        return Check("ok", "ffmpeg", f"{imageio_ffmpeg.get_ffmpeg_exe()} (from imageio-ffmpeg{lacking})")
-    except (ImportError, RuntimeError) as error:
-        return Check(
-            "note",
-            "ffmpeg",
-            f"neither on PATH nor in imageio-ffmpeg ({error}{lacking})",
-            "clips need it: pip install imageio-ffmpeg",
-        )
-
-
-def _lacking(program: str) -> str:
-    """What an ffmpeg lacks for most clips; empty if nothing."""
-    said = []
-    for question in ("-version", "-encoders"):
-        try:
-            command = [program, "-hide_banner", "-nostdin", question]
-            done = subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)  # noqa: S603
-        except (OSError, subprocess.TimeoutExpired):
-            return "does not run"
-        said.append(done.stdout.decode("utf-8", "replace"))
-    number = re.match(r"ffmpeg version n?(\d+)\.(\d+)", said[0])
-    if number is not None and (int(number[1]), int(number[2])) < OLDEST_FFMPEG:
-        return f"is version {number[1]}.{number[2]}, too old for clips"
-    return "" if " libx264 " in said[1] else "has no encoder libx264"
 
 
 def _devices() -> Iterator[Check]:

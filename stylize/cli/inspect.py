@@ -11,8 +11,8 @@ import click
 
 from stylize.cli.options import SECTION
 from stylize.cli.session import current_host
+from stylize.discovery import unreadable_distributions
 from stylize.errors import StylizeError
-from stylize.host import unreadable_distributions
 from stylize.settings import PRESETS, knob_of, preset, setting_fields
 from stylize.text import printable
 

@@ -12,7 +12,7 @@ from stylize import SettingsError, bits_option, hookimpl, jobs_option, quality_o
 from stylize_video.codecs import AUDIO, HARDWARE, VIDEO_CODECS
 
 if TYPE_CHECKING:
-    from stylize import Flow, Host, Job, Settings
+    from stylize import Check, Flow, Host, Job, Settings
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts vob wmv asf flv f4v ogv 3gp 3g2 mxf dv y4m h264 gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())  # files with others are looked into
@@ -158,6 +158,13 @@ def stylize_commands(group: click.Group) -> None:
     from stylize_video.commands import flicker
 
     group.add_command(flicker)
+
+
+@hookimpl
+def stylize_checks() -> list[Check]:
+    from stylize_video.checks import checks
+
+    return [*checks()]
 
 
 @hookimpl(trylast=True)

@@ -56,11 +56,21 @@ def executable(encoder: str = "") -> str:
     Raises:
         StylizeError: there is none; the message says what those that there are lack.
     """
-    return _program(encoder).path
+    return _program(encoder)[0].path
 
 
-def _program(encoder: str) -> Program:
-    reasons = []
+def choice(encoder: str) -> tuple[str, list[str]]:
+    """The path of an ffmpeg that has an encoder, and why those before it on the list are not used.
+
+    Raises:
+        StylizeError: as :func:`executable`.
+    """
+    program, reasons = _program(encoder)
+    return program.path, reasons
+
+
+def _program(encoder: str) -> tuple[Program, list[str]]:
+    reasons: list[str] = []
     for path in _paths():
         found = _ask(path)
         if found is None:
@@ -68,7 +78,7 @@ def _program(encoder: str) -> Program:
         elif reason := found.lacks(encoder):
             reasons.append(reason)
         else:
-            return found
+            return found, reasons
     if not reasons:
         raise StylizeError(f"ffmpeg is not installed; {INSTALL}")
     raise StylizeError(f"no ffmpeg here can be used: {'; '.join(reasons)}; {INSTALL}")
@@ -119,7 +129,7 @@ def ffmpeg_process(
         tied: whether it is killed when this process ends in whatever way (on Linux). One that writes to a pipe ends
             with the reader anyway.
     """
-    program = _program(encoder)
+    program, _ = _program(encoder)
     if program.version is not None and program.version < FPS_MODE:
         arguments = ["-vsync" if word == "-fps_mode" else word for word in arguments]
     command = [program.path, "-hide_banner", "-nostdin", "-nostats", "-loglevel", f"repeat+level+{level}", *arguments]
