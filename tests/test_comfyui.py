@@ -138,7 +138,7 @@ def test_a_node_declares_what_the_engine_needs(name: str, comfy: Comfy) -> None:
 
 def test_the_nodes_are_listed_without_torch() -> None:
     code = "import sys; from stylize_comfyui.nodes import NODE_CLASS_MAPPINGS; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300).returncode == 0
 
 
 def test_settings_have_a_widget_each_whose_defaults_are_the_settings_defaults(comfy: Comfy) -> None:

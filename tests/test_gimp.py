@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -386,7 +385,7 @@ def test_what_is_not_ours_is_left_alone(call: Call, folder: Path) -> None:
 def test_it_needs_only_what_gimps_python_has() -> None:
     code = "import ast, sys; names = {a.name.partition('.')[0] for n in ast.walk(ast.parse(open(sys.argv[1]).read())) "
     code += "if isinstance(n, ast.Import) for a in n.names} - {'gi'}; sys.exit(bool(names - sys.stdlib_module_names))"
-    assert subprocess.run([sys.executable, "-c", code, str(SOURCE)], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, str(SOURCE)], timeout=300).returncode == 0
     compile(SOURCE.read_text(), "plug_in", "exec")
 
 
@@ -551,9 +550,7 @@ def test_the_program_ends_when_gimp_is_told_to_cancel(plug_in: Any, style: File,
     while next(events)["event"] != "step":
         pass
     run._child.stdout.close()
-    begun = time.monotonic()
-    run._child.wait(30)
-    assert time.monotonic() - begun < 30
+    run._child.wait(300)
 
 
 def test_the_folder_of_a_cancelled_run_is_removed_by_the_next(

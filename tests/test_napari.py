@@ -61,7 +61,7 @@ def test_the_manifest_is_valid_and_all_it_names_is_there(application: Any) -> No
 
 def test_the_manifest_validates_on_the_command_line() -> None:
     command = [sys.executable, "-m", "npe2", "validate", PLUGIN]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -131,7 +131,7 @@ def wait(widget: Any, until: Callable[[], object] | None = None) -> None:
 
     begun = time.monotonic()
     while not until() if until else running(widget):
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - begun < 300
         QApplication.processEvents()
         time.sleep(0.005)
 
@@ -329,7 +329,7 @@ def test_the_window_does_not_wait_for_pytorch() -> None:
     code = "import sys, stylize_napari.widget; from stylize_napari import samples; samples.bridge(); "
     code += "sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=300).returncode == 0
 
 
 def test_the_style_may_be_a_file(widget: Any, viewer: Any, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
     wait(widget)
     viewer.layers[-1].save(str(tmp_path / "painted.png"), plugin=PLUGIN)
     command = [sys.executable, "-m", "stylize", "replay", "painted.png", "-o", "again.png"]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     again = np.asarray(PillowImage.open(tmp_path / "again.png"))
     np.testing.assert_array_equal(again, viewer.layers[-1].data)
 
@@ -426,7 +426,7 @@ def test_the_viewer_shows_a_stylized_sample_and_closes_during_a_run(screen: str,
         env={**os.environ, **own},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     record = stylize.read_record(layer)

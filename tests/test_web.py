@@ -32,6 +32,7 @@ pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
 
 QUICK = {"encoder": "tiny", "size": 32, "steps": [2], "tolerance": 0.0, "device": "cpu"}
+PATIENCE = 300.0  # seconds until something that is waited for counts as hung
 ENDLESS = {**QUICK, "size": 16, "optimizer": "adam", "steps": [100000]}
 
 
@@ -56,7 +57,7 @@ class Client:
         self.port, self.token = port, token
 
     def ask(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             given = {key.replace("_", "-"): value for key, value in headers.items()}
             connection.request(method, path, body, given)
@@ -83,7 +84,7 @@ class Client:
         return next(run for run in self.get("/api/state").json["runs"] if run["id"] == key)
 
     def wait(self, key: str, *states: str) -> Any:
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             run = self.run(key)
             if run["state"] in (states or ("done", "stopped", "failed")):
@@ -136,7 +137,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             board.close()
             queue.close()
             server.should_exit = True
-            thread.join(20)
+            thread.join(PATIENCE)
             listening.close()
 
         ends.append(end)
@@ -361,17 +362,7 @@ def test_a_run_can_be_stopped_and_keeps_its_picture(client: Client) -> None:
 
 def test_the_events_tell_all_at_first_and_then_what_changes(client: Client) -> None:
     run = client.order(settings=ENDLESS)
-    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
-    connection.request("GET", "/api/events")
-    stream = connection.getresponse()
-    assert stream.getheader("content-type", "").startswith("text/event-stream")
-
-    def events() -> Iterator[Any]:
-        for line in stream:
-            if line.startswith(b"data: "):
-                yield json.loads(line[6:])
-
-    told = events()
+    told = events_of(client)
     assert next(told)["all"] == [run["id"]]
     fractions = [each["fraction"] for event in (next(told) for _ in range(6)) for each in event["runs"]]
     assert fractions == sorted(fractions)
@@ -379,7 +370,85 @@ def test_the_events_tell_all_at_first_and_then_what_changes(client: Client) -> N
     assert any(each["state"] == "stopped" for event in told for each in event["runs"])
     client.ask("DELETE", f"/api/runs/{run['id']}")
     assert next(event for event in told if event["gone"])["gone"] == [run["id"]]
-    connection.close()
+
+
+def events_of(client: Client) -> Iterator[Any]:
+    """What the server tells from now on."""
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=PATIENCE)
+    connection.request("GET", "/api/events")
+    try:
+        answer = connection.getresponse()
+        assert answer.getheader("content-type", "").startswith("text/event-stream")
+        for line in answer:
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+    finally:
+        connection.close()
+
+
+def test_the_end_of_every_run_is_told(client: Client) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns wherever they can
+    try:
+        told = events_of(client)
+        for _ in range(6):
+            run = client.order(settings={**QUICK, "size": 16, "steps": [1]})
+            assert any(each["id"] == run["id"] and each["state"] == "done" for event in told for each in event["runs"])
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_change_is_seen_whole_or_not_at_all() -> None:
+    from stylize_web.board import Board
+
+    board, text, seen = Board(), ["before"], []
+    inside, go = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with board.change():
+            inside.set()
+            go.wait(PATIENCE)
+            text[0] = "after"
+
+    def look() -> None:
+        with board.lock:
+            seen.append((board.revision, text[0]))
+
+    changing, looking = threading.Thread(target=change), threading.Thread(target=look)
+    look()
+    changing.start()
+    inside.wait(PATIENCE)
+    looking.start()
+    looking.join(0.05)
+    go.set()
+    looking.join(PATIENCE)
+    changing.join(PATIENCE)
+    assert seen == [(0, "before"), (1, "after")]
+
+
+def test_who_is_woken_by_a_change_finds_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    from stylize_web import board as module
+
+    board, text, found, wake = module.Board(), ["before"], [], module._wake
+
+    def at_once(*arguments: Any) -> None:  # the reader runs before the thread that has made the change goes on
+        found.append((board.revision, text[0]))
+        wake(*arguments)
+
+    monkeypatch.setattr(module, "_wake", at_once)
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(board.wait(0, PATIENCE))
+        await asyncio.sleep(0)
+        with board.change():
+            text[0] = "after"
+        await waiting
+        await board.wait(0, PATIENCE)  # which has come already
+
+    asyncio.run(wait())
+    assert found == [(1, "after")]
 
 
 def test_only_the_part_under_the_brush_is_painted(client: Client, tmp_path: Path) -> None:
@@ -484,7 +553,7 @@ def test_the_server_says_where_it_is_and_leaves_nothing_behind(
     found = re.fullmatch(r"stylize: http://127\.0\.0\.1:(\d+)/  \(Ctrl-C ends\)\n", said)
     assert found, said
     client = Client(int(found[1]))
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:
             assert client.get("/").status == 200
@@ -494,12 +563,12 @@ def test_the_server_says_where_it_is_and_leaves_nothing_behind(
     client.upload((SAMPLES / "cat.jpg").read_bytes(), "cat.jpg")
     run = client.order(settings=ENDLESS)
     client.wait(run["id"], "painting")
-    stream = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    stream = http.client.HTTPConnection("127.0.0.1", client.port, timeout=PATIENCE)
     stream.request("GET", "/api/events")
     stream.getresponse()
     assert list((tmp_path / "tmp").glob("stylize-page-*"))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, process.stderr.read()
+    assert process.wait(PATIENCE) == 0, process.stderr.read()
     assert "Traceback" not in process.stderr.read()
     assert list((tmp_path / "tmp").glob("stylize-page-*")) == []
     stream.close()
@@ -520,7 +589,7 @@ def test_what_is_wrong_with_the_call_is_said_in_a_line(
     command: Callable[..., subprocess.Popen[str]], arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     process = command(*arguments)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert said in err
     assert err.count("\n") == 1
@@ -543,4 +612,4 @@ def test_a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() -> None:
 def test_before_the_page_is_asked_for_torch_is_not_loaded(cli_environment: Mapping[str, str]) -> None:
     code = "import sys, stylize_web.server, stylize_web.commands; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, **cli_environment}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=PATIENCE).returncode == 0

@@ -26,6 +26,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
 Page = Any  # of playwright
+PATIENCE = 300  # seconds until something that is waited for counts as hung
 ENDLESS = {"optimizer": "adam", "tolerance": "0", "steps": "100000"}
 
 
@@ -62,7 +63,7 @@ def page(browser: Any, address: str) -> Iterator[Page]:
     context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc or urlsplit(request.url).scheme))
     opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(1000 * PATIENCE)
     opened.goto(address)
     opened.wait_for_selector("body[data-drawn]")
     opened.wait_for_selector("#ready.on")
@@ -74,7 +75,7 @@ def page(browser: Any, address: str) -> Iterator[Page]:
 
 def until(page: Page, expression: str) -> None:
     """Wait until JavaScript is true; the page's policy keeps playwright from doing that in the page."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"{expression}: {page.inner_text('main')}"
         time.sleep(0.02)

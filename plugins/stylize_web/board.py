@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class Board:
-    """Counts changes, from any thread, and wakes the tasks that wait for the next."""
+    """Counts changes, from any thread, and wakes the tasks that wait for the next.
+
+    ``lock`` is held while something changes: who holds it sees every change that has been counted, and sees it whole.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self.revision = 0
         self.closed = False
 
-    def changed(self) -> int:
-        """Count a change; its number."""
-        with self._lock:
+    @contextlib.contextmanager
+    def change(self) -> Iterator[int]:
+        """Count the change that is made inside; gives its number. Who waits is woken after it."""
+        with self.lock:
             self.revision += 1
-            waiting, self._waiting = self._waiting, set()
-            number = self.revision
+            try:
+                yield self.revision
+            finally:
+                waiting, self._waiting = self._waiting, set()
         for loop, event in waiting:
             _wake(loop, event.set)
-        return number
 
     def close(self) -> None:
         """Let all who wait go home."""
-        self.closed = True
-        self.changed()
+        with self.change():
+            self.closed = True
 
     async def wait(self, seen: int, timeout: float) -> None:
         """Wait for a change after number ``seen``, or for so many seconds."""
         event = asyncio.Event()
-        with self._lock:
+        with self.lock:
             if self.revision > seen or self.closed:
                 return
             entry = asyncio.get_running_loop(), event
@@ -45,7 +51,7 @@ class Board:
         except TimeoutError:
             pass
         finally:
-            with self._lock:
+            with self.lock:
                 self._waiting.discard(entry)
 
 

@@ -40,7 +40,7 @@ log = logging.getLogger("stylize.web")
 
 @dataclass(eq=False)
 class Run:
-    """An order, and what has become of it. ``revision`` is the number of its last change."""
+    """An order, and what has become of it. ``revision`` is the number of its last change, as the board counts it."""
 
     id: str
     order: Order
@@ -190,9 +190,9 @@ class Queue:
         key = secrets.token_urlsafe(9)
         run = Run(key, order, self._temporary / secrets.token_hex(12))
         with self._lock:
-            self._runs[key] = run
-            old = [each for each in self._runs.values() if each.ended][: max(0, len(self._runs) - RUNS_KEPT)]
-            self._touch(run)
+            old = [each for each in self._runs.values() if each.ended][: max(0, len(self._runs) + 1 - RUNS_KEPT)]
+            with self._board.change() as run.revision:
+                self._runs[key] = run
             self._lock.notify_all()
         for each in old:
             self.remove(each)
@@ -200,11 +200,10 @@ class Queue:
 
     def stop(self, run: Run) -> None:
         """Stop a run and keep the picture as far as it is; one that waits is not begun."""
-        with self._lock:
+        with self._lock, self._board.change() as run.revision:
             run.stop.set()
             if run.state == "waiting":
                 run.state, run.text = "stopped", "not begun"
-            self._touch(run)
 
     def remove(self, run: Run) -> None:
         """Forget a run that has ended, and its result.
@@ -215,16 +214,29 @@ class Queue:
         with self._lock:
             if not run.ended:
                 raise StylizeError("stop the run first")
-            self._runs.pop(run.id, None)
-            self._board.changed()
+            with self._board.change():
+                self._runs.pop(run.id, None)
         shutil.rmtree(run.folder, ignore_errors=True)
 
     def in_use(self) -> set[str]:
         """The ids of the pictures that runs are about."""
         return {source.id for run in self.runs() for source in (run.order.content, *run.order.styles)}
 
-    def _touch(self, run: Run) -> None:
-        run.revision = self._board.changed()
+    def described(self, *runs: Run) -> list[dict[str, Any]]:
+        """What the page is told of runs, each as it is after its last change."""
+        with self._board.lock:
+            return [run.described() for run in runs]
+
+    def told(self, seen: int) -> tuple[int, dict[str, Any]]:
+        """What has become since change number ``seen``, and the number of the last change; -1: everything."""
+        with self._lock, self._board.lock:
+            runs = [*self._runs.values()]
+            return self._board.revision, {
+                "runs": [run.described() for run in runs if run.revision > seen],
+                "all": [run.id for run in runs],
+                "ready": self.ready,
+                "choices": self.choices,
+            }
 
     # --- in the thread
 
@@ -232,40 +244,44 @@ class Queue:
         self._load()
         while (run := self._next()) is not None:
             begun = time.monotonic()
-            try:
-                with _notes(run), contextlib.closing(_Watch(run, self)) as watch:
-                    self._paint(run, watch)
-            except StylizeError as error:
-                run.state, run.error = "failed", " ".join(str(error).split())
-            except Exception as error:  # a bug of stylize or of a plugin
-                if os.environ.get("STYLIZE_TRACEBACK"):
-                    traceback.print_exc()
-                run.state, run.error = "failed", f"unexpected {type(error).__name__}: {error}"
-            else:
-                run.state = "stopped" if run.stop.is_set() else "done"
-                run.fraction = run.fraction if run.stop.is_set() else 1.0
-            run.seconds, run.seconds_left = time.monotonic() - begun, None
-            self._touch(run)
+            state, said = self._painted(run)
+            with self._board.change() as run.revision:
+                run.state, run.error = state, said
+                run.fraction = 1.0 if state == "done" else run.fraction
+                run.seconds, run.seconds_left = time.monotonic() - begun, None
+
+    def _painted(self, run: Run) -> tuple[str, str]:
+        """Paint a run: the state in which it ends, and the error if it failed."""
+        try:
+            with _notes(run), contextlib.closing(_Watch(run, self._board)) as watch:
+                self._paint(run, watch)
+        except StylizeError as error:
+            return "failed", " ".join(str(error).split())
+        except Exception as error:  # a bug of stylize or of a plugin
+            if os.environ.get("STYLIZE_TRACEBACK"):
+                traceback.print_exc()
+            return "failed", f"unexpected {type(error).__name__}: {error}"
+        return ("stopped" if run.stop.is_set() else "done"), ""
 
     def _load(self) -> None:
         """Load torch and what plugins bring, while the page is looked at already."""
         from stylize import Stylizer  # noqa: F401
 
         encoders, modes = self._host.encoders(), self._host.color_modes()
-        self.choices = {
-            "encoder": ["auto", *dict.fromkeys(spec.name for spec in encoders)],
-            "preserve_color": [*dict.fromkeys(mode.name for mode in modes)],
-        }
-        self.ready = True
-        self._board.changed()
+        with self._board.change():
+            self.choices = {
+                "encoder": ["auto", *dict.fromkeys(spec.name for spec in encoders)],
+                "preserve_color": [*dict.fromkeys(mode.name for mode in modes)],
+            }
+            self.ready = True
 
     def _next(self) -> Run | None:
         with self._lock:
             while not self._closing:
                 for run in self._runs.values():
                     if run.state == "waiting":
-                        run.state = "painting"
-                        self._touch(run)
+                        with self._board.change() as run.revision:
+                            run.state = "painting"
                         return run
                 self._lock.wait()
         return None
@@ -283,8 +299,8 @@ class Queue:
             stylizer = self._stylizer(order, watch)
             picture = self._pictures.picture(order.content, order.settings.size * stylize.SPARE)
             job = watch.job = PictureJob(picture, order, target)
-        run.text = "beginning"
-        self._touch(run)
+        with self._board.change() as run.revision:
+            run.text = "beginning"
         host.register(watch, "the page")
         try:
             run.result = stylize.run(job, stylizer, host=host, options=options, stop=run.stop.is_set)
@@ -350,8 +366,8 @@ class Queue:
 class _Watch:
     """What a run shows of itself: a plugin while it lasts."""
 
-    def __init__(self, run: Run, queue: Queue) -> None:
-        self._run, self._queue = run, queue
+    def __init__(self, run: Run, board: Board) -> None:
+        self._run, self._board = run, board
         self._progress, self._due = RunProgress(), 0.0
         self.job: PictureJob | None = None
 
@@ -360,48 +376,57 @@ class _Watch:
 
     def downloading(self, done: int, total: int | None) -> None:
         """Tell how far the download of weights is."""
-        if self._run.stop.is_set():
+        run, of = self._run, f" of {total / 1e6:.0f}" if total else ""
+        if run.stop.is_set():
             raise StylizeError("stopped before the weights were downloaded; the next run goes on with them")
-        of = f" of {total / 1e6:.0f}" if total else ""
-        self._run.text = f"downloading the weights of the encoder: {done / 1e6:.0f}{of} MB"
-        self._queue._touch(self._run)
+        with self._board.change() as run.revision:
+            run.text = f"downloading the weights of the encoder: {done / 1e6:.0f}{of} MB"
 
     @hookimpl
     def stylize_step(self, frame: Frame, step: Step) -> None:
         run = self._run
         self._progress.step(step, frame)
-        run.fraction, run.seconds_left = self._progress.fraction, self._progress.seconds_left
         several = f"{frame.name} ({frame.number}{f' of {frame.total}' if frame.total else ''}), "
         place = several if frame.total != 1 else ""
-        run.text = f"{place}{step.width}x{step.height}, step {step.number} of {step.steps}"
-        if step.schedule is not None:
-            run.width, run.height = step.schedule.scales[-1].width, step.schedule.scales[-1].height
+        preview = None
         if (now := time.monotonic()) >= self._due:
             with contextlib.suppress(LookupError):
-                self._show(step.image(), PREVIEW)
+                preview = self._preview(step.image(), PREVIEW)
             self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
-        self._queue._touch(run)
+        with self._board.change() as run.revision:
+            run.fraction, run.seconds_left = self._progress.fraction, self._progress.seconds_left
+            run.text = f"{place}{step.width}x{step.height}, step {step.number} of {step.steps}"
+            if step.schedule is not None:
+                run.width, run.height = step.schedule.scales[-1].width, step.schedule.scales[-1].height
+            self._show(preview)
 
     @hookimpl
     def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        run = self._run
         self._progress.painted(frame)
-        self._show(image.opaque().rgb, FINAL)
-        self._run.height, self._run.width = image.size
-        self._queue._touch(self._run)
+        preview = self._preview(image.opaque().rgb, FINAL)
+        with self._board.change() as run.revision:
+            run.height, run.width = image.size
+            self._show(preview)
 
     @hookimpl
     def stylize_copied(self, frame: Frame) -> None:
+        run = self._run
         self._progress.copied(frame)
-        self._run.fraction = self._progress.fraction
-        self._queue._touch(self._run)
+        with self._board.change() as run.revision:
+            run.fraction = self._progress.fraction
 
-    def _show(self, rgb: Tensor, longest: int) -> None:
+    def _preview(self, rgb: Tensor, longest: int) -> bytes:
+        """What the page shows of a picture as it is now."""
         from stylize import Picture, thumbnail
 
         shown = rgb if self.job is None else self.job.shown(Picture(rgb)).opaque().rgb
+        return thumbnail(shown, longest)
+
+    def _show(self, preview: bytes | None) -> None:
         run = self._run
-        run.preview, run.made = thumbnail(shown, longest), time.time()
-        run.version += 1
+        if preview is not None:
+            run.preview, run.made, run.version = preview, time.time(), run.version + 1
 
 
 @contextlib.contextmanager

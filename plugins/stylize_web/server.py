@@ -85,7 +85,7 @@ class Page:
                 ],
                 "pictures": [source.described() for source in self._pictures.offered()],
                 "folder": self._pictures.folder is not None,
-                "runs": [run.described() for run in self._queue.runs()],
+                "runs": self._queue.described(*self._queue.runs()),
             }
         )
 
@@ -96,14 +96,12 @@ class Page:
             seen, known = -1, frozenset[str]()
             yield "retry: 1000\n\n"
             while not self._board.closed:
-                revision, runs = self._board.revision, self._queue.runs()
-                changed = [run.described() for run in runs if run.revision > seen]
-                ids = frozenset(run.id for run in runs)
-                gone, known = [*known - ids], ids
-                told = {"runs": changed, "gone": gone, "ready": self._queue.ready, "choices": self._queue.choices}
-                if seen < 0:
-                    told["all"] = [run.id for run in runs]
+                revision, told = self._queue.told(seen)
                 if revision > seen:
+                    ids = frozenset(told["all"])
+                    told["gone"], known = [*known - ids], ids
+                    if seen >= 0:
+                        del told["all"]
                     seen = revision
                     yield f"data: {json.dumps(told)}\n\n"
                 else:
@@ -154,12 +152,12 @@ class Page:
         order = orders.read(sent, self._pictures)
         if isinstance(sent.get("again"), str):  # the part that was painted is the same
             order = dataclasses.replace(order, mask=self._queue[sent["again"]].order.mask)
-        return JSONResponse(self._queue.add(order).described(), 201)
+        return JSONResponse(*self._queue.described(self._queue.add(order)), 201)
 
     async def stop(self, request: Request) -> Response:
         run = self._run(request)
         self._queue.stop(run)
-        return JSONResponse(run.described())
+        return JSONResponse(*self._queue.described(run))
 
     async def remove(self, request: Request) -> Response:
         self._queue.remove(self._run(request))

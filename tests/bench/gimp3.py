@@ -71,7 +71,7 @@ def look(folder: Path, *, window: bool = False) -> dict[str, Any]:
             time.sleep(1)
             os.killpg(process.pid, 15)
         elif process.poll() is None:
-            process.wait(60)
+            process.wait(300)
     if not (folder / "found.json").exists():
         raise SystemExit((folder / "gimp.log").read_text())
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
