@@ -222,10 +222,10 @@ class Queue:
         """The ids of the pictures that runs are about."""
         return {source.id for run in self.runs() for source in (run.order.content, *run.order.styles)}
 
-    def described(self, *runs: Run) -> list[dict[str, Any]]:
-        """What the page is told of runs, each as it is after its last change."""
+    def described(self, run: Run) -> dict[str, Any]:
+        """What the page is told of a run: as it is after its last change."""
         with self._board.lock:
-            return [run.described() for run in runs]
+            return run.described()
 
     def told(self, seen: int) -> tuple[int, dict[str, Any]]:
         """What has become since change number ``seen``, and the number of the last change; -1: everything."""

@@ -85,7 +85,7 @@ class Page:
                 ],
                 "pictures": [source.described() for source in self._pictures.offered()],
                 "folder": self._pictures.folder is not None,
-                "runs": self._queue.described(*self._queue.runs()),
+                "runs": [self._queue.described(run) for run in self._queue.runs()],
             }
         )
 
@@ -152,12 +152,12 @@ class Page:
         order = orders.read(sent, self._pictures)
         if isinstance(sent.get("again"), str):  # the part that was painted is the same
             order = dataclasses.replace(order, mask=self._queue[sent["again"]].order.mask)
-        return JSONResponse(*self._queue.described(self._queue.add(order)), 201)
+        return JSONResponse(self._queue.described(self._queue.add(order)), 201)
 
     async def stop(self, request: Request) -> Response:
         run = self._run(request)
         self._queue.stop(run)
-        return JSONResponse(*self._queue.described(run))
+        return JSONResponse(self._queue.described(run))
 
     async def remove(self, request: Request) -> Response:
         self._queue.remove(self._run(request))
