@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from stylize.iteration import Painting
     from stylize.jobs import check_distinct
     from stylize.machines import is_alive
-    from stylize.masks import Mask, as_mask
+    from stylize.masks import Mask, as_mask, mask_file, mask_of
     from stylize.objective import Sums, Term
     from stylize.observing import Step
     from stylize.optimizer import Curvature
@@ -126,7 +126,7 @@ _HOMES = {
     "stylize.iteration": ("Painting",),
     "stylize.jobs": ("check_distinct",),
     "stylize.machines": ("is_alive",),
-    "stylize.masks": ("Mask", "as_mask"),
+    "stylize.masks": ("Mask", "as_mask", "mask_file", "mask_of"),
     "stylize.objective": ("Sums", "Term"),
     "stylize.optimizer": ("Curvature",),
     "stylize.options": (
@@ -229,6 +229,8 @@ __all__ = [
     "load",
     "location_option",
     "luminance",
+    "mask_file",
+    "mask_of",
     "mask_option",
     "module_checks",
     "package_check",

@@ -17,7 +17,7 @@ from PIL import ImageColor
 from torch import Tensor
 
 from stylize.errors import SettingsError
-from stylize.images import Origin, Picture, Source, as_picture
+from stylize.images import Origin, Picture, Source, as_picture, resize
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 LEVELS = 65535  # of a mask: black and white stay exactly that
@@ -43,6 +43,11 @@ class Mask:
     def inverse(self) -> Mask:
         """What this one leaves out."""
         return dataclasses.replace(self, weights=1 - self.weights, inverted=not self.inverted)
+
+    def at(self, height: int, width: int) -> Tensor:
+        """How much of each pixel of a picture of that size is painted, (1, 1, height, width): softened inward, so that
+        what is black stays exactly that."""
+        return softened(resize(self.weights, height, width), inward=True)
 
     def check_proportions(self, height: int, width: int) -> None:
         """Refuse a picture of that size if it is shaped otherwise.
@@ -86,18 +91,25 @@ def as_mask(source: MaskSource) -> Mask:
     """
     if isinstance(source, Mask):
         return source
-    if isinstance(source, str) and not os.path.lexists(source):
-        path, color = parsed(source)
-        if color:
-            picture = as_picture(path)
-            return Mask(_nearness(picture, color), picture.origin, color)
-    picture = as_picture(_with_levels(source))
-    return Mask(_brightness(picture), picture.origin)
+    if isinstance(source, str):
+        path, color = mask_file(source)
+        return mask_of(as_picture(path), color)
+    return mask_of(as_picture(_with_levels(source)))
 
 
-def file_of(text: str) -> Path:
-    """The file that a text names as a mask."""
-    return Path(text if os.path.lexists(text) else parsed(text)[0])
+def mask_of(picture: Picture, color: str = "") -> Mask:
+    """The mask that a picture is: its brightness, or where it has a colour, "#rrggbb"."""
+    return Mask(_nearness(picture, color) if color else _brightness(picture), picture.origin, color)
+
+
+def mask_file(text: str) -> tuple[Path, str]:
+    """The file that a text names as a mask, and the colour of it, "#rrggbb", or nothing.
+
+    Raises:
+        SettingsError: it names a colour that there is not.
+    """
+    path, color = (text, "") if os.path.lexists(text) else parsed(text)
+    return Path(path), color
 
 
 def parsed(text: str) -> tuple[str, str]:

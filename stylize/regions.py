@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, Source, as_pictures, resize
-from stylize.masks import Mask, MaskSource, as_mask, file_of, softened
+from stylize.masks import Mask, MaskSource, as_mask, mask_file, softened
 from stylize.objective import Sums, Term
 from stylize.terms import Positions
 
@@ -108,7 +108,7 @@ class Layout:
         for each in (*([] if mask is None else [mask]), *(region.mask for region in regions)):
             each.check_proportions(*picture.size)
         self._picture = picture
-        self._mask = None if mask is None else softened(resize(mask.weights, *size), inward=True)
+        self._mask = None if mask is None else mask.at(*size)
         self._weights = self._divided(size)  # the first are those of what is in no region
         total = max(float(sum(weights.sum() for weights in self._weights)), 1e-12)
         self._shares = [float(weights.sum()) / total for weights in self._weights]
@@ -222,8 +222,8 @@ class Areas:
             each.check_proportions(height, width)
 
 
-def chosen_areas(options: Mapping[str, Any], settings: Settings) -> Areas:
-    """What ``--mask``, ``--keep`` and ``--region`` say.
+def chosen_areas(options: Mapping[str, Any], settings: Settings, read: Callable[[str], Mask] = as_mask) -> Areas:
+    """What ``--mask``, ``--keep`` and ``--region`` say, whose masks ``read`` makes of their texts.
 
     Raises:
         SettingsError: they do not fit together.
@@ -232,16 +232,16 @@ def chosen_areas(options: Mapping[str, Any], settings: Settings) -> Areas:
     mask, keep = options.get("mask"), options.get("keep")
     if mask is not None and keep is not None:
         raise SettingsError("--mask and --keep cannot be combined: one is the opposite of the other")
-    chosen = as_mask(mask) if mask is not None else as_mask(keep).inverse() if keep is not None else None
-    files = [file_of(each) for each in (mask, keep) if each is not None]
+    chosen = read(mask) if mask is not None else read(keep).inverse() if keep is not None else None
+    files = [mask_file(each)[0] for each in (mask, keep) if each is not None]
     needed, regions = math.ceil(settings.size * settings.style_scale), []
     for region in options.get("region") or ():
         if len(region) == 2 and region[1].startswith("-") and not os.path.lexists(region[1]):
             raise SettingsError(f"--region takes a mask and a style; after {region[0]} comes the option {region[1]}")
         styles, style_weights, content_weight = region[1:] if len(region) == 4 else _styles_of(region[1])
-        files += [file_of(region[0]), *map(Path, styles)]
+        files += [mask_file(region[0])[0], *map(Path, styles)]
         made = as_pictures(styles, needed)
-        regions.append(Region(region[0], made, style_weights=style_weights, content_weight=content_weight))
+        regions.append(Region(read(region[0]), made, style_weights=style_weights, content_weight=content_weight))
     return Areas(chosen, tuple(regions), tuple(files))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stylize import ImageError, Mask, Settings, SettingsError, Stylizer, as_mask, load
 from stylize.encoders import EncoderSpec
-from stylize.masks import file_of, softened
+from stylize.masks import mask_file, softened
 from tests.conftest import Call, waves
 
 SETTINGS = Settings(encoder="tiny", size=48, min_size=16, steps=(3,), tolerance=0.0, device="cpu")
@@ -67,7 +67,7 @@ def test_one_colour_of_a_map_is_a_mask(tmp_path: Path, spec: str) -> None:
     assert mask.weights[0, 0, 0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
     assert mask.color == "#ff0000"
     assert mask.origin is not None
-    assert file_of(spec.format(path)) == path
+    assert mask_file(spec.format(path))[0] == path
     assert mask.described() == {"path": str(path), "sha256": mask.origin.sha256, "color": "#ff0000"}
 
 
@@ -245,15 +245,6 @@ def test_one_mask_for_all_pictures_of_a_folder(masked: Path, call: Call) -> None
     for name in ("a.png", "b.png"):
         kept = load(masked / "out" / name).rgb[..., 24:]
         assert torch.equal(kept, load(masked / "photo.png").rgb[..., 24:])
-
-
-def test_a_clip_has_no_masks(masked: Path, call: Call) -> None:
-    Image.new("RGB", (32, 24)).save(
-        masked / "clip.gif", save_all=True, append_images=[Image.new("RGB", (32, 24), "red")]
-    )
-    done = call("clip.gif", "starry.png", "-o", "out.gif", "--mask", "half.png", *QUICK)
-    assert done.code == 2
-    assert "--mask belongs to pictures and folders; clip.gif is a clip" in done.err
 
 
 def test_a_mask_without_a_file_is_known_by_its_content() -> None:

@@ -40,12 +40,12 @@ def picture(seed: int, height: int = 24, width: int = 32) -> Array:
     return np.asarray((waves(height, width, seed)[0].permute(1, 2, 0) * 255).round().byte().numpy())
 
 
-def clip(path: Path, frames: Sequence[Array], rate: int = 10) -> Path:
-    """A lossless clip of these frames."""
+def clip(path: Path, frames: Sequence[Array], rate: int = 10, codec: str = "ffv1", form: str = "bgr0") -> Path:
+    """A clip of these frames, lossless unless the codec is another."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "bgr0"
+        stream.pix_fmt = form
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

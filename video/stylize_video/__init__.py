@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylize import SettingsError, bits_option, hookimpl, jobs_option, quality_option, report_option
+from stylize import (
+    SettingsError,
+    bits_option,
+    hookimpl,
+    jobs_option,
+    keep_option,
+    mask_option,
+    quality_option,
+    region_option,
+    report_option,
+)
 from stylize_video.codecs import AUDIO, HARDWARE, VIDEO_CODECS
 
 if TYPE_CHECKING:
@@ -38,6 +48,9 @@ OPTIONS = (
     jobs_option(),
     bits_option(),
     quality_option(),
+    mask_option(),
+    keep_option(),
+    region_option(),
     click.Option(["--from", "begin"], metavar="TIME", help="Start of the part to paint: 00:01:20.5, or seconds."),
     click.Option(["--to", "end"], metavar="TIME", help="End of the part to paint."),
     click.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import IO, Any
 
@@ -172,6 +172,28 @@ def decode(
 ) -> Iterator[Array]:
     """Frame after frame, as :class:`Reading` gives them, from ``start`` to ``end``, in seconds after the first."""
     return iter(Reading(clip, height, width, start=start, end=end, convert=convert))
+
+
+class InOrder:
+    """Frames by their numbers: those that are asked for in order are read in one pass."""
+
+    def __init__(self, read: Callable[[], Iterator[Array]]) -> None:
+        self._read = read
+        self._frames: Iterator[Array] | None = None
+        self._last: Array | None = None
+        self.count = 0  # of frames read in this pass
+
+    def at(self, number: int) -> Array | None:
+        """A frame, counted from 0; None if there are not so many."""
+        if self._last is not None and number == self.count - 1:
+            return self._last
+        if self._frames is None or number < self.count:
+            self._frames, self.count = self._read(), 0
+        for frame in self._frames:
+            self._last, self.count = frame, self.count + 1
+            if self.count > number:
+                return frame
+        return None
 
 
 def _raw_format(clip: Clip) -> tuple[str, int, type[np.unsignedinteger[Any]]]:

@@ -27,6 +27,7 @@ from stylize import (
 )
 from stylize.text import counted, duration
 from stylize_video import NAMES, contact_sheet, finish, image_sequence
+from stylize_video.areas import ClipAreas
 from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
 from stylize_video.colors import described, is_hdr
@@ -34,14 +35,13 @@ from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, 
 from stylize_video.exposure import ExposureMeter
 from stylize_video.ffmpeg import executable
 from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
-from stylize_video.probe import Clip, probe
+from stylize_video.probe import HIDING, Clip, probe
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
 from stylize_video.task import Task, as_picture, eight_bits, even_size, seconds
 from stylize_video.work import Plan, Work
 
 FOLLOWING = ("steady", "every")  # keys of a plan's wants that concern frames that follow others
-HIDING = {"vp8", "vp9", "av1"}  # codecs with packets that hold no frame to be shown
 LEAD = "clip"  # the claim of the run that makes the clip
 POLL = 0.5  # seconds between looks at what another run, from which this one waits to hear, has done
 
@@ -265,7 +265,9 @@ class VideoJob(Job):
 
     def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
         """What tells this clip from another; on which device it is painted does not."""
-        task, record = self._task, stylizer.record(Origin(self._task.clip.path, digest_of(self._task.clip)))
+        task, areas = self._task, self._task.areas
+        origin = Origin(task.clip.path, digest_of(task.clip))
+        record = stylizer.record(origin, mask=areas.mask, regions=areas.regions)
         settings = {key: value for key, value in record.settings.items() if key not in ("device", "memory")}
         if record.init is not None:
             settings.pop("init")  # its path
@@ -355,11 +357,11 @@ def _task(
     if begin is not None and end is not None and end <= begin:
         raise SettingsError("--to is not after --from")
     begin = begin or None  # from the start
-    clip.frame_range(begin, end)
+    areas = ClipAreas(options, settings, clip, *clip.frame_range(begin, end))
     height, width = even_size(clip, settings)
     preview = contact_sheet.target(target) if options.get("preview") else None
     names = ", ".join(path.name for path in styles)
-    task = Task(clip, names, target, preview, begin, end, height, width, settings, options)
+    task = Task(clip, names, target, preview, begin, end, height, width, settings, options, areas)
     if options.get("draft") and options.get("best"):
         raise SettingsError("--draft and --best exclude each other; give one of them")
     if options.get("hdr") == "keep":
@@ -368,7 +370,7 @@ def _task(
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
     if options.get("partial") and preview:
         raise SettingsError("--partial cannot be combined with --preview, which makes no clip")
-    _check_targets(task, source, *styles)
+    _check_targets(task, source, *styles, *areas.files)
     return task
 
 

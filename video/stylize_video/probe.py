@@ -118,6 +118,8 @@ class Clip:
         return self.duration or self.times[-1] + 1 / self.rate
 
 
+HIDING = frozenset(("vp8", "vp9", "av1"))  # codecs with packets that hold no frame to be shown
+
 # Names by their numbers in ITU-T H.273, "-" for those that say nothing.
 _RANGES = "- tv pc"
 _MATRICES = "gbr bt709 - - fcc bt470bg smpte170m smpte240m ycgco bt2020nc bt2020c"

@@ -12,12 +12,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Term, load
+from stylize_video.areas import FrameAreas
 from stylize_video.curvature import kept, warped
+from stylize_video.decode import InOrder
 from stylize_video.exposure import NONE, Exposure
-from stylize_video.steady import PaintedFrame, as_tensor, expected_steps, is_static, temporal, warp_history
-from stylize_video.task import Task, as_picture, eight_bits
+from stylize_video.steady import (
+    PaintedFrame,
+    WarpedHistory,
+    as_tensor,
+    expected_steps,
+    is_static,
+    temporal,
+    warp_history,
+)
+from stylize_video.task import DEEP, Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
 
 Array = NDArray[Any]
@@ -26,6 +37,7 @@ log = logging.getLogger("stylize.video")
 
 STATE_BYTES = 2**24  # of state, for each frame that would have to be painted again without it
 MOST_REPEATED = 16  # of them
+ENTIRELY = 0.9  # share of what is painted that is new, from which on a frame is painted as a still
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,32 @@ class Shot:
 
     frames: range
     plan: Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Over:
+    """What makes of a painted frame the one that is shown: its exposure, and what the source ``shown`` (H, W, 3 or 4)
+    has where it is not painted."""
+
+    exposure: Exposure = NONE
+    areas: FrameAreas | None = None
+    shown: Array | None = None
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether a frame is shown as it is painted."""
+        return self.exposure == NONE and (self.areas is None or self.areas.weights is None)
+
+    def of(self, painted: Tensor) -> Tensor:
+        """What is shown of a picture (1, 3, H, W) in [0, 1]."""
+        made = self.exposure.of(painted)
+        if self.areas is None or self.areas.weights is None or self.shown is None:
+            return made
+        return self.areas.over(made, as_picture(self.shown, "").rgb)
+
+    def unmixed(self, result: Tensor, content: Tensor) -> Tensor:
+        """What was painted, where the result is laid over the content."""
+        return result if self.areas is None else self.areas.unmixed(result, content)
 
 
 @dataclass(frozen=True)
@@ -74,9 +112,9 @@ class ShotPainter:
 
     def __init__(self, task: Task, work: Work, flow: Flow) -> None:
         self._task, self._work, self._flow = task, work, flow
-        self._reader: Iterator[Array] | None = None
-        self._at = 0  # the number of the frame that the reader gives next
+        self._source = InOrder(task.read)
         self._past: PaintedFrame | None = None  # the last one painted
+        self._areas: FrameAreas | None = None  # its own
         self._counts = Counts()
         self._saved = 0  # the number of the frame whose state was kept last
 
@@ -88,7 +126,7 @@ class ShotPainter:
             StylizeError: the clip can no longer be read.
         """
         every, held = self._task.every, self._task.options.get("hold")
-        self._past = None
+        self._past = self._areas = None
         resumed, known = self._work.read_state(shot.frames) or (shot.frames.start, Curvature())
         self._saved = resumed
         for number in shot.frames:
@@ -99,41 +137,47 @@ class ShotPainter:
             between = (number - shot.frames.start) % every > 0
             if number <= resumed and self._work.file(number).exists():
                 if number == resumed and not exposure.hides:
-                    self._past = PaintedFrame(content, as_array(load(self._kept(number))), known)
+                    self._remember(content, load(self._kept(number)), known, self._areas_of(number))
                 continue
             past: PaintedFrame | None = self._past
-            picture = as_picture(samples, f"frame {number}")
+            picture, areas = as_picture(samples, f"frame {number}"), self._areas_of(number)
+            over = Over(exposure, areas, shown)
             copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
             # compared with the last painted one: slow changes add up until they are painted
-            same = past is not None and (exposure.hides or is_static(content, past.content))
+            same = past is not None and (exposure.hides or self._shows_the_same(content, past, areas))
             if exposure.hides and past is None:  # a fade from black or white begins with just that
-                self._copy(number, as_picture(shown, picture.name), NONE)
+                self._copy(number, as_picture(shown, picture.name), Over())
                 yield copied
             elif past is not None and (same or (between and held)):
-                self._copy(number, Picture(as_tensor(past.result), picture.alpha), exposure)
+                self._copy(number, Picture(as_tensor(past.result), picture.alpha), over)
                 yield copied
             elif past is not None and between:
-                carried = warp_history(content, past, self._flow)
-                self._save(number, Picture(as_tensor(carried.start), picture.alpha), exposure)
+                carried = self._carried(content, past, areas)
+                self._save(number, Picture(as_tensor(carried.start), picture.alpha), over)
                 yield copied
             else:
-                data = {"number": number, "content": content, "shot": shot.frames, "exposure": exposure}
+                data = {"number": number, "content": content, "shot": shot.frames, "over": over}
                 frame = replace(copied, copied=False, data=data)
+                if areas is not None:
+                    frame = replace(frame, mask=areas.mask, regions=areas.regions)
                 yield frame if past is None else self._following(frame, past)
         self._work.remove_states(shot.frames, before=shot.frames.stop)
 
-    def _copy(self, number: int, picture: Picture, exposure: Exposure) -> None:
+    def _copy(self, number: int, picture: Picture, over: Over) -> None:
         """A frame that needs no painting."""
         self._counts += Counts(copied=1)
-        self._save(number, picture, exposure)
+        self._save(number, picture, over)
         self._work.note(number, {"steps": 0, "seconds": 0.0})
 
     def _following(self, frame: Frame, past: PaintedFrame) -> Frame:
         """A frame as it is painted after another."""
-        carried = warp_history(frame.data["content"], past, self._flow, self._task.deep)
+        areas = frame.data["over"].areas
+        carried = self._carried(frame.data["content"], past, areas, self._task.deep)
+        if areas is not None and carried.unseen > ENTIRELY:  # nothing to go on from
+            return frame
         steps = expected_steps(carried, *self._task.steps)
         self._counts += Counts(following=1, steps=steps)
-        weight, mask, terms = self._task.temporal_weight, carried.mask_tensor(), list[Term]()
+        weight, mask, terms = self._temporal_weight(areas), carried.mask_tensor(), list[Term]()
         if weight:
             terms.append(temporal(carried, weight, grey=self._task.settings.preserve_color == "luminance"))
         curvature = warped(past.curvature, as_tensor(carried.flow), mask, weight)
@@ -143,40 +187,68 @@ class ShotPainter:
             steps=steps,
             terms=terms,
             curvature=curvature,
-            data={**frame.data, "mask": mask},
+            data={**frame.data, "mask": mask, "weight": weight},
         )
 
     def write(self, frame: Frame, painted: Painted) -> None:
         """Keep the result of a frame."""
-        number = frame.data["number"]
+        number, over = frame.data["number"], frame.data["over"]
         if painted.stopped:  # good for a part of the clip, but none to go on from
-            rgb = frame.data["exposure"].of(painted.picture.rgb)
+            rgb = over.of(over.unmixed(painted.picture.rgb, frame.image.rgb))
             picture = replace(painted.picture, rgb=rgb, exif=None, record=None, origin=None)
             self._counts += Counts(stopped=(number, pickle.dumps(picture)))
             return
         self._counts += Counts(painted=1)
         known = Curvature()
         if frame.curvature is not None:
-            known = kept(frame.curvature, frame.data["mask"], self._task.temporal_weight)
+            known = kept(frame.curvature, frame.data["mask"], frame.data["weight"])
         kept_state = self._keep_state(number, frame.data["shot"], known)
-        result = self._save(number, painted.picture, frame.data["exposure"])
+        bare = replace(painted.picture, rgb=over.unmixed(painted.picture.rgb, frame.image.rgb))
+        result = self._save(number, bare, over)
         if kept_state:
             self._work.remove_states(frame.data["shot"], before=number)
-        self._past = PaintedFrame(frame.data["content"], as_array(result), known)
+        self._remember(frame.data["content"], result, known, over.areas)
         about = {"steps": painted.steps, "seconds": painted.seconds, "style": painted.terms.get("style")}
         self._work.note(number, about)
+
+    def _remember(self, content: Array, result: Picture, known: Curvature, areas: FrameAreas | None) -> None:
+        """What the next frame begins with."""
+        parts = None if areas is None else areas.parts
+        self._past, self._areas = PaintedFrame(content, as_array(result), known, parts), areas
+
+    def _areas_of(self, number: int) -> FrameAreas | None:
+        return self._task.areas.at(number, self._task.height, self._task.width)
+
+    def _shows_the_same(self, content: Array, past: PaintedFrame, areas: FrameAreas | None) -> bool:
+        """Whether nothing has changed since the last frame that was painted, as far as it is painted."""
+        if areas is not None:
+            if self._areas is None or not areas.same_as(self._areas):
+                return False
+            content = areas.inside(content, past.content)
+        return is_static(content, past.content)
+
+    def _carried(
+        self, content: Array, past: PaintedFrame, areas: FrameAreas | None, deep: float = DEEP["default"]
+    ) -> WarpedHistory:
+        return warp_history(content, past, self._flow, deep, None if areas is None else areas.parts)
+
+    def _temporal_weight(self, areas: FrameAreas | None) -> float:
+        """That of the temporal term, which is a mean over all of the picture, where the others are over what is
+        painted."""
+        weight = self._task.temporal_weight
+        return weight if areas is None else weight * areas.parts.size / max(1, int(np.count_nonzero(areas.parts)))
 
     def take_counts(self) -> Counts:
         """What became of frames since this was asked last."""
         counts, self._counts = self._counts, Counts()
         return counts
 
-    def _save(self, number: int, result: Picture, exposure: Exposure) -> Picture:
+    def _save(self, number: int, result: Picture, over: Over) -> Picture:
         """Keep a frame, as it is shown; and as it is painted, which is what the next one begins with."""
-        if exposure == NONE:
+        if over.shows_all:
             return self.save(self._work.file(number), result)
         plain = self.save(self._work.plain(number), result)
-        self.save(self._work.file(number), replace(plain, rgb=exposure.of(plain.rgb)))
+        self.save(self._work.file(number), replace(plain, rgb=over.of(plain.rgb)))
         return plain
 
     def _kept(self, number: int) -> Path:
@@ -192,14 +264,11 @@ class ShotPainter:
         return kept
 
     def _read(self, number: int) -> Array:
-        """A frame of the clip. Those of shots in order are read in one pass."""
-        if self._reader is None or number < self._at:
-            self._reader, self._at = self._task.read(), 0
-        for samples in self._reader:
-            self._at += 1
-            if self._at > number:
-                return samples
-        raise StylizeError(f"{self._task.clip.path}: frame {number} can no longer be read")
+        """A frame of the clip."""
+        samples = self._source.at(number)
+        if samples is None:
+            raise StylizeError(f"{self._task.clip.path}: frame {number} can no longer be read")
+        return samples
 
     def _keep_state(self, number: int, shot: range, known: Curvature) -> bool:
         """Keep what another run needs to go on from a frame with the same result; of large frames, now and then.

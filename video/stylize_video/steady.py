@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Curvature, Term, luminance
-from stylize_video.flow import valid, visible, warp
+from stylize_video.flow import valid, visible, warp, warp_parts
 
 if TYPE_CHECKING:
     from stylize import Flow
@@ -37,12 +37,14 @@ IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind
 
 @dataclass(frozen=True)
 class PaintedFrame:
-    """A frame that is done: its content (H, W, 3) in uint8, its result (H, W, 3) in float32, in [0, 1], and what is
-    known of the curvature of its loss."""
+    """A frame that is done: its content (H, W, 3) in uint8, its result (H, W, 3) in float32, in [0, 1], what is known
+    of the curvature of its loss, and, where there are masks, to which part of the picture each pixel belongs: ``parts``
+    (H, W) in uint8, 0 for what is not painted."""
 
     content: Array
     result: Array
     curvature: Curvature = field(default_factory=Curvature)
+    parts: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -89,25 +91,33 @@ def above_noise(apart: Array, content: Array) -> Array:
     return np.asarray(np.maximum(0, np.abs(means).max(2) - NOISE * noise))
 
 
-def warp_history(content: Array, past: PaintedFrame, flow: Flow, deep: float = 8.0) -> WarpedHistory:
+def warp_history(
+    content: Array, past: PaintedFrame, flow: Flow, deep: float = 8.0, parts: Array | None = None
+) -> WarpedHistory:
     """The last result, warped to where its pixels are now, and on new ground the content in the colours of the result,
     up to ``deep`` px from what is known: strokes that are begun need fewer steps.
 
-    New is what was not visible, and what looks different now. Frames further back are not searched for it: at two flows
-    each that cost more than it gave.
+    New is what was not visible, what looks different now, and what belongs to another of the ``parts``; what is not
+    painted does not count. Frames further back are not searched for it: at two flows each that cost more than it gave.
     """
     back, forth = flow(content, past.content), flow(past.content, content)
     apart = above_noise(content.astype(np.float32) - warp(past.content, back), content)
     seen = visible(back, forth)
     new = ~seen | (apart > NEW)
-    mask = valid(back, forth) & ~new
+    inside = np.ones_like(new)
+    if parts is not None and past.parts is not None:
+        inside = parts > 0
+        new = (new | (parts != warp_parts(past.parts, back))) & inside
+    mask = valid(back, forth) & ~new & inside
+    seen &= inside
     difference = float(apart[seen].mean()) / 255 if seen.any() else 1.0
     start = warp(past.result, back)
     if new.any():
         depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
         share = (depth / deep).clip(0, 1)[..., None]
         start += share * new[..., None] * (recolored(content, start, mask) - start)
-    return WarpedHistory(start.clip(0, 1), mask, back, float(new.mean()), difference)
+    unseen = int(np.count_nonzero(new)) / max(1, int(np.count_nonzero(inside)))
+    return WarpedHistory(start.clip(0, 1), mask, back, unseen, difference)
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
 from stylize_video import image_sequence
+from stylize_video.areas import ClipAreas
 from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
 from stylize_video.probe import Clip
@@ -31,7 +32,8 @@ class Task:
     """A stretch of a clip, from ``begin`` to ``end`` in seconds, to be painted at (``height``, ``width``) px.
 
     ``styles`` is their names, for the report; ``sheet`` is where the contact sheet of a preview goes, None where the
-    whole clip is painted; ``options`` are those of the command line.
+    whole clip is painted; ``options`` are those of the command line,
+    ``areas`` what of the frames is painted, and in which styles.
     """
 
     clip: Clip
@@ -44,6 +46,7 @@ class Task:
     width: int
     settings: Settings
     options: Mapping[str, Any]
+    areas: ClipAreas
 
     @property
     def every(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -71,7 +72,7 @@ class Work:
         """How many frames are done in all."""
         try:
             with os.scandir(self.path) as entries:
-                return sum(1 for entry in entries if entry.name.endswith(".png") and not entry.name.startswith("."))
+                return sum(1 for entry in entries if re.fullmatch(r"\d+\.png", entry.name))
         except OSError:
             return 0
 

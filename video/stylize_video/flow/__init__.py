@@ -71,6 +71,14 @@ def warp(picture: Array, flow: Array) -> Array:
     return np.asarray(moved).reshape(height, width, -1)
 
 
+def warp_parts(parts: Array, flow: Array) -> Array:
+    """Numbers (H, W) in uint8 warped backwards by ``flow`` (H, W, 2): each is that of the nearest pixel."""
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = x + flow[..., 0], y + flow[..., 1]
+    return np.asarray(cv2.remap(parts, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE))
+
+
 def visible(back: Array, forth: Array) -> Array:
     """Which pixels of a frame were visible in an earlier one, booleans (H, W).
 
