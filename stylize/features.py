@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stylize import memory
+from stylize.cost import Work, work
 from stylize.devices import computed_with, free_memory, resolve_device, resolve_dtype
 from stylize.encoders import EncoderConfig, EncoderSpec, Progress, builtin, having, load
 from stylize.errors import SettingsError
@@ -153,6 +154,12 @@ class Engine:
             live_images=MOVING - (steps == 1),  # there is no last gradient
             channels=channels,
         )
+
+    def work(self, pixels: float, encoder: Encoder) -> Work:
+        """What a scale takes beside others whose steps take so many pixels through this encoder."""
+        style = [layer for layer, weight in self.settings.style_layers.items() if weight]
+        place, threads = self._place, torch.get_num_threads()
+        return work(encoder, pixels, style, device=place.device, dtype=place.dtype, threads=threads)
 
     def _content_bytes(self, layers: frozenset[str]) -> float:
         """What the features of the content take for each pixel."""

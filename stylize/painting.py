@@ -93,7 +93,7 @@ def paint(
     image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
     sources = [start] if detail is None else [start, detail]
     source_bytes += sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
-    schedule = Schedule(tuple(scales), None if on_step is None else _peak(engine, scales[-1], start, source_bytes))
+    schedule = Schedule((*scales,)) if on_step is None else schedule_of(engine, scales, start.shape[1], source_bytes)
     pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
     for index, scale in enumerate(scales, 1):
@@ -235,15 +235,29 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
     return (larger + scale.detail * fine.to(larger.device)).clamp(0, 1)
 
 
-def _peak(engine: Engine, scale: Scale, start: Tensor, source_bytes: int) -> int | None:
-    """The memory, in bytes, that a scale takes at most; None where it does not fit, which its own turn will tell."""
-    try:
-        layers = dict.fromkeys(engine.encoder.layers, 1.0)
+def schedule_of(
+    engine: Engine, scales: Sequence[Scale], channels: int, source_bytes: int, *, whole: bool = False
+) -> Schedule:
+    """The scales of a picture with so many channels, what each takes of time, and the last of memory, at most.
+
+    Args:
+        source_bytes: bytes of the pictures that it is painted from.
+        whole: as if there were memory enough for each as a whole; else a scale that fits in no way leaves both unknown,
+            and will tell at its own turn.
+    """
+    layers, peak, works = dict.fromkeys(engine.encoder.layers, 1.0), None, []
+    for scale in scales:
         encoder = engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
-        size = scale.height, scale.width, start.shape[1]
-        return engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes).peak
-    except OptimizationError:
-        return None
+        pixels: float = scale.height * scale.width
+        if not whole:
+            size = scale.height, scale.width, channels
+            try:
+                plan = engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes)
+            except OptimizationError:
+                return Schedule(tuple(scales))
+            peak, pixels = plan.peak, plan.network_pixels
+        works.append(engine.work(pixels, encoder))
+    return Schedule(tuple(scales), peak, tuple(works))
 
 
 def _step(

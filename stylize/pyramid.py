@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from stylize.cost import Work
 from stylize.settings import Settings
 
-OVERHEAD = 64**2  # px: what a step takes however small its picture is, as the time of so many more pixels
 STROKES = 256  # px: longest side of a picture with strokes of width 1
 CLOSE = math.sqrt(2)  # scales are further apart than that
 DETAIL = 0.75  # share of the photo's detail at twice that size; at four times its square, and so on
-FINE_COST = 0.35  # of a step of a fine scale, which sees the shallow layers alone, over one of another
+OVERHEAD = 64**2  # px: what a step with VGG-19 takes however small its picture is, as the time of so many more pixels
+FINE_COST = 0.4  # of a step of a fine scale, which sees the shallow layers alone, over one of another
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Schedule:
     """What the painting of a picture consists of.
 
     ``scales`` are coarse to fine, the last being the size of the result; ``memory`` is what it takes at most, in bytes;
-    None: not known.
+    None: not known. ``work`` tells of each scale what it takes beside the others; default: as with VGG-19.
     """
 
     scales: tuple[Scale, ...]
     memory: int | None = None
+    work: tuple[Work, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -53,15 +55,12 @@ class Schedule:
         return sum(scale.steps for scale in self.scales)
 
     def fraction(self, scale: int, number: int) -> float:
-        """How much of the work is done, in [0, 1], after step ``number`` of a scale, both counted from 1; a step takes
-        a time proportional to its pixels, and some more."""
-        costs = [FINE_COST if each.fine else 1.0 for each in self.scales]
-        work = [
-            (each.height * each.width * cost + OVERHEAD) * each.steps
-            for each, cost in zip(self.scales, costs, strict=True)
-        ]
-        done = sum(work[: scale - 1]) + work[scale - 1] * number / self.scales[scale - 1].steps
-        return done / sum(work)
+        """How much of the work is done, in [0, 1], after step ``number`` of a scale, both counted from 1."""
+        works = self.work or tuple(
+            Work(0.0, each.height * each.width * (FINE_COST if each.fine else 1.0) + OVERHEAD) for each in self.scales
+        )
+        whole = [each.of(scale.steps) for each, scale in zip(works, self.scales, strict=True)]
+        return (sum(whole[: scale - 1]) + works[scale - 1].of(number)) / sum(whole)
 
 
 def pyramid(height: int, width: int, settings: Settings) -> tuple[Scale, ...]:

@@ -17,7 +17,7 @@ import click
 from stylize.cli.terminal import UnbreakableStream, complain, ignoring_errors
 from stylize.contracts import hookimpl
 from stylize.display import Display, RunProgress
-from stylize.text import duration, printable
+from stylize.text import counted, duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stylize.pyramid import Schedule
 
 
+LONG = 10  # seconds: what takes longer is told how long it will take
 STOPPING = "stopping after this step; press Ctrl-C again to discard the picture"
 STOPPING_IDLE = "stopping; press Ctrl-C again to end at once"  # where no picture is in work
 
@@ -163,6 +164,7 @@ class Live(Display):
         self._tasks: dict[tuple[str, int], TaskID] = {}
         self._begun = 0.0
         self._failed = False
+        self._planned: Schedule | None = None  # of which it was said how long it takes
         self._last: tuple[TaskID, str, Step] | None = None  # the current scale
         self._picture: tuple[Frame, Step] | None = None  # the current picture, where there are several
         self._first: tuple[int, float] | None = None  # number of the first of them, and when it began
@@ -197,10 +199,20 @@ class Live(Display):
             self._begun = time.perf_counter()
         self._report_failure(step, name)
         self._last = self._tasks[key], name, step
-        seconds = time.perf_counter() - self._begun
-        left = f"{seconds / (step.number - 1) * (step.steps - step.number):.0f} s left" if step.number > 1 else ""
+        self._tell_plan(step)
+        left = "" if step.seconds_left is None else f"{duration(step.seconds_left, rough=True)} left"
         text = f"{step.number}/{step.steps}  {left:>9}  {_losses(step)}"
         bars.update(self._tasks[key], completed=step.number, text=text)
+
+    def _tell_plan(self, step: Step) -> None:
+        """Say what a picture consists of and how long it takes, once that is known."""
+        schedule, left = step.schedule, step.seconds_left
+        if schedule is None or schedule is self._planned or left is None:
+            return
+        self._planned, final, whole = schedule, schedule.scales[-1], step.seconds + left
+        if whole >= LONG and step.scale == 1:
+            work = f"{counted(schedule.steps, 'step')} at {counted(len(schedule.scales), 'scale')}"
+            self._print(f"{final.width}x{final.height} in {work}, about {duration(whole, rough=True)}")
 
     def _end_scale(self) -> None:
         """The last line of the current scale, which may have stopped before its last step."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stylize.cli.options import SECTION
+from stylize.cli.options import SECTION, settings_from, settings_options
 from stylize.cli.session import current_host
 from stylize.discovery import unreadable_distributions
 from stylize.errors import StylizeError
-from stylize.settings import PRESETS, knob_of, preset, setting_fields
-from stylize.text import printable
+from stylize.settings import PRESETS, Settings, knob_of, preset, setting_fields
+from stylize.text import counted, duration, printable
+
+_OF_ESTIMATES = ("brush", "encoder", "device", "precision", "memory")  # settings that change what a picture takes most
 
 
 @click.command()
@@ -134,10 +138,44 @@ def plugins(as_json: bool) -> int:
     return 1 if host.problems else 0
 
 
+class _Size(click.ParamType[tuple[int, int]]):
+    """The size of a picture, 1024 or 1024x768, as (height, width)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is no size such as 1024 or 1024x768", param, ctx)
+        width = int(found[1])
+        height = int(found[2]) if found[2] else max(1, round(width * 3 / 4))
+        if not width or not height:
+            self.fail(f"{value!r} has no pixels", param, ctx)
+        return height, width
+
+
+@settings_options(*(each.name for each in setting_fields() if each.name not in _OF_ESTIMATES))
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def doctor(as_json: bool) -> int:
+@click.option(
+    "--estimate",
+    "sizes",
+    multiple=True,
+    type=_Size(),
+    metavar="SIZE",
+    help="Instead, paint a small picture for some seconds, and tell what one of SIZE px takes, such as 1024 (4:3) or "
+    "1024x768. May be given several times; the other options are for this one.",
+)
+@click.option(
+    "--weights", type=Path, metavar="FILE", help="Read the encoder's weights from a safetensors or torch file."
+)
+def doctor(sizes: tuple[tuple[int, int], ...], as_json: bool, weights: Path | None, **options: Any) -> int:
     """Check what works on this machine, and say what to do about the rest."""
+    if sizes:
+        _estimate(sizes, settings_from(options), weights, as_json)
+        return 0
+    if weights is not None or any(value is not None for value in options.values()):
+        raise click.UsageError("options other than --json are for --estimate SIZE")
     from stylize.cli.doctor import checks as all_checks
 
     checks = list(all_checks(current_host()))
@@ -148,3 +186,32 @@ def doctor(as_json: bool) -> int:
             advice = f"; {check.advice}" if check.advice else ""
             click.echo(printable(f"{check.state:5}{check.name:14}{check.found}{advice}"))
     return 1 if any(check.state == "fail" for check in checks) else 0
+
+
+def _estimate(sizes: Sequence[tuple[int, int]], settings: Settings, weights: Path | None, as_json: bool) -> None:
+    """Print what pictures of these sizes take."""
+    from stylize.cli.display import Live
+    from stylize.estimate import Estimator
+
+    host = current_host()
+    with Live() as display:
+        encoders, modes = host.encoders(), host.color_modes()
+        estimator = Estimator(
+            settings, encoders=encoders, color_modes=modes, weights=weights, progress=display.download
+        )
+    found = [estimator(*size) for size in sizes]
+    if as_json:
+        click.echo(json.dumps([{**dataclasses.asdict(each), **estimator.conditions} for each in found]))
+        return
+    for each in found:
+        memory = "more memory than there is" if each.memory is None else f"at most {each.memory / 2**30:.2g} GiB"
+        taken = (
+            f"about {duration(each.seconds, rough=True)} ({duration(each.processor_seconds, rough=True)} of CPU time)"
+        )
+        work = f"{counted(each.steps, 'step')} at {counted(each.scales, 'scale')}"
+        click.echo(f"{f'{each.width}x{each.height}':13} {taken}, {memory}; {work}")
+    click.echo(
+        "{encoder} on {device} in {precision}; start-up and reading and writing pictures left out".format(
+            **estimator.conditions
+        )
+    )

@@ -34,6 +34,8 @@ class Encoder(Protocol):
       whole: the px between the positions of each layer, powers of 2; how many px to each side a feature sees at most;
       and the bytes held for each pixel until the gradient is there.
     * ``fixed_bytes``: the bytes held whatever the size of the picture.
+    * ``operations_per_pixel``, the multiply-adds of the way forward, and ``channels`` of each layer, for estimates of
+      time.
     * ``alignment``: a multiple of the strides, in px, on whose multiples parts of a picture should begin for the same
       rounding errors as in the whole.
     """

@@ -132,6 +132,29 @@ class VGG:
         return held + 2 * widest * item
 
     @cached_property
+    def operations_per_pixel(self) -> float:
+        """Multiplications and additions for each pixel of a picture, without the way back."""
+        found, stride = 0.0, 1
+        for part in self._program:
+            if part is None:
+                stride *= 2
+                continue
+            found += part.weight.numel() / stride**2
+            if part.name in self._maps:
+                found += self._maps[part.name][0].numel() / stride**2
+        return found
+
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """How many channels each layer has, as it is given."""
+        given = {layer: len(weight) for layer, (weight, _) in self._maps.items()}
+        return {
+            part.name: given.get(part.name, len(part.weight))
+            for part in self._program
+            if part is not None and part.name in self.layers
+        }
+
+    @cached_property
     def fixed_bytes(self) -> int:
         """Bytes that are held whatever the size of the picture: the weights, as they are read and as they are used,
         and what fast convolutions need."""
