@@ -155,6 +155,10 @@ class Engine:
             channels=channels,
         )
 
+    def has_plenty_for(self, plan: Plan) -> bool:
+        """Whether a plan takes less than half of the memory, on the CPU and in one piece."""
+        return self.device.type == "cpu" and not plan.side and plan.peak < self._budget() / 2
+
     def work(self, pixels: float, encoder: Encoder) -> Work:
         """What a scale takes beside others whose steps take so many pixels through this encoder."""
         style = [layer for layer, weight in self.settings.style_layers.items() if weight]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from stylize import allocator
 from stylize.encoders import shallow
 from stylize.errors import OptimizationError
 from stylize.graphs import RecordedStep
@@ -102,7 +103,7 @@ def paint(
             if on_step is not None:
                 on_step(_step(report, names, snapshot, index, schedule, pace, time.perf_counter() - begun))
 
-        with enough_memory(scale.height, scale.width):
+        with allocator.giving_back(), enough_memory(scale.height, scale.width):
             before = image if index > 1 else None
             # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
             image = _enlarged(image, scale, detail)
@@ -115,6 +116,7 @@ def paint(
             if plan.side:
                 seconds = seconds_per_pixel * plan.network_pixels * scale.steps
                 log.info("%s%s", plan.description, f", about {duration(seconds, rough=True)}" if seconds else "")
+            allocator.keep(wanted=engine.has_plenty_for(plan))
             known = curvature if index == len(scales) else None
             optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start, curvature=known)
             del image  # large pictures are most of the memory

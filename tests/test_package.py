@@ -53,7 +53,7 @@ FLOORS = (
     ("optimizer", "tiles", "palette", "cost"),
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
-    ("linalg", "streams", "forms", "runfiles"),
+    ("allocator", "linalg", "streams", "forms", "runfiles"),
     ("settings", "errors", "checks", "machines", "page", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

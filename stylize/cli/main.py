@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from stylize import allocator
 from stylize.cli.commands import cli, run
 from stylize.cli.display import print_event
 from stylize.cli.inspect import doctor, plugins, presets, settings, weights
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if arguments is None:
         open_standard_streams()
         shorten_spinning()
+        allocator.allow()
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
 
