@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +29,7 @@ from PIL import Image
 import stylize
 from stylize import Settings, Stylizer, load, read_record
 from stylize.testing import tiny_encoder
-from tests.conftest import SAMPLES, waves
+from tests.conftest import SAMPLES, Call, waves
 
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
@@ -98,6 +101,15 @@ def png(height: int = 24, width: int = 32, seed: int = 1) -> bytes:
     array = (waves(height, width, seed)[0].permute(1, 2, 0) * 255).round().byte().numpy()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def brushed(left: int, right: int) -> str:
+    """What the page sends where a brush has been over a part of the width of 64."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (left, 0, right, 64))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 Serve = Callable[..., Client]
@@ -203,7 +215,10 @@ def test_every_answer_says_what_a_page_may_load(client: Client, path: str) -> No
 
 
 def test_the_page_is_small_and_names_no_other_host(client: Client) -> None:
-    files = [client.get(path).body for path in ("/", "/static/page.css", "/static/page.js", "/static/icon.svg")]
+    from stylize_web import server
+
+    names = [path.name for path in (Path(server.__file__).parent / "static").iterdir()]
+    files = [client.get(path).body for path in ("/", *(f"/static/{name}" for name in names if name != "index.html"))]
     assert sum(map(len, files)) <= 60_000
     addresses = {each for file in files for each in re.findall(rb"https?://[^\"' )]+", file)}
     assert addresses == {b"http://www.w3.org/2000/svg"}
@@ -298,6 +313,14 @@ def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, plac
         ({"format": "jpg", "bits": 16}, "jpg with 16 bits cannot be written"),
         ({"mask": "http://evil.example/"}, "the mask must be a PNG"),
         ({"mask": "data:image/png;base64,!"}, "the mask is damaged"),
+        ({"mask": "data:image/png;base64,AAAA"}, "the mask is damaged"),
+        ({"mask": "mask-none"}, "not there any more"),
+        ({"mask": brushed(0, 0)}, "nothing is painted with the brush"),
+        ({"regions": [{"mask": brushed(0, 0), "styles": ["sample-waves"]}]}, "nothing is painted with the brush"),
+        ({"regions": [{"mask": brushed(0, 9), "styles": []}]}, "choose a painting first"),
+        ({"regions": [{"styles": ["sample-waves"]}]}, "the mask must be a PNG"),
+        ({"regions": ["all"]}, "regions must be a list"),
+        ({"regions": [{}] * 13}, "at most 12"),
     ],
 )
 def test_a_bad_order_is_refused_in_a_line(client: Client, values: dict[str, Any], said: str) -> None:
@@ -451,38 +474,71 @@ def test_who_is_woken_by_a_change_finds_it_made(monkeypatch: pytest.MonkeyPatch)
     assert found == [(1, "after")]
 
 
-def test_only_the_part_under_the_brush_is_painted(client: Client, tmp_path: Path) -> None:
-    photo = client.upload(png(32, 32, 5))
-    mask = Image.new("L", (64, 64))
-    mask.paste(255, (0, 0, 32, 64))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    import base64
+def pixels(picture: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), int)
 
-    data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    run = client.wait(client.order(content=photo["id"], mask=data, settings={**QUICK, "steps": [8]})["id"])
-    assert run["state"] == "done", run
-    before, after = (
-        np.asarray(Image.open(io.BytesIO(each)).convert("RGB"), int)
-        for each in (png(32, 32, 5), client.get(f"/api/runs/{run['id']}/result").body)
+
+def test_only_the_part_under_the_brush_is_painted_and_can_be_painted_again(
+    serve: Serve, tmp_path: Path, call: Call
+) -> None:
+    client = serve(output=tmp_path / "kept")
+    photo = client.upload(png(32, 32, 5), "photo.png")
+    run = client.wait(
+        client.order(content=photo["id"], mask=brushed(0, 32), settings={**QUICK, "scales": 1, "steps": [8]})["id"]
     )
+    assert run["state"] == "done", run
+    result = client.get(f"/api/runs/{run['id']}/result").body
+    before, after = pixels(png(32, 32, 5)), pixels(result)
     assert (before[:, 20:] == after[:, 20:]).all()
     assert np.abs(before[:, :12] - after[:, :12]).mean() > 3
-    again = client.wait(client.order(content=photo["id"], again=run["id"])["id"])
-    assert again["order"]["masked"]
+    key = run["order"]["mask"]
+    assert client.get(f"/api/pictures/{key}/view").body == base64.b64decode(brushed(0, 32).partition(",")[2])
+    again = client.wait(client.order(content=photo["id"], mask=key)["id"])
+    assert (again["state"], again["order"]["mask"]) == ("done", key)
+    assert client.upload(result)["recipe"]["mask"] == key
+    # and on the command line
+    (tmp_path / "kept" / "photo.png").write_bytes(png(32, 32, 5))
+    assert len([*(tmp_path / "kept").glob("photo-mask-*.png")]) == 1
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/api/runs/{run['id']}/masks").body)) as archive:
+        assert [(tmp_path / "kept" / name).read_bytes() for name in archive.namelist()] == [
+            archive.read(name) for name in archive.namelist()
+        ]
+    shutil.copy(SAMPLES / "waves.jpg", tmp_path / "kept")
+    done = call("replay", "kept/photo-waves.png", "--sources", "kept", "-o", "again.png")
+    assert done.code == 0, done.err
+    assert pixels((tmp_path / "again.png").read_bytes()).tolist() == after.tolist()
 
 
-def test_an_empty_brush_is_an_error_of_the_run(client: Client) -> None:
-    import base64
+def test_parts_have_paintings_of_their_own(client: Client, tmp_path: Path) -> None:
+    photo, painting = client.upload(png(32, 32, 5), "photo.png"), client.upload(png(32, 32, 6), "own.png")
+    region = {"mask": brushed(0, 32), "styles": [painting["id"]]}
+    run = client.wait(client.order(content=photo["id"], regions=[region])["id"])
+    assert run["state"] == "done", run
+    (tmp_path / "got.png").write_bytes(client.get(f"/api/runs/{run['id']}/result").body)
+    (tmp_path / "photo.png").write_bytes(png(32, 32, 5))
+    (tmp_path / "own.png").write_bytes(png(32, 32, 6))
+    (tmp_path / "mask.png").write_bytes(base64.b64decode(brushed(0, 32).partition(",")[2]))
+    stylizer = Stylizer(SAMPLES / "waves.jpg", Settings.from_dict(QUICK), encoders=[tiny_encoder()])
+    expected = stylizer(tmp_path / "photo.png", regions=[(tmp_path / "mask.png", tmp_path / "own.png")])
+    expected.save(tmp_path / "expected.png")
+    assert torch.equal(load(tmp_path / "got.png").rgb, load(tmp_path / "expected.png").rgb)
+    described = run["order"]["regions"]
+    assert [[style["name"] for style in each["styles"]] for each in described] == [["own.png"]]
+    recipe = client.upload((tmp_path / "got.png").read_bytes())["recipe"]
+    assert recipe["regions"] == [{"mask": described[0]["mask"], "styles": [painting["id"]]}]
 
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "PNG")
-    data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    run = client.wait(client.order(mask=data)["id"])
-    assert (run["state"], run["error"]) == (
-        "failed",
-        "nothing is painted with the brush; paint over a part, or clear it",
-    )
+
+def test_a_clip_is_served_in_parts_to_players(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "offered").mkdir()
+    (tmp_path / "offered" / "clip.mp4").write_bytes(bytes(range(200)))
+    client = serve(tmp_path / "offered")
+    (clip,) = client.get("/api/folder").json["entries"]
+    part = client.get(f"/api/pictures/{clip['id']}/view", Range="bytes=10-19")
+    assert (part.status, part.body, part.headers["content-type"]) == (206, bytes(range(10, 20)), "video/mp4")
+    assert client.get(f"/api/pictures/{clip['id']}/thumbnail").status == 404
+    (tmp_path / "offered" / "clip.mp4").unlink()
+    (tmp_path / "offered" / "clip.mp4").symlink_to("/etc/passwd")
+    assert client.get(f"/api/pictures/{clip['id']}/view").status == 400
 
 
 def test_a_folder_is_painted_with_its_report(serve: Serve, tmp_path: Path) -> None:

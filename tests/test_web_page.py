@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,13 +16,14 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
-from stylize import Settings, Stylizer, load
+from stylize import Settings, Stylizer, load, resize
 from stylize.testing import tiny_encoder
 from tests.conftest import SAMPLES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("starlette", reason="the page needs the extra web")
 pytest.importorskip("uvicorn", reason="the page needs the extra web")
+FFMPEG = shutil.which("ffmpeg")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
@@ -39,13 +41,25 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture
-def address(cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[str]:
-    """The address of a server that offers a folder."""
-    (tmp_path / "offered" / "trip").mkdir(parents=True)
-    shutil.copy(SAMPLES / "cat.jpg", tmp_path / "offered" / "trip")
-    line = [sys.executable, "-m", "stylize", "serve", "--port", "0", "--folder", "offered"]
-    with subprocess.Popen(line, env=dict(cli_environment), stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+@pytest.fixture(scope="module")
+def offered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the server offers: one with a picture, and a clip of three frames."""
+    folder = tmp_path_factory.mktemp("offered")
+    (folder / "trip").mkdir()
+    shutil.copy(SAMPLES / "cat.jpg", folder / "trip")
+    if FFMPEG is not None:
+        source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=3:duration=1", "-pix_fmt", "yuv420p"]
+        subprocess.run([FFMPEG, "-loglevel", "error", *source, folder / "clip.mp4"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(plugin_folder: Path, offered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server, the same for all tests; each has a browser of its own, as another user would."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("STYLIZE_")}
+    own = {"PYTHONPATH": str(plugin_folder), "STYLIZE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    line = [sys.executable, "-m", "stylize", "serve", "--port", "0", "--folder", str(offered)]
+    with subprocess.Popen(line, env={**kept, **own}, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = re.search(r"http://\S+", process.stderr.readline())
         assert found
@@ -192,30 +206,71 @@ def test_what_is_wrong_is_said_beside_the_button(page: Page) -> None:
     until(page, "document.getElementById('problem').textContent.includes('test_web_page.py')")
 
 
-def test_the_brush_paints_a_part(page: Page) -> None:
+def brush(page: Page, *points: tuple[float, float]) -> None:
+    """A stroke over the photo, from point to point, in shares of its width and height."""
+    page.locator("#mask").scroll_into_view_if_needed()
+    box = page.locator("#mask").bounding_box()
+    places = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+
+
+def difference(page: Page, photo: Path) -> torch.Tensor:
+    """How far what is downloaded is from a photo, (H, W)."""
+    page.wait_for_selector("#save:visible")
+    with page.expect_download() as download:
+        page.click("#save")
+    painted = load(download.value.path()).rgb
+    return (painted - resize(load(photo).rgb, *painted.shape[2:])).abs().mean(1)[0]
+
+
+def test_the_brush_paints_parts_each_in_a_painting_of_its_own(page: Page) -> None:
     page.click("#photo [data-id=sample-cat]")
     page.click("#painting [data-id=sample-waves]")
     set_fields(page, encoder="tiny", device="cpu", steps="2")
     slide(page, "size", 7)
     page.click("#mask-open")
     page.wait_for_selector("#mask:visible")
-    box = page.locator("#mask").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.5)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=5)
-    page.mouse.up()
+    brush(page, (0.2, 0.5), (0.4, 0.5))
+    page.click("#pens [data-pen=sample-mosaic]")
+    brush(page, (0.2, 0.5))
+    brush(page, (0.9, 0.5))
+    page.click("#undo")
     page.click("#brushed")
+    assert page.inner_text("#mask-open") == "2 parts are brushed"
+    page.click("#paint")
+    changed = difference(page, SAMPLES / "cat.jpg")
+    width = changed.shape[1]
+    assert changed[:, int(width * 0.7) :].max() < 0.01
+    assert changed[:, int(width * 0.15) : int(width * 0.45)].max() > 0.05
+    (region,) = page.evaluate("fetch('/api/state').then((a) => a.json()).then((s) => s.runs.at(-1).order.regions)")
+    assert [style["name"] for style in region["styles"]] == ["mosaic"]
+    page.click("#photo [data-id=sample-moose]")  # which the brush has not been over
+    assert page.inner_text("#mask-open") == "Brush parts…"
+    page.click("#runs [aria-pressed] >> nth=0")
+    page.click("#reuse")
+    until(page, "document.getElementById('mask-open').textContent === '2 parts are brushed'")
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not installed")
+def test_a_clip_plays_before_and_after_it_is_painted(page: Page, offered: Path) -> None:
+    page.click("#photo .browse")
+    page.get_by_role("button", name="clip.mp4").click()
+    plays = "document.getElementById('film').videoWidth === 64 && document.getElementById('film').src"
+    until(page, f"{plays}.includes('/api/pictures/')")
+    page.click("#painting [data-id=sample-waves]")
+    set_fields(page, encoder="tiny", device="cpu", steps="1")
+    slide(page, "size", 7)
     page.click("#paint")
     page.wait_for_selector("#save:visible")
-    with page.expect_download() as download:
-        page.click("#save")
-    painted, photo = load(download.value.path()).rgb, load(SAMPLES / "cat.jpg")
-    from stylize import resize
-
-    difference = (painted - resize(photo.rgb, *painted.shape[2:])).abs().mean(1)[0]
-    width = difference.shape[1]
-    assert difference[:, int(width * 0.7) :].max() < 0.01
-    assert difference[:, int(width * 0.15) : int(width * 0.45)].max() > 0.05
+    until(page, f"{plays}.includes('/result')")
+    assert page.inner_text("#say").startswith("done, in painted, below the folder")
+    assert (offered / "painted" / "clip.mp4").is_file()
+    page.click("#remove")
+    until(page, f"{plays}.includes('/api/pictures/')")
 
 
 def test_the_folder_can_be_walked_through(page: Page, tmp_path: Path) -> None:

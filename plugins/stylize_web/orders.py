@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stylize import PRESETS, Settings, SettingsError, preset
 from stylize_web.pictures import Pictures, Source
 
-if TYPE_CHECKING:
-    from stylize.arrays import Array
-
 STYLES = 6  # in a blend, at most
-MASK_PIXELS = 4_000_000
+REGIONS = 12  # at most
 STARTS = ("content", "noise", "style")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the photo, white in the mask, that has paintings of its own."""
+
+    mask: Source
+    styles: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
 class Order:
-    """What to paint. ``mask`` is a PNG, white where to paint; None: everywhere."""
+    """What to paint. ``mask`` is white where to paint; None: everywhere."""
 
     content: Source
     styles: tuple[Source, ...]
@@ -30,7 +34,19 @@ class Order:
     preset: str = "default"
     extension: str = ".png"
     bits: int = 8
-    mask: bytes | None = None
+    mask: Source | None = None
+    regions: tuple[Part, ...] = ()
+
+    @property
+    def masks(self) -> list[Source]:
+        """Those of what is painted, and of the parts."""
+        return [*([] if self.mask is None else [self.mask]), *(part.mask for part in self.regions)]
+
+    @property
+    def sources(self) -> set[str]:
+        """The ids of all that it is about."""
+        styles = [style for part in self.regions for style in part.styles]
+        return {each.id for each in (self.content, *self.styles, *styles, *self.masks)}
 
     def described(self) -> dict[str, Any]:
         """What the page is told; it can send the same again."""
@@ -44,7 +60,10 @@ class Order:
             "size": self.settings.size,
             "format": self.extension[1:],
             "bits": self.bits,
-            "masked": self.mask is not None,
+            "mask": None if self.mask is None else self.mask.id,
+            "regions": [
+                {"mask": part.mask.id, "styles": [style.described() for style in part.styles]} for part in self.regions
+            ],
         }
 
 
@@ -59,15 +78,7 @@ def read(sent: Any, pictures: Pictures) -> Order:
         raise SettingsError("an order must be an object")
     if not isinstance(sent.get("content"), str):
         raise SettingsError("choose a photo first")
-    styles = sent.get("styles")
-    if not isinstance(styles, Sequence) or isinstance(styles, str) or not styles:
-        raise SettingsError("choose a painting first")
-    if len(styles) > STYLES:
-        raise SettingsError(f"{len(styles)} paintings are chosen; blend at most {STYLES}")
-    content, found = pictures[sent["content"]], tuple(pictures[str(style)] for style in styles)
-    for each in found:
-        if each.kind in ("folder", "clip"):
-            raise SettingsError(f"{each.name} is a {each.kind}; choose a picture as the painting")
+    content, found = pictures[sent["content"]], _styles(sent.get("styles"), pictures)
     name, extension, bits = sent.get("preset", "default"), f".{sent.get('format', 'png')}", sent.get("bits", 8)
     if not isinstance(name, str) or name not in PRESETS:
         raise SettingsError(f"unknown preset {name!r}")
@@ -75,10 +86,24 @@ def read(sent: Any, pictures: Pictures) -> Order:
 
     if extension not in FORMATS or bits not in (8, 16) or (bits == 16 and FORMATS[extension] not in ("PNG", "TIFF")):
         raise SettingsError(f"{extension[1:]} with {bits} bits cannot be written")
-    mask = _mask(sent.get("mask"))
-    if mask is not None and content.kind in ("folder", "clip"):
+    settings = _settings(sent.get("settings", {}), name)
+    mask = None if sent.get("mask") is None else _mask(sent["mask"], content, pictures)
+    regions = _regions(sent.get("regions"), content, pictures)
+    if (mask or regions) and content.kind in ("folder", "clip"):
         raise SettingsError(f"a {content.kind} cannot be painted in part; clear the brush")
-    return Order(content, found, _settings(sent.get("settings", {}), name), name, extension, bits, mask)
+    return Order(content, found, settings, name, extension, bits, mask, regions)
+
+
+def _styles(sent: Any, pictures: Pictures) -> tuple[Source, ...]:
+    if not isinstance(sent, Sequence) or isinstance(sent, str) or not sent:
+        raise SettingsError("choose a painting first")
+    if len(sent) > STYLES:
+        raise SettingsError(f"{len(sent)} paintings are chosen; blend at most {STYLES}")
+    found = tuple(pictures[str(style)] for style in sent)
+    for each in found:
+        if each.kind in ("folder", "clip"):
+            raise SettingsError(f"{each.name} is a {each.kind}; choose a picture as the painting")
+    return found
 
 
 def _settings(values: Any, name: str) -> Settings:
@@ -90,34 +115,27 @@ def _settings(values: Any, name: str) -> Settings:
     return settings
 
 
-def _mask(sent: Any) -> bytes | None:
+def _regions(sent: Any, content: Source, pictures: Pictures) -> tuple[Part, ...]:
     if sent is None:
-        return None
-    head, _, data = str(sent).partition(",")
+        return ()
+    if not isinstance(sent, Sequence) or not all(isinstance(each, Mapping) for each in sent):
+        raise SettingsError("regions must be a list of objects")
+    if len(sent) > REGIONS:
+        raise SettingsError(f"{len(sent)} parts have paintings of their own; at most {REGIONS} can")
+    return tuple(
+        Part(_mask(each.get("mask"), content, pictures), _styles(each.get("styles"), pictures)) for each in sent
+    )
+
+
+def _mask(sent: Any, content: Source, pictures: Pictures) -> Source:
+    """The mask that is sent as a PNG, or as the id of one that was sent before."""
+    head, comma, data = str(sent).partition(",")
+    if not comma and head.startswith("mask-"):
+        return pictures[head]
     if head != "data:image/png;base64":
         raise SettingsError("the mask must be a PNG")
     try:
-        return base64.b64decode(data, validate=True)
+        png = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise SettingsError("the mask is damaged") from error
-
-
-def mask_array(png: bytes, height: int, width: int) -> Array:
-    """A mask of booleans (H, W) from a PNG of another size.
-
-    Raises:
-        SettingsError: it is no PNG, too large, or there is nothing in it.
-    """
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if image.width * image.height > MASK_PIXELS:
-                raise SettingsError("the mask is too large")
-            mask = np.asarray(image.convert("L").resize((width, height), Image.Resampling.BILINEAR)) > 127
-    except (OSError, SyntaxError) as error:
-        raise SettingsError("the mask is damaged") from error
-    if not mask.any():
-        raise SettingsError("nothing is painted with the brush; paint over a part, or clear it")
-    return mask
+    return pictures.new_mask(png, content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import secrets
 import threading
 from collections import OrderedDict
@@ -11,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylize import StylizeError
+from stylize import SettingsError, StylizeError
 
 if TYPE_CHECKING:
-    from stylize import Picture
+    from stylize import Mask, Picture
 
 HERE = Path(__file__).parent
 SAMPLES = next(
@@ -28,14 +29,15 @@ THUMBNAIL, VIEW = 320, 1600  # px
 VIEWS_KEPT = 12
 LISTED = 500  # entries of a folder
 UPLOADS_KEPT = 100
+MASK_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Source:
     """A picture, folder or clip that can be painted, or painted in the style of.
 
-    ``kind`` is ``photo`` or ``painting`` for samples, ``upload``, ``picture``, ``folder`` or ``clip``; ``place`` is the
-    path of a file below the folder that is offered.
+    ``kind`` is ``photo`` or ``painting`` for samples, ``upload``, ``mask``, ``picture``, ``folder`` or ``clip``;
+    ``place`` is the path of a file below the folder that is offered.
     """
 
     id: str
@@ -128,6 +130,18 @@ class Pictures:
                 name = path.name.encode("utf-8", "replace").decode()
                 yield self._add(Source(f"folder-{key}", name, path, kind, place))
 
+    def clip(self, source: Source) -> Path:
+        """The file of a clip, for players.
+
+        Raises:
+            StylizeError: it lies in the folder offered no more.
+        """
+        assert self.folder is not None
+        path = source.path.resolve()
+        if not path.is_relative_to(self.folder) or not path.is_file():
+            raise StylizeError(f"{source.name} is not there any more")
+        return path
+
     # --- uploads
 
     def new_upload(self) -> Path:
@@ -150,10 +164,36 @@ class Pictures:
             self._add(source)
         return source
 
+    def new_mask(self, png: bytes, content: Source) -> Source:
+        """A mask that the page has sent, kept as a file; its name is that of the content, with a part of its SHA-256.
+
+        Raises:
+            SettingsError: it is no PNG, too large, or there is nothing in it.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+                if image.width * image.height > MASK_PIXELS:
+                    raise SettingsError(f"the mask is too large: at most {MASK_PIXELS // 10**6} megapixels")
+                brightest = image.convert("L").getextrema()[1]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SettingsError("the mask is damaged") from error
+        if not brightest:
+            raise SettingsError("nothing is painted with the brush; paint over a part, or clear it")
+        digest = hashlib.sha256(png).hexdigest()
+        key = f"mask-{digest}"
+        with self._lock:
+            if key not in self._known:
+                path = self.new_upload()
+                path.write_bytes(png)
+                self._add(Source(key, f"{file_name(Path(content.name).stem)}-mask-{digest[:8]}.png", path, "mask"))
+            return self._known[key]
+
     def forget_uploads(self, used: set[str]) -> None:
         """Remove the oldest uploads where there are many, but none of those that are in use."""
         with self._lock:
-            uploads = [source for source in self._known.values() if source.kind == "upload"]
+            uploads = [source for source in self._known.values() if source.kind in ("upload", "mask")]
             for source in uploads[: max(0, len(uploads) - UPLOADS_KEPT)]:
                 if source.id not in used:
                     del self._known[source.id]
@@ -177,6 +217,18 @@ class Pictures:
         digest = "" if picture.origin is None else picture.origin.sha256
         origin = Origin(Path(source.name), digest) if source.kind == "upload" else picture.origin
         return replace(picture, name=Path(source.name).stem, origin=origin)
+
+    def mask(self, source: Source, kept: Path | None) -> Mask:
+        """A source as a mask; ``kept`` is the folder in which records find it.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        from stylize import Origin, as_mask
+
+        mask = as_mask(source.path)
+        assert mask.origin is not None
+        return replace(mask, origin=Origin((kept or Path()) / source.name, mask.origin.sha256))
 
     def thumbnail(self, source: Source) -> bytes:
         """A small JPEG of a source.
@@ -210,8 +262,8 @@ class Pictures:
         return data
 
     def recipe(self, source: Source) -> dict[str, Any] | None:
-        """How a painted picture was made, as far as its sources are known here: settings and the ids of content and
-        styles, each None where it is not known; None if the picture carries no record."""
+        """How a painted picture was made, as far as its sources are known here: settings, and the ids of content,
+        styles, mask and regions, each None where it is not known; None if the picture carries no record."""
         from stylize import ImageError, digest, read_record
 
         record = read_record(source.path)
@@ -226,14 +278,30 @@ class Pictures:
                     continue
 
         def found(origin: Any) -> str | None:
-            return known.get(str(origin.get("sha256"))) if isinstance(origin, dict) else None
+            plain = isinstance(origin, dict) and not origin.get("inverted") and not origin.get("color")
+            return known.get(str(origin.get("sha256"))) if plain else None
 
-        styles = record.get("styles")
+        regions = [each for each in _listed(record.get("regions")) if isinstance(each, dict)]
         return {
             "settings": record["settings"],
             "content": found(record.get("content")),
-            "styles": [found(each) for each in styles] if isinstance(styles, list) else [],
+            "styles": [found(each) for each in _listed(record.get("styles"))],
+            "mask": found(record.get("mask")),
+            "regions": [
+                {"mask": found(each.get("mask")), "styles": [found(style) for style in _listed(each.get("styles"))]}
+                for each in regions
+            ],
         }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file: letters, digits, dots, dashes and underscores."""
+    plain = "".join(each if each.isalnum() or each in "-_." else "-" for each in title.replace(" · ", "-"))
+    return "-".join(filter(None, plain.split("-")))[:80].strip(".") or "painted"
 
 
 def _shown(name: str) -> str:

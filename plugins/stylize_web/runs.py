@@ -13,19 +13,17 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylize import Chain, Frame, Host, Job, Painted, RunProgress, StylizeError, hookimpl
 from stylize_web.board import Board
-from stylize_web.orders import Order, mask_array
-from stylize_web.pictures import Pictures
+from stylize_web.orders import Order
+from stylize_web.pictures import Pictures, file_name
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from stylize import Picture, Step, Stylizer
+    from stylize import Picture, Settings, Step, Stylizer
 
 ENDED = ("done", "stopped", "failed")
 PAUSE = 0.12  # seconds between two previews, at least
@@ -97,34 +95,16 @@ class Run:
 
 
 class PictureJob(Job):
-    """One picture of the page, or the part of it that the mask shows."""
+    """One picture of the page, or parts of it."""
 
-    def __init__(self, picture: Picture, order: Order, target: Path) -> None:
-        from stylize.arrays import masked
-
-        self._content, self._order, self._target = picture, order, target
-        self._mask = None if order.mask is None else mask_array(order.mask, *picture.size)
-        self._picture = picture if self._mask is None else masked(picture, self._mask)
+    def __init__(self, frame: Frame, target: Path, bits: int) -> None:
+        self._frame, self._target, self._bits = frame, target, bits
 
     def frames(self, chain: Chain) -> Iterator[Frame]:
-        yield Frame(self._content.name, self._picture)
+        yield self._frame
 
     def write(self, frame: Frame, painted: Painted) -> None:
-        self.shown(painted.picture).save(self._target, bits=self._order.bits)
-
-    def shown(self, painted: Picture) -> Picture:
-        """What is painted, with the photo where the mask shows nothing."""
-        from stylize import resize
-        from stylize.arrays import composited
-
-        if self._mask is None:
-            return painted
-        height, width = painted.size
-        content = resize(self._content.rgb, height, width)
-        assert self._order.mask is not None
-        rgb = composited(content, painted.rgb, mask_array(self._order.mask, height, width))
-        alpha = None if self._content.alpha is None else resize(self._content.alpha, height, width)
-        return replace(painted, rgb=rgb, alpha=alpha)
+        painted.picture.save(self._target, bits=self._bits)
 
     def finish(self) -> Path:
         return self._target
@@ -220,7 +200,7 @@ class Queue:
 
     def in_use(self) -> set[str]:
         """The ids of the pictures that runs are about."""
-        return {source.id for run in self.runs() for source in (run.order.content, *run.order.styles)}
+        return {source for run in self.runs() for source in run.order.sources}
 
     def described(self, run: Run) -> dict[str, Any]:
         """What the page is told of a run: as it is after its last change."""
@@ -253,8 +233,8 @@ class Queue:
     def _painted(self, run: Run) -> tuple[str, str]:
         """Paint a run: the state in which it ends, and the error if it failed."""
         try:
-            with _notes(run), contextlib.closing(_Watch(run, self._board)) as watch:
-                self._paint(run, watch)
+            with _notes(run):
+                self._paint(run, _Watch(run, self._board))
         except StylizeError as error:
             return "failed", " ".join(str(error).split())
         except Exception as error:  # a bug of stylize or of a plugin
@@ -295,10 +275,9 @@ class Queue:
             job, stylizer = self._many(run, options, watch)
         else:
             run.folder.mkdir()
-            target = run.folder / f"{_file_name(run.title)}{order.extension}"
+            target = run.folder / f"{file_name(run.title)}{order.extension}"
             stylizer = self._stylizer(order, watch)
-            picture = self._pictures.picture(order.content, order.settings.size * stylize.SPARE)
-            job = watch.job = PictureJob(picture, order, target)
+            job = PictureJob(self._frame(order), target, order.bits)
         with self._board.change() as run.revision:
             run.text = "beginning"
         host.register(watch, "the page")
@@ -309,6 +288,20 @@ class Queue:
                 host.unregister(watch)
         if isinstance(job, PictureJob) and self._output is not None and run.result is not None:
             self._keep(run, run.result, self._output)
+
+    def _frame(self, order: Order) -> Frame:
+        """The picture of an order, with its mask and regions."""
+        from stylize import SPARE, Region
+
+        needed = _needed(order.settings) * SPARE
+        picture = self._pictures.picture(order.content, order.settings.size * SPARE)
+        mask, *masks = (
+            None if each is None else self._pictures.mask(each, self._output)
+            for each in (order.mask, *(part.mask for part in order.regions))
+        )
+        styles = [[self._pictures.picture(style, needed) for style in part.styles] for part in order.regions]
+        regions = [Region(where, each) for where, each in zip(masks, styles, strict=True) if where is not None]
+        return Frame(picture.name, picture, mask=mask, regions=regions)
 
     def _many(self, run: Run, options: dict[str, Any], watch: _Watch) -> tuple[Job, Stylizer]:
         """The job for a folder or clip below the folder that is offered."""
@@ -333,9 +326,8 @@ class Queue:
 
         key = str((order.settings, [style.id for style in order.styles]))
         if key not in self._stylizers:
-            host, settings = self._host, order.settings
-            needed = math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))
-            styles = [self._pictures.picture(style, needed * SPARE) for style in order.styles]
+            host, needed = self._host, _needed(order.settings) * SPARE
+            styles = [self._pictures.picture(style, needed) for style in order.styles]
             self._stylizers[key] = Stylizer(
                 styles,
                 order.settings,
@@ -349,8 +341,11 @@ class Queue:
         return self._stylizers[key]
 
     def _keep(self, run: Run, result: Path, output: Path) -> None:
-        """Copy a result to the folder for results, under a name that is free there."""
+        """Copy a result to the folder for results, under a name that is free there, and its masks."""
         output.mkdir(exist_ok=True)
+        for mask in run.order.masks:  # whose names tell what is in them
+            with contextlib.suppress(FileExistsError), (output / mask.name).open("xb") as file:
+                file.write(mask.path.read_bytes())
         for number in range(1, 10_000):
             target = output / f"{result.stem}{'' if number == 1 else f'-{number}'}{result.suffix}"
             try:
@@ -369,10 +364,6 @@ class _Watch:
     def __init__(self, run: Run, board: Board) -> None:
         self._run, self._board = run, board
         self._progress, self._due = RunProgress(), 0.0
-        self.job: PictureJob | None = None
-
-    def close(self) -> None:
-        self.job = None
 
     def downloading(self, done: int, total: int | None) -> None:
         """Tell how far the download of weights is."""
@@ -384,6 +375,8 @@ class _Watch:
 
     @hookimpl
     def stylize_step(self, frame: Frame, step: Step) -> None:
+        from stylize import thumbnail
+
         run = self._run
         self._progress.step(step, frame)
         several = f"{frame.name} ({frame.number}{f' of {frame.total}' if frame.total else ''}), "
@@ -391,7 +384,7 @@ class _Watch:
         preview = None
         if (now := time.monotonic()) >= self._due:
             with contextlib.suppress(LookupError):
-                preview = self._preview(step.image(), PREVIEW)
+                preview = thumbnail(step.image(), PREVIEW)
             self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
         with self._board.change() as run.revision:
             run.fraction, run.seconds_left = self._progress.fraction, self._progress.seconds_left
@@ -402,9 +395,11 @@ class _Watch:
 
     @hookimpl
     def stylize_painted(self, frame: Frame, image: Picture) -> None:
+        from stylize import thumbnail
+
         run = self._run
         self._progress.painted(frame)
-        preview = self._preview(image.opaque().rgb, FINAL)
+        preview = thumbnail(image.opaque().rgb, FINAL)
         with self._board.change() as run.revision:
             run.height, run.width = image.size
             self._show(preview)
@@ -415,13 +410,6 @@ class _Watch:
         self._progress.copied(frame)
         with self._board.change() as run.revision:
             run.fraction = self._progress.fraction
-
-    def _preview(self, rgb: Tensor, longest: int) -> bytes:
-        """What the page shows of a picture as it is now."""
-        from stylize import Picture, thumbnail
-
-        shown = rgb if self.job is None else self.job.shown(Picture(rgb)).opaque().rgb
-        return thumbnail(shown, longest)
 
     def _show(self, preview: bytes | None) -> None:
         run = self._run
@@ -448,7 +436,6 @@ def _notes(run: Run) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _file_name(title: str) -> str:
-    """A title as the name of a file: letters, digits, dots, dashes and underscores."""
-    plain = "".join(each if each.isalnum() or each in "-_." else "-" for each in title.replace(" · ", "-"))
-    return "-".join(filter(None, plain.split("-")))[:80].strip(".") or "painted"
+def _needed(settings: Settings) -> int:
+    """The longest side of the paintings, in px, that settings make use of."""
+    return math.ceil(settings.size * max(settings.style_scale, settings.init == "style"))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import io
 import json
 import socket
 import tempfile
 import webbrowser
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,7 +30,7 @@ from starlette.staticfiles import StaticFiles
 from stylize import PRESETS, Host, StylizeError, setting_fields
 from stylize_web import orders
 from stylize_web.board import Board
-from stylize_web.pictures import Pictures
+from stylize_web.pictures import Pictures, file_name
 from stylize_web.runs import Queue, Run
 from stylize_web.security import Guard, Place
 
@@ -65,6 +68,7 @@ class Page:
             Route("/api/runs/{key}", self.remove, methods=["DELETE"]),
             Route("/api/runs/{key}/preview", self.preview),
             Route("/api/runs/{key}/result", self.result),
+            Route("/api/runs/{key}/masks", self.masks),
             Route("/api/runs/{key}/report/{name:path}", self.report),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
@@ -132,14 +136,16 @@ class Page:
         return JSONResponse({**source.described(), "recipe": recipe}, 201)
 
     async def picture(self, request: Request) -> Response:
-        source = self._pictures[request.path_params["key"]]
-        if source.kind in ("folder", "clip"):
+        source, size = self._pictures[request.path_params["key"]], request.path_params["size"]
+        if source.kind == "folder" or (source.kind == "clip" and size != "view"):
             raise HTTPException(404, "it has no picture")
-        if request.path_params["size"] not in ("thumbnail", "view"):
+        if size not in ("thumbnail", "view"):
             raise HTTPException(404, "there is thumbnail and view")
-        if source.kind in ("photo", "painting"):  # they are small, and there before torch is
-            return FileResponse(source.path, headers=_kept())
-        make = self._pictures.thumbnail if request.path_params["size"] == "thumbnail" else self._pictures.view
+        if source.kind == "clip":
+            return FileResponse(self._pictures.clip(source))
+        if source.kind in ("photo", "painting", "mask"):  # they are small, and there before torch is
+            return FileResponse(source.path, headers=_kept(), media_type="image/png" if source.kind == "mask" else None)
+        make = self._pictures.thumbnail if size == "thumbnail" else self._pictures.view
         return Response(await run_in_threadpool(make, source), media_type="image/jpeg", headers=_kept())
 
     async def order(self, request: Request) -> Response:
@@ -149,9 +155,7 @@ class Page:
             sent = json.loads(bytes(data))
         except (ValueError, RecursionError):
             raise HTTPException(400, "the order is not JSON") from None
-        order = orders.read(sent, self._pictures)
-        if isinstance(sent.get("again"), str):  # the part that was painted is the same
-            order = dataclasses.replace(order, mask=self._queue[sent["again"]].order.mask)
+        order = await run_in_threadpool(orders.read, sent, self._pictures)
         return JSONResponse(self._queue.described(self._queue.add(order)), 201)
 
     async def stop(self, request: Request) -> Response:
@@ -178,6 +182,17 @@ class Page:
         shown = "show" in request.query_params
         how = "inline" if shown else "attachment"
         return FileResponse(run.result, filename=run.result.name, content_disposition_type=how)
+
+    async def masks(self, request: Request) -> Response:
+        """The masks of a run, in a ZIP archive, as a replay of its result needs them."""
+        run = self._run(request)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for mask in run.order.masks:
+                archive.write(mask.path, mask.name)
+        name = f"{file_name(run.title)}-masks.zip"
+        headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}"}
+        return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
     async def report(self, request: Request) -> Response:
         """The report of a run, and the pictures it links to."""

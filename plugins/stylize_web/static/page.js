@@ -1,6 +1,8 @@
 // The live page: what is chosen (order), what the server knows (world), and what is looked at (shown).
 
-const $ = (id) => document.getElementById(id);
+import * as brush from "./brush.js";
+import { $, make } from "./dom.js";
+
 const MAIN = ["content_weight", "size", "style_scale", "preserve_color", "style_weights"];
 const ENDED = ["done", "stopped", "failed"];
 const FORMATS = { png: ["png", 8], png16: ["png", 16], jpg: ["jpg", 8], webp: ["webp", 8], tiff16: ["tiff", 16], avif: ["avif", 8] };
@@ -8,7 +10,6 @@ const world = { fields: [], presets: [], pictures: new Map(), runs: new Map(), c
 const order = { content: null, styles: [], weights: {}, preset: "default", settings: {}, format: "png" };
 let shown = null; // the id of the run that is looked at
 let follow = true; // whether to look at what is painted next
-let brush = null; // the state of the brush while a mask is drawn, or was
 window.latencies = []; // seconds from a preview to the screen
 
 // --- asking the server
@@ -21,12 +22,6 @@ async function ask(path, options = {}) {
 
 function problem(error) {
   $("problem").textContent = error ? error.message || String(error) : "";
-}
-
-function make(tag, values = {}, ...inside) {
-  const made = Object.assign(document.createElement(tag), values);
-  made.append(...inside);
-  return made;
 }
 
 const duration = (s) => s < 60 ? `${Math.max(1, Math.round(s))} s` : s < 3600 ? `${Math.floor(s / 60)} min ${Math.round(s % 60)} s` : `${Math.floor(s / 3600)} h ${Math.round(s % 3600 / 60)} min`;
@@ -46,8 +41,9 @@ function isChosen(what, id) {
 
 function choose(what, id, { only = false } = {}) {
   if (what === "photo") {
-    if (order.content !== id) clearBrush();
+    if (order.content !== id) brush.forget();
     order.content = id;
+    if (ENDED.includes(world.runs.get(shown)?.state)) leave();
   } else if (only) {
     order.styles = [id];
   } else {
@@ -91,7 +87,8 @@ function drawChoices() {
   }));
   const content = world.pictures.get(order.content);
   $("mask-open").disabled = !content || content.kind === "folder" || content.kind === "clip";
-  $("mask-open").setAttribute("aria-pressed", !!brush?.used);
+  if (brush.state.open) brush.open(pens());
+  drawBrushed();
   if (!shown) showContent();
 }
 
@@ -116,9 +113,11 @@ function offerRecipe({ name, recipe }) {
   const use = make("button", { type: "button", textContent: "Use its settings", onclick: () => {
     const known = new Set(world.fields.map((field) => field.name));
     takeSettings(Object.fromEntries(Object.entries(recipe.settings).filter(([key]) => known.has(key))), "default");
+    brush.forget();
     if (recipe.content) order.content = recipe.content;
     const styles = recipe.styles.filter(Boolean);
     if (styles.length) order.styles = styles;
+    if (recipe.content) takeParts(recipe.mask, recipe.regions.filter((each) => each.mask && each.styles.every(Boolean)));
     $("notes").replaceChildren();
     drawChoices();
     drawKnobs();
@@ -247,93 +246,70 @@ function drawFields() {
 
 function showContent() {
   const source = world.pictures.get(order.content);
-  if (!source || source.kind === "folder" || source.kind === "clip") { $("frame").hidden = true; $("hint").hidden = false; return; }
+  if (source?.kind === "clip") { film(`/api/pictures/${source.id}/view`, source.name); $("title").textContent = source.name; $("say").textContent = ""; return; }
+  if (!source || source.kind === "folder") { hint(); return; }
   const image = new Image();
   image.onload = () => {
     if (shown || order.content !== source.id) return;
     draw(image.src, null, image.naturalWidth / image.naturalHeight);
+    if (brush.state.open) return;
     $("title").textContent = source.name;
     $("say").textContent = "";
   };
   image.src = `/api/pictures/${source.id}/view`;
 }
 
-function clearBrush() {
-  if (brush) endBrush();
-  brush = null;
+const pens = () => [...world.pictures.values()].filter((each) => each.kind === "painting" || each.kind === "upload" && each.id !== order.content || order.styles.includes(each.id)).map((each) => ({ id: each.id, name: each.name, image: thumbnail(each.id) }));
+
+// The photo as the page shows it; null where the browser cannot.
+function photo(id) {
+  const image = new Image();
+  image.src = `/api/pictures/${id}/view`;
+  return image.decode().then(() => image, () => null);
 }
 
-$("mask-open").onclick = () => {
-  if (brush?.open) { endBrush(); return; }
+async function openBrush() {
+  const id = order.content, image = await photo(id);
+  if (!image || order.content !== id) return;
   shown = null;
   follow = true;
-  const image = new Image();
-  image.onload = () => {
-    draw(image.src, null, image.naturalWidth / image.naturalHeight);
-    const canvas = $("mask"), factor = Math.min(1, 1024 / Math.max(image.naturalWidth, image.naturalHeight));
-    if (!brush) {
-      canvas.width = Math.round(image.naturalWidth * factor);
-      canvas.height = Math.round(image.naturalHeight * factor);
-    }
-    brush = { ...brush, open: true };
-    canvas.hidden = $("brush").hidden = false;
-    $("deeds").hidden = true;
-    drawRuns();
-    $("mask-open").textContent = "Done";
-    $("title").textContent = "Paint over the part to change";
-    $("say").textContent = "the rest stays as it is";
-  };
-  image.src = `/api/pictures/${order.content}/view`;
-};
+  if (!brush.state.used) brush.reset(image.naturalWidth, image.naturalHeight);
+  brush.open(pens());
+  draw(image.src, null, image.naturalWidth / image.naturalHeight);
+  drawShown();
+  drawRuns();
+  drawBrushed();
+}
 
 function endBrush() {
-  brush.open = false;
-  const canvas = $("mask"), pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  brush.used = pixels.some((each, at) => at % 4 === 3 && each > 127);
-  $("brush").hidden = true;
-  canvas.hidden = !brush.used;
-  $("deeds").hidden = false;
-  $("mask-open").textContent = brush.used ? "Only a part is painted" : "Paint only a part";
-  $("mask-open").setAttribute("aria-pressed", brush.used);
-  if (!brush.used) brush = null;
+  brush.close();
+  drawBrushed();
+  if (!shown) showContent();
 }
 
-function maskImage() {
-  if (!brush?.used) return null;
-  const from = $("mask"), to = make("canvas", { width: from.width, height: from.height }), pen = to.getContext("2d");
-  pen.drawImage(from, 0, 0);
-  pen.globalCompositeOperation = "source-in";
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, to.width, to.height);
-  pen.globalCompositeOperation = "destination-over";
-  pen.fillStyle = "#000";
-  pen.fillRect(0, 0, to.width, to.height);
-  return to.toDataURL("image/png");
+function drawBrushed() {
+  const { open, used } = brush.state;
+  $("mask-open").textContent = open ? "Done" : used === 0 ? "Brush parts…" : used === 1 ? "A part is brushed" : `${used} parts are brushed`;
+  $("mask-open").setAttribute("aria-pressed", used > 0);
+  $("mask").hidden = !!shown || !(open || used);
+  $("brush").hidden = !open;
+  if (open) { $("title").textContent = "Brush over a part"; $("say").textContent = brush.meaning(); }
 }
 
-{
-  const canvas = $("mask");
-  let last = null;
-  const at = (event) => { const box = canvas.getBoundingClientRect(); return [(event.clientX - box.left) / box.width * canvas.width, (event.clientY - box.top) / box.height * canvas.height]; };
-  const stroke = (event) => {
-    const pen = canvas.getContext("2d"), here = at(event);
-    pen.globalCompositeOperation = $("erase").getAttribute("aria-pressed") === "true" ? "destination-out" : "source-over";
-    pen.strokeStyle = "#e2481f";
-    pen.lineWidth = $("width").value / 100 * canvas.width;
-    pen.lineCap = pen.lineJoin = "round";
-    pen.beginPath();
-    pen.moveTo(...last);
-    pen.lineTo(...here);
-    pen.stroke();
-    last = here;
-  };
-  canvas.onpointerdown = (event) => { if (!brush?.open) return; canvas.setPointerCapture(event.pointerId); last = at(event); stroke(event); };
-  canvas.onpointermove = (event) => { if (last) stroke(event); };
-  canvas.onpointerup = canvas.onpointercancel = () => { last = null; };
-  $("erase").onclick = () => $("erase").setAttribute("aria-pressed", $("erase").getAttribute("aria-pressed") !== "true");
-  $("clear").onclick = () => canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-  $("brushed").onclick = () => endBrush();
+// Brush again what an order has brushed: the ids of its mask, and of the masks and paintings of its regions.
+async function takeParts(mask, regions) {
+  if (!mask && !regions.length) return;
+  const id = order.content, image = await photo(id);
+  const masks = await Promise.all([mask, ...regions.map((each) => each.mask)].map((each) => each && photo(each)));
+  if (!image || order.content !== id) return;
+  brush.reset(image.naturalWidth, image.naturalHeight);
+  masks.forEach((each, at) => { if (each) brush.lay(at ? regions[at - 1].styles : [], each); });
+  endBrush();
 }
+
+$("mask-open").onclick = () => brush.state.open ? endBrush() : openBrush();
+$("brushed").onclick = endBrush;
+brush.onChange(drawBrushed);
 
 // --- the picture
 
@@ -341,31 +317,58 @@ function cut(percent) {
   $("frame").style.setProperty("--cut", `${percent}%`);
 }
 
-function draw(after, before, shape) {
+function hint(text = "") {
+  film();
+  $("frame").hidden = true;
+  $("hint").hidden = false;
+  if (text) $("hint").textContent = text;
+}
+
+// Show a clip; one that the browser cannot play is left to ``otherwise``.
+function film(source = "", name = "", otherwise = () => hint(name)) {
+  const player = $("film");
+  player.hidden = !source;
+  if (!source) { player.removeAttribute("src"); return; }
+  for (const id of ["after", "before", "compare", "seam", "mask"]) $(id).hidden = true;
   $("hint").hidden = true;
   $("frame").hidden = false;
+  player.setAttribute("aria-label", name);
+  player.onloadedmetadata = () => $("frame").style.setProperty("--shape", player.videoWidth / player.videoHeight);
+  player.onerror = () => { if (player.getAttribute("src") === source) { film(); otherwise(); } };
+  if (player.getAttribute("src") !== source) player.src = source;
+}
+
+function draw(after, before, shape) {
+  film();
+  $("hint").hidden = true;
+  $("frame").hidden = $("after").hidden = false;
   $("frame").style.setProperty("--shape", shape);
   if ($("after").src !== new URL(after, location).href) $("after").src = after;
   $("before").hidden = $("compare").hidden = $("seam").hidden = !before;
   if (before && $("before").src !== new URL(before, location).href) $("before").src = before;
-  $("mask").hidden = !(brush && !shown && (brush.open || brush.used));
+  drawBrushed();
 }
 
 $("compare").oninput = () => cut($("compare").value);
 
+const unplayable = new Set(); // runs whose clips the browser cannot show
 let loading = null; // the version of a preview on its way
 function drawPreview(run) {
   const content = run.order.content, single = content.kind !== "folder" && content.kind !== "clip";
+  if (content.kind === "clip" && ENDED.includes(run.state) && run.result && !unplayable.has(run.id)) {
+    film(`/api/runs/${run.id}/result?show`, run.title, () => { unplayable.add(run.id); drawPreview(run); });
+    return;
+  }
   const before = single ? `/api/pictures/${content.id}/view` : null;
   if (!run.version) {
-    if (!single) { $("frame").hidden = true; $("hint").hidden = false; $("hint").textContent = run.state === "waiting" ? "waiting" : "beginning"; return; }
+    if (!single) { hint(run.state === "waiting" ? "waiting" : "beginning"); return; }
     const image = new Image();
     image.onload = () => { if (shown === run.id && !world.runs.get(run.id)?.version) draw(image.src, null, image.naturalWidth / image.naturalHeight); };
     image.src = before;
     return;
   }
   const key = `${run.id}/${run.version}`;
-  if (loading || $("after").dataset.key === key) return;
+  if (loading || ($("after").dataset.key === key && !$("after").hidden && !$("frame").hidden)) return;
   loading = key;
   const image = new Image(), made = run.made;
   const next = () => { loading = null; const now = world.runs.get(shown); if (now && `${now.id}/${now.version}` !== key) drawPreview(now); };
@@ -387,7 +390,7 @@ const STATES = { waiting: "waiting", painting: "painting", done: "done", stopped
 
 function drawShown() {
   const run = world.runs.get(shown);
-  for (const id of ["stop", "save", "larger", "reuse", "report", "remove"]) $(id).hidden = true;
+  for (const id of ["stop", "save", "masks", "larger", "reuse", "report", "remove"]) $(id).hidden = true;
   $("bar").hidden = !run || ENDED.includes(run.state);
   if (!run) return;
   const ended = ENDED.includes(run.state), many = run.order.content.kind === "folder" || run.order.content.kind === "clip";
@@ -404,6 +407,8 @@ function drawShown() {
   const has = run.result !== null && run.order.content.kind !== "folder";
   $("save").hidden = !(ended && has);
   if (has) $("save").href = `/api/runs/${run.id}/result`;
+  $("masks").hidden = !(ended && has && (run.order.mask || run.order.regions.length));
+  $("masks").href = `/api/runs/${run.id}/masks`;
   $("larger").hidden = !ended || many || run.state === "failed" || run.order.size >= 4096;
   $("larger").textContent = `Paint again at ${run.order.size * 2} px`;
   $("reuse").hidden = $("remove").hidden = !ended;
@@ -412,11 +417,23 @@ function drawShown() {
   drawPreview(run);
 }
 
+// Look at no run, but at the photo that is chosen.
+function leave() {
+  shown = null;
+  $("title").textContent = "Nothing painted yet";
+  $("say").textContent = "";
+  $("notes").replaceChildren();
+  $("notes").dataset.text = "";
+  drawShown();
+  drawRuns();
+}
+
 function show(id) {
-  if (brush?.open) endBrush();
+  if (brush.state.open) brush.close();
   if (shown !== id) { cut(0); $("compare").value = 0; $("after").dataset.key = ""; }
   shown = id;
   drawShown();
+  drawBrushed();
   drawRuns();
 }
 
@@ -463,21 +480,24 @@ async function send(what) {
 
 $("form").onsubmit = (event) => {
   event.preventDefault();
-  if (brush?.open) endBrush();
+  if (brush.state.open) endBrush();
   follow = true;
-  send({ ...placed(), mask: maskImage() });
+  send({ ...placed(), ...brush.parts() });
 };
 $("stop").onclick = () => ask(`/api/runs/${shown}/stop`, { method: "POST" }).catch(problem);
 $("remove").onclick = () => ask(`/api/runs/${shown}`, { method: "DELETE" }).catch(problem);
+const regionsOf = (was) => was.regions.map((each) => ({ mask: each.mask, styles: each.styles.map((style) => style.id) }));
 $("larger").onclick = () => {
   const was = world.runs.get(shown).order;
-  send({ content: was.content.id, styles: was.styles.map((each) => each.id), preset: was.preset, settings: { ...was.settings, size: was.size * 2, upscale: true }, format: was.format, bits: was.bits, again: shown });
+  send({ content: was.content.id, styles: was.styles.map((each) => each.id), preset: was.preset, settings: { ...was.settings, size: was.size * 2, upscale: true }, format: was.format, bits: was.bits, mask: was.mask, regions: regionsOf(was) });
 };
 $("reuse").onclick = () => {
   const was = world.runs.get(shown).order;
-  for (const each of [was.content, ...was.styles]) know(each);
+  for (const each of [was.content, ...was.styles, ...was.regions.flatMap((region) => region.styles)]) know(each);
+  brush.forget();
   order.content = was.content.id;
   order.styles = was.styles.map((each) => each.id);
+  takeParts(was.mask, regionsOf(was));
   (was.settings.style_weights ?? []).forEach((weight, at) => { order.weights[order.styles[at]] = weight; });
   takeSettings(was.settings, was.preset);
   order.format = was.format + (was.bits === 16 ? "16" : "");
@@ -500,7 +520,7 @@ function take(run) {
   if (before && before.revision > run.revision) return;
   world.runs.set(run.id, run);
   if (before && before.state !== run.state && run.state !== "waiting") announce(`${run.title}: ${run.state === "failed" ? run.error : run.state}`);
-  if (before?.state !== run.state && run.state === "painting" && follow && !brush?.open) { shown = run.id; cut(0); $("compare").value = 0; }
+  if (before?.state !== run.state && run.state === "painting" && follow && !brush.state.open) { shown = run.id; cut(0); $("compare").value = 0; }
 }
 
 function ready(told) {
@@ -520,7 +540,7 @@ function listen() {
     const known = told.all ? [...world.runs.keys()].filter((id) => !told.all.includes(id)) : told.gone;
     for (const id of known) {
       world.runs.delete(id);
-      if (shown === id) { shown = null; $("title").textContent = "Nothing painted yet"; $("say").textContent = ""; $("notes").replaceChildren(); showContent(); }
+      if (shown === id) { leave(); showContent(); }
     }
     ready(told);
     drawShown();
