@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from stylize.contracts import Executor, Job, hookimpl
 from stylize.errors import SettingsError
 from stylize.jobs import ImageJob
-from stylize.options import bits_option, keep_option, location_option, mask_option, quality_option, region_option
+from stylize.options import (
+    bits_option,
+    keep_option,
+    location_option,
+    mask_option,
+    profile_option,
+    quality_option,
+    region_option,
+)
 
 if TYPE_CHECKING:
     from click import Command
@@ -40,6 +48,7 @@ def stylize_options(command: Command) -> None:
         bits_option(),
         quality_option(),
         location_option(),
+        profile_option(),
         mask_option(),
         keep_option(),
         region_option(),
@@ -78,6 +87,7 @@ def stylize_open(
         target,
         bits=options.get("bits"),
         location=not options.get("no_location"),
+        profile=options.get("profile") or "srgb",
         quality=options.get("quality"),
         size=settings.size,
         keep=(*styles, *([] if init is None else [init]), *areas.files),

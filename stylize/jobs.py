@@ -31,6 +31,7 @@ class ImageJob(Job):
         *,
         bits: int | None = None,
         location: bool = True,
+        profile: str = "srgb",
         quality: int | None = None,
         size: int | None = None,
         keep: Sequence[Path] = (),
@@ -38,7 +39,7 @@ class ImageJob(Job):
     ) -> None:
         from stylize import images
 
-        self.image = images.load(source, longest=size and size * images.SPARE)
+        self.image = images.load(source, longest=size and size * images.SPARE, profile=profile)
         self.target = target if target is not None else Path(f"{source.stem}-stylized.png")
         painted = None if size is None else images.fit(*self.image.size, size)
         images.check_target(self.target, bits=bits, quality=quality, size=painted)

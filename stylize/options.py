@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize.errors import SettingsError, TargetError
+from stylize.settings import PROFILES
 
 if TYPE_CHECKING:
     from stylize.host import Host
 
 # Recorded as "saving", or without influence on the picture.
 NOT_RECORDED = frozenset(
-    {"bits", "quality", "no_location", "report", "jobs", "mask", "keep", "region", "mask_folder", "scheduler"}
+    (
+        *("bits", "quality", "no_location", "profile", "report", "jobs", "mask", "keep", "region", "mask_folder"),
+        "scheduler",
+    )
 )
 
 
@@ -36,6 +40,16 @@ def location_option() -> click.Option:
         ["--no-location"],
         is_flag=True,
         help="Leave GPS, names of places and the folders of the photo and the styles out of results.",
+    )
+
+
+def profile_option() -> click.Option:
+    """``--profile``: whether results are in sRGB or in the colours of the photo."""
+    return click.Option(
+        ["--profile"],
+        type=click.Choice(PROFILES),
+        help="Colours of the result; srgb: sRGB; keep: those of the photo's own ICC profile, such as Display P3, in "
+        "which it is painted and saved. Default: srgb.",
     )
 
 

@@ -123,8 +123,9 @@ def _without_paths(value: Any) -> Any:
 
 def saving_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of how a picture is written, as records hold them."""
-    made = {"bits": options.get("bits"), "quality": options.get("quality")}
-    return {**made, "no_location": True} if options.get("no_location") else made
+    made: dict[str, Any] = {"bits": options.get("bits"), "quality": options.get("quality")}
+    made |= {"no_location": True} if options.get("no_location") else {}
+    return made | ({"profile": "keep"} if options.get("profile") == "keep" else {})
 
 
 def _sha256(origin: Mapping[str, Any] | None) -> Any:

@@ -21,6 +21,7 @@ from stylize.errors import SettingsError
 STYLE_LAYERS = {"relu1_1": 4.0, "relu2_1": 4.0, "relu3_1": 2.0, "relu4_1": 1.0, "relu5_1": 0.25}
 LONGEST_FILE = 2**20  # bytes of settings
 INITS = ("content", "noise", "style")  # or the path of a picture
+PROFILES = ("srgb", "keep")  # of results: sRGB, or the photo's own
 
 
 @dataclass(frozen=True)

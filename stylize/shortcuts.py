@@ -38,6 +38,7 @@ def paint(
     stop: Callable[[], bool] | None = None,
     mask: MaskSource | None = None,
     regions: Sequence[RegionSource] = (),
+    profile: str | None = None,
     **changes: Any,
 ) -> Picture:
     """A picture repainted in the style of another, or in a blend of several.
@@ -49,7 +50,7 @@ def paint(
     from stylize.stylizer import Stylizer
 
     stylizer = Stylizer(style, settings, weights=weights, progress=progress, **changes)
-    return stylizer(content, on_step=on_step, stop=stop, mask=mask, regions=regions)
+    return stylizer(content, on_step=on_step, stop=stop, mask=mask, regions=regions, profile=profile)
 
 
 def paint_folder(

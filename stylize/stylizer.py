@@ -125,6 +125,7 @@ class Stylizer:
         progress: bool | None = None,
         mask: MaskSource | None = None,
         regions: Sequence[RegionSource] = (),
+        profile: str | None = None,
     ) -> Picture:
         """The content repainted, at ``settings.size``, with the content's alpha and EXIF.
 
@@ -140,12 +141,15 @@ class Stylizer:
             mask: what is painted, as :func:`~stylize.as_mask` takes it: white is, grey in part; where it is black, the
                 result has the content's own pixels.
             regions: parts with styles of their own, as :class:`~stylize.Region` or pairs of mask and style.
+            profile: "keep" paints in the colours of the content's own ICC profile, which the result then has; "srgb"
+                in sRGB; default: as a Picture is, files in sRGB.
 
         Raises:
             SettingsError, ImageError: the content or ``init`` is no picture, or cannot be read.
             OptimizationError: NaN or inf that smaller steps could not avoid.
         """
-        picture = as_picture(content, self.settings.size)
+        profile = profile or ("keep" if isinstance(content, Picture) else "srgb")
+        picture = as_picture(content, self.settings.size, profile=profile)
         scales = self.scales(*picture.size)
         height, width = scales[-1].height, scales[-1].width
         if steps is not None:
@@ -223,7 +227,7 @@ class Stylizer:
         layout: Layout | None,
     ) -> Picture:
         height, width = scales[-1].height, scales[-1].width
-        opaque = Picture(picture.opaque().rgb, picture.alpha)
+        opaque = Picture(picture.opaque().rgb, picture.alpha, profile=picture.profile)
         photo, target = self._targets.of(opaque)
         regions = () if layout is None else layout.regions
         photo = self.engine.placed(photo)
@@ -234,7 +238,7 @@ class Stylizer:
             targets, weights = self._targets.of_parts(layout, opaque), layout.weights
         palettes = None if warm_start else self._palettes(targets, weights)
         recolored = photo if palettes is None else palettes.recolor(resize(photo, height, width))
-        start = self._start(init, recolored, target, scales)
+        start = self._start(init, recolored, target, scales, picture.profile)
         if layout is not None:
             start = start if start is photo else layout.begun(start, photo)
 
@@ -250,6 +254,9 @@ class Stylizer:
                 painted = self._color.finish(painted, resize(opaque.rgb, *painted.shape[2:]))
             return painted if layout is None else layout.over(painted.expand(-1, 3, -1, -1))
 
+        def as_seen(painted: Tensor) -> Tensor:
+            return Picture(in_color(finish(painted)), profile=picture.profile).in_profile().rgb
+
         detail = recolored if self.settings.content_weight else None
         if layout is not None and layout.is_empty:
             painted = resize(photo, height, width).cpu()
@@ -264,14 +271,13 @@ class Stylizer:
                 detail=detail,
                 on_step=on_step,
                 stop=stop,
-                to_display=lambda painted: in_color(finish(painted)),
+                to_display=as_seen,
                 finish=finish,
                 source_bytes=0 if recolored is photo else photo.untyped_storage().nbytes(),
             )
         made = self.record(picture.origin, mask=None if layout is None else layout.mask, regions=regions)
         record = replace(made, stopped=stop is not None and stop())
-        shown, text = in_color(painted), record.to_dict()
-        return Picture(shown, alpha, picture.exif, picture.notes, picture.name, text, about=picture.about)
+        return replace(picture, rgb=in_color(painted), alpha=alpha, record=record.to_dict(), origin=None)
 
     @gradients_enabled()
     def terms(
@@ -318,16 +324,18 @@ class Stylizer:
             terms.append(coarser_term(before, *size))
         return terms
 
-    def _start(self, init: Source | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale]) -> Tensor:
+    def _start(
+        self, init: Source | None, photo: Tensor, target: StyleTarget, scales: Sequence[Scale], profile: bytes
+    ) -> Tensor:
         if init is not None:
-            begun = as_picture(init).opaque().rgb
+            begun = as_picture(init, profile="keep").in_profile(profile).opaque().rgb
         elif self.settings.init == "noise":  # at the size it is used, as a smaller one of a larger is grey
             return noise((scales[0].height, scales[0].width), self.settings, channels=photo.shape[1])
         elif self.settings.init == "content":
             return photo
         else:
             begin = target.styles[0] if self._begin is None else self._begin
-            begun = _cover(begin.opaque().rgb, scales[-1].height, scales[-1].width)
+            begun = _cover(begin.in_profile(profile).opaque().rgb, scales[-1].height, scales[-1].width)
         return colors.luminance(begun) if photo.shape[1] == 1 else begun
 
 
@@ -337,7 +345,8 @@ class _Targets:
     def __init__(self, color: ColorMode, engine: Engine, styles: tuple[Picture, ...]) -> None:
         self.main = StyleTarget(styles, engine)
         self._color, self._engine = color, engine
-        self._kept: list[StyleTarget] = []  # of regions, with their statistics
+        self._kept: list[StyleTarget] = []  # of regions and of other profiles, with their statistics
+        self._converted: list[tuple[tuple[Picture, ...], bytes, tuple[Picture, ...]]] = []
 
     def of(
         self, content: Picture, styles: tuple[Picture, ...] | None = None, weights: tuple[float, ...] = ()
@@ -346,11 +355,23 @@ class _Targets:
         pictures."""
         if styles is None:
             styles, weights = self.main.styles, self.main.weights
+        styles = self._in_profile(styles, content.profile)
         if self._color.prepare is None:
             return content.rgb, self._known(styles, weights)
         shown = [Picture(style.opaque().rgb, style.alpha) for style in styles]
         photo, styles_for_it = self._color.prepare(content, shown)
         return photo, StyleTarget(styles_for_it, self._engine, weights)
+
+    def _in_profile(self, styles: tuple[Picture, ...], profile: bytes) -> tuple[Picture, ...]:
+        """Styles in the colours of a photo; the same objects for the same, so that their statistics are known."""
+        if not profile:
+            return styles
+        for known, of, made in self._converted:
+            if known == styles and of == profile:
+                return made
+        made = tuple(style.in_profile(profile) for style in styles)
+        self._converted = [(styles, profile, made), *self._converted][:REGIONS_KEPT]
+        return made
 
     def of_parts(self, layout: Layout, content: Picture) -> list[StyleTarget | None]:
         """The styles of the parts of a layout; none for what is too small to count."""

@@ -242,7 +242,8 @@ class FolderJob(Job):
     # --- reading and writing, in threads of their own
 
     def _read(self, item: Item) -> Picture:
-        return load(item.photo.path, longest=self._settings.size * SPARE)
+        profile = self._options.get("profile") or "srgb"
+        return load(item.photo.path, longest=self._settings.size * SPARE, profile=profile)
 
     def _check(self, item: Item) -> None:
         """Raise now what writing the result would raise."""
@@ -269,7 +270,7 @@ class FolderJob(Job):
             if self._options.get("sidecar"):
                 self._write_sidecar(path)
             if self._options.get("report"):
-                before, after = thumbnail(photo.opaque().rgb), thumbnail(result.opaque().rgb)
+                before, after = (thumbnail(each.opaque().in_profile().rgb) for each in (photo, result))
         except Exception as error:
             return self._failure(item, error)
         if item.why == FORCED:

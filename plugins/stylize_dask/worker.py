@@ -167,5 +167,5 @@ def _inside(folder: Path) -> Iterator[None]:
 def _thumbnail(picture: Picture) -> Picture:
     height, width = picture.size
     factor = min(1.0, THUMBNAIL / max(height, width))
-    rgb = resize(picture.rgb, max(1, round(height * factor)), max(1, round(width * factor)))
+    rgb = resize(picture.in_profile().rgb, max(1, round(height * factor)), max(1, round(width * factor)))
     return Picture(rgb, origin=picture.origin)

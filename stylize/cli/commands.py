@@ -159,7 +159,7 @@ def _recorded_options(host: Host, record: Mapping[str, Any], content: Path, styl
         theirs = [each for each in command.params if host.is_recorded(str(each.name)) and each.name in recorded]
         given = {str(each.name): recorded[each.name] for each in theirs}
         read = {str(each.name): each.type_cast_value(made, recorded[each.name]) for each in theirs}
-        kept = {key: saving[key] for key in ("bits", "quality", "no_location") if key in saving}
+        kept = {key: saving[key] for key in ("bits", "quality", "no_location", "profile") if key in saving}
         return {**made.params, **read, **kept, "given": given}
 
 

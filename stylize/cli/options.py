@@ -26,7 +26,8 @@ from stylize.settings import Knob, Settings, knob_of, preset, type_of
 # The sections of --help and the parameters in them; options of plugins follow in sections named after their sources.
 SECTIONS = {
     "General": "output preset_name config as_json preview_file quiet",
-    "Picture": "size upscale bits quality no_location palette preserve_color mask keep region mask_folder init seed",
+    "Picture": "size upscale bits quality no_location profile palette preserve_color mask keep region mask_folder "
+    "init seed",
     "Style and content": "brush style_weight style_layers style_loss style_scale style_weights "
     "content_weight content_weights content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",

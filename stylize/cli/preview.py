@@ -66,7 +66,7 @@ class PreviewFile:
     def finished(self, image: Picture) -> None:
         """Write a finished picture."""
         if not self._failed:
-            self._write(image.opaque().rgb)
+            self._write(image.opaque().in_profile().rgb)
 
     def _write(self, rgb: Tensor) -> None:
         from stylize.images import atomic_write, thumbnail

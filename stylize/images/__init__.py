@@ -5,8 +5,8 @@ A picture file may carry a record, a text saying how the picture was made.
 
 from stylize.images.edits import keeping_edits
 from stylize.images.exchange import Source, as_picture, as_pictures
-from stylize.images.metadata import srgb_profile
 from stylize.images.picture import FORMATS, SPARE, About, Origin, Picture, fill_transparent, fit, resize
+from stylize.images.profiles import srgb_profile
 from stylize.images.read import digest, load
 from stylize.images.record import RECORD_LIMIT, Saved, read_record, saved_state
 from stylize.images.silence import MAX_PIXELS

@@ -19,10 +19,13 @@ _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _CENTIMETRES = 3  # the unit of resolution in TIFF
 
 
-def of_image(image: Image.Image, file: BinaryIO | None, kind: str, bits: int, notes: list[str]) -> tuple[Any, About]:
-    """The EXIF block, if any, and the rest of what an image that Pillow has opened carries."""
+def of_image(
+    image: Image.Image, file: BinaryIO | None, kind: str, bits: int, notes: list[str], *, colors: bool = True
+) -> tuple[Any, About]:
+    """The EXIF block, if any, and the rest of what an image that Pillow has opened carries; without ``colors``, what it
+    says of its colour space stays."""
     if kind == "TIFF" and file is not None:
-        return of_tiff(file, bits, notes)
+        return of_tiff(file, bits, notes, colors=colors)
     block = image.info.get("exif") or b""
     packet, resources, records = image.info.get("xmp") or b"", b"", b""
     if kind == "PNG" and file is not None:
@@ -39,9 +42,8 @@ def of_image(image: Image.Image, file: BinaryIO | None, kind: str, bits: int, no
     if not block and kind != "PNG":
         with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
             block = image.getexif().tobytes() if len(image.getexif()) else b""
-    return exif.cleaned(bytes(block)) if block else None, _about(
-        packet, records or iptc.in_resources(resources), image.info.get("dpi"), bits, notes
-    )
+    found = _about(packet, records or iptc.in_resources(resources), image.info.get("dpi"), bits, notes, colors)
+    return exif.cleaned(bytes(block), colors=colors) if block else None, found
 
 
 def packet_of(image: Image.Image, file: BinaryIO, kind: str) -> bytes:
@@ -56,7 +58,7 @@ def packet_of(image: Image.Image, file: BinaryIO, kind: str) -> bytes:
     return bytes(image.info.get("xmp") or b"")
 
 
-def of_tiff(file: BinaryIO, bits: int, notes: list[str]) -> tuple[Any, About]:
+def of_tiff(file: BinaryIO, bits: int, notes: list[str], *, colors: bool = True) -> tuple[Any, About]:
     """The same of a TIFF."""
     block, dropped = exif.of_tiff(file)
     if dropped:
@@ -73,13 +75,14 @@ def of_tiff(file: BinaryIO, bits: int, notes: list[str]) -> tuple[Any, About]:
     scale = 2.54 if unit == (_CENTIMETRES,) else 1.0
     sides = [float(value) * scale for tag in (282, 283) for value in tags.fractions(fields.get(tag))[:1]]
     dpi = (sides[0], sides[1]) if len(sides) == 2 and unit != (1,) else None
-    return exif.cleaned(block) if block else None, _about(tags.value(fields.get(700)), records, dpi, bits, notes)
+    found = _about(tags.value(fields.get(700)), records, dpi, bits, notes, colors)
+    return exif.cleaned(block, colors=colors) if block else None, found
 
 
-def _about(packet: bytes, records: bytes, dpi: Any, bits: int, notes: list[str]) -> About:
+def _about(packet: bytes, records: bytes, dpi: Any, bits: int, notes: list[str], colors: bool) -> About:
     cleaned: bytes | None = None
     if packet:
-        cleaned = xmp.cleaned(bytes(packet))
+        cleaned = xmp.cleaned(bytes(packet), colors=colors)
         if cleaned is None:
             notes.append("XMP left out: it is damaged")
     known = dpi and len(dpi) == 2 and all(0.1 < float(value) < 1e6 for value in dpi)

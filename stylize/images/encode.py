@@ -27,8 +27,8 @@ from stylize.images import exif, iptc, xmp
 from stylize.images.containers import XMP_EXTENSION, jpeg_parts, png_chunk
 from stylize.images.exif import HEAD, directory_bytes
 from stylize.images.ifd import Tags
-from stylize.images.metadata import srgb_profile
 from stylize.images.picture import Picture
+from stylize.images.profiles import srgb_profile
 from stylize.images.record import JPEG_LIMIT, PIXELS, RECORD, embed, names_only, pixel_digest, relative_to, written
 from stylize.images.silence import SILENCE
 
@@ -52,8 +52,9 @@ ENCODERS: dict[str, dict[str, Any]] = {  # Pillow's options
 
 @dataclass(frozen=True)
 class _Along:
-    """What goes along with the pixels: blocks, or nothing; ``dpi`` is that across and down."""
+    """What goes along with the pixels: their ICC profile, and blocks, or nothing; ``dpi`` is that across and down."""
 
+    profile: bytes
     exif: bytes = b""
     xmp: bytes = b""
     more_xmp: bytes = b""  # what a JPEG has no room for in the first segment
@@ -125,11 +126,11 @@ def _along(picture: Picture, format: str, properties: dict[str, str], location: 
     about = picture.about
     block, packet, records = picture.exif or b"", about.xmp or b"", about.iptc or b""
     if not location:
-        block = exif.cleaned(block, location=False) or b"" if block else b""
+        block = exif.cleaned(block, location=False, colors=not picture.profile) or b"" if block else b""
         packet = xmp.without_places(packet) if packet else b""
         records = iptc.without_places(records)
     if format == "AVIF":  # which has an orientation of its own; Pillow would write the block anew without that tag
-        block = exif.cleaned(block, orientation=False) or b"" if block else b""
+        block = exif.cleaned(block, orientation=False, colors=not picture.profile) or b"" if block else b""
     if format == "JPEG" and len(block) > _SEGMENT:
         block = _shortened(block)
     elements = iptc.as_xmp(records, packet) if records and format in ("WEBP", "AVIF") else ""
@@ -141,7 +142,7 @@ def _along(picture: Picture, format: str, properties: dict[str, str], location: 
         packet = whole
     elif properties:
         packet = xmp.packet_of(properties)
-    return _Along(block, packet, more, records, about.dpi)
+    return _Along(picture.profile or srgb_profile(), block, packet, more, records, about.dpi)
 
 
 def _shortened(block: bytes) -> bytes:
@@ -179,7 +180,7 @@ def _encode_pixels(pixels: Array, format: str, quality: int | None, along: _Alon
         options["exif"] = along.exif
     if along.dpi and format == "JPEG":
         options["dpi"] = tuple(max(1, min(65535, round(value))) for value in along.dpi)
-    data = _by_pillow(pixels, format, icc_profile=srgb_profile(), **options)
+    data = _by_pillow(pixels, format, icc_profile=along.profile, **options)
     return _with_segments(data, along) if format == "JPEG" and (along.iptc or along.more_xmp) else data
 
 
@@ -234,7 +235,7 @@ def _png(pixels: Array, along: _Along) -> bytes:
         png = encoded.tobytes()
     else:
         png = _by_pillow(pixels, "PNG")
-    chunks = png_chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
+    chunks = png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(along.profile))
     if along.dpi:
         sides = (min(2**31 - 1, round(value / 0.0254)) for value in along.dpi)
         chunks += png_chunk(b"pHYs", struct.pack(">IIB", *sides, 1))
@@ -296,7 +297,7 @@ def _tiff(pixels: Array, along: _Along) -> bytes:
         block(700, 1, along.xmp)
     if along.iptc:
         block(33723, 7, along.iptc)
-    block(34675, 7, srgb_profile())
+    block(34675, 7, along.profile)
     offset = len(start)
     put(273, 4, offset + len(directory_bytes(order, list(fields.values()), offset)))
     struct.pack_into(order + "I", start, 4, offset)

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
 D65 = (0.3127, 0.3290)
-_D50 = np.array([0.9642, 1.0, 0.8249])  # of the profile connection space
+D50 = np.array([0.9642, 1.0, 0.8249])  # of the profile connection space
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _SDR_WHITE = 203.0  # cd/m2 of diffuse white in HDR pictures (ITU-R BT.2408)
 _KNEE = 0.75  # of white: what is darker is not changed by tone mapping
@@ -54,6 +54,11 @@ class Encoding:
     matrix: Array
     linear: Curve
     hdr: bool = False
+
+    @property
+    def has_srgb_primaries(self) -> bool:
+        """Whether no colour it can tell lies outside sRGB."""
+        return np.allclose(self.matrix, np.eye(3), atol=0.02)
 
     def to_srgb(self, values: Array) -> Array:
         """(H, W, 3 or more) float32 in [0, 1] -> the same with sRGB in the first three channels, in place."""
@@ -190,18 +195,18 @@ def of_png(gamma: float | None, chromaticities: Primaries | None) -> Encoding | 
 def of_icc(profile: bytes, channels: int) -> Encoding | None:
     """The encoding of an ICC profile of a matrix and curves, or for one channel of a grey curve; None for others."""
     try:
-        tags = _icc_tags(profile)
+        tags = icc_tags(profile)
         space = profile[16:20]
         if space == b"GRAY" and channels == 1:
-            return Encoding(np.eye(3), _curve(tags[b"kTRC"]))
+            return Encoding(np.eye(3), curve(tags[b"kTRC"]))
         if space != b"RGB " or b"A2B0" in tags or profile[20:24] != b"XYZ ":
             return None
         columns = np.stack([_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")], axis=1)
-        curves = [_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]
+        curves = [curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]
     except (KeyError, struct.error, ValueError, IndexError):
         return None
     srgb = _to_xyz(SRGB)
-    matrix = np.linalg.inv(srgb) @ _adapted(columns, _D50, srgb.sum(1))
+    matrix = np.linalg.inv(srgb) @ _adapted(columns, D50, srgb.sum(1))
 
     def linear(values: Array) -> Array:
         return np.stack([curve(values[..., index]) for index, curve in enumerate(curves)], axis=-1)
@@ -209,7 +214,7 @@ def of_icc(profile: bytes, channels: int) -> Encoding | None:
     return Encoding(matrix, linear)
 
 
-def _icc_tags(profile: bytes) -> dict[bytes, bytes]:
+def icc_tags(profile: bytes) -> dict[bytes, bytes]:
     (count,) = struct.unpack_from(">I", profile, 128)
     found = {}
     for index in range(min(count, 200)):
@@ -224,7 +229,7 @@ def _xyz(tag: bytes) -> Array:
     return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
 
 
-def _curve(tag: bytes) -> Curve:
+def curve(tag: bytes) -> Curve:
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
         if count == 0:
@@ -246,11 +251,27 @@ def _curve(tag: bytes) -> Curve:
     return lambda v: np.where(v >= d, np.maximum(a * v + b, 0) ** g + e, c * v + f).astype(np.float32)
 
 
+def srgb_to_xyz() -> Array:
+    """The matrix from linear light of sRGB to XYZ relative to D50."""
+    srgb = _to_xyz(SRGB)
+    return _adapted(srgb, srgb.sum(1), D50)
+
+
 def lab_to_srgb(lab: Array) -> Array:
-    """(H, W, 3) of L* in 0 to 100, a* and b*, relative to D50 -> sRGB in [0, 1]."""
+    """(..., 3) of L* in 0 to 100, a* and b*, relative to D50 -> sRGB in [0, 1]."""
+    return xyz_to_srgb(lab_to_xyz(lab))
+
+
+def lab_to_xyz(lab: Array) -> Array:
+    """(..., 3) of L* in 0 to 100, a* and b* -> XYZ, both relative to D50."""
     y = (lab[..., 0] + 16) / 116
     ratios = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
-    xyz = np.where(ratios > 6 / 29, ratios**3, (ratios - 4 / 29) * 3 * (6 / 29) ** 2) * _D50
+    xyz: Array = np.where(ratios > 6 / 29, ratios**3, (ratios - 4 / 29) * 3 * (6 / 29) ** 2) * D50
+    return xyz
+
+
+def xyz_to_srgb(xyz: Array) -> Array:
+    """(..., 3) of XYZ relative to D50 -> sRGB in [0, 1]."""
     srgb = _to_xyz(SRGB)
-    matrix = np.linalg.inv(srgb) @ _adapted(np.eye(3), _D50, srgb.sum(1))
+    matrix = np.linalg.inv(srgb) @ _adapted(np.eye(3), D50, srgb.sum(1))
     return encode_srgb(np.clip(xyz @ matrix.T, 0, 1)).astype(np.float32)

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from stylize.errors import ImageError, SettingsError
-from stylize.images.metadata import srgb_profile
 from stylize.images.picture import SPARE, Picture
+from stylize.images.profiles import check_profile, srgb_profile
 from stylize.images.read import File, load
 
 Array = NDArray[Any]
@@ -32,7 +32,7 @@ _KINDS = {("u", 1), ("u", 2), ("f", 2), ("f", 4), ("f", 8)}  # of NumPy's number
 _LEVELS = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
-def as_picture(source: Source, size: int | None = None) -> Picture:
+def as_picture(source: Source, size: int | None = None, *, profile: str = "srgb") -> Picture:
     """A picture from whatever holds one.
 
     Args:
@@ -40,19 +40,22 @@ def as_picture(source: Source, size: int | None = None) -> Picture:
             array (H, W) or (H, W, C); or a torch tensor (C, H, W) or (1, C, H, W) on any device. C is 1 for grey, 3 for
             sRGB, or 4 with alpha; numbers are uint8, uint16, or floats in [0, 1].
         size: the longest side in px that is needed: a larger file is shrunk to a few times that as it is read.
+        profile: "keep" leaves the colours of a file in its own ICC profile, see :func:`load`; "srgb" converts them, and
+            those of a Picture, too.
 
     Raises:
         SettingsError: it is none of these, or has other numbers or another shape.
         ImageError: a file that cannot be read.
     """
+    check_profile(profile)
     if isinstance(source, Picture):
-        return _usable(source)
+        return _usable(source if profile == "keep" else source.in_profile())
     if isinstance(source, Tensor):
         return _from_tensor(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if _is_file(source):
-        return load(source, longest=size and size * SPARE)
+        return load(source, longest=size and size * SPARE, profile=profile)
     raise SettingsError(f"{TAKEN}; not as {type(source).__name__}")
 
 
@@ -146,7 +149,7 @@ def to_numpy(picture: Picture, dtype: np.dtype[Any]) -> Array:
 def to_pillow(picture: Picture) -> Image.Image:
     """See :meth:`Picture.pil`."""
     image = Image.fromarray(to_numpy(picture, np.dtype(np.uint8)))
-    image.info["icc_profile"] = srgb_profile()
+    image.info["icc_profile"] = picture.profile or srgb_profile()
     if picture.exif is not None:
         image.info["exif"] = picture.exif
     return image

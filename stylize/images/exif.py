@@ -24,15 +24,16 @@ LAYOUT = frozenset(map(int, _LAYOUT.split()))
 _SIZES = frozenset((40962, 40963))
 
 
-def cleaned(block: bytes, *, location: bool = True, orientation: bool = True) -> bytes | None:
+def cleaned(block: bytes, *, location: bool = True, orientation: bool = True, colors: bool = True) -> bytes | None:
     """An EXIF block for a new file of sRGB pixels: upright, without sizes and thumbnail; None where nothing is left.
 
-    Without ``location``, GPS is left out and its bytes are blanked; without ``orientation``, that tag is.
+    Without ``location``, GPS is left out and its bytes are blanked; without ``orientation``, that tag is. Without
+    ``colors``, what it says of the colour space stays.
     """
     block = block.removeprefix(HEAD)
     try:
         made = _Block(block)
-        made.clean(location, orientation)
+        made.clean(location, orientation, colors)
     except (ValueError, struct.error, IndexError):  # a corrupt EXIF block is no reason to refuse the picture
         return None
     return HEAD + bytes(made.data) if made.used else None
@@ -49,7 +50,7 @@ class _Block:
         self._order = self._tags.order
         self.used = False
 
-    def clean(self, location: bool, orientation: bool) -> None:
+    def clean(self, location: bool, orientation: bool, colors: bool) -> None:
         first = self._tags.directory(self._tags.first)
         end = self._blank_thumbnail(first)
         dropped = LAYOUT & first.fields.keys()
@@ -64,10 +65,10 @@ class _Block:
         kept = first.fields.keys() - dropped - {_ORIENTATION}
         if photo := self._sub(first.fields.get(_PHOTO)):
             self._keep(photo, _SIZES & photo.fields.keys())
-            if field := photo.fields.get(_COLOR_SPACE):
+            if colors and (field := photo.fields.get(_COLOR_SPACE)):
                 self._set(field, 1)
             inner = self._sub(photo.fields.get(_INTEROP))
-            if inner and (rule := inner.fields.get(_RULE)) and rule.count == 4:
+            if colors and inner and (rule := inner.fields.get(_RULE)) and rule.count == 4:
                 self.data[rule.start : rule.start + 4] = b"R98\0"
             if not photo.fields.keys() - _SIZES:
                 kept -= {_PHOTO}

@@ -61,7 +61,8 @@ class Picture:
     orientation already applied to the pixels and set to 1. ``notes`` say in a few words what reading dropped.
     ``name`` is the stem of the file. ``record`` says how the picture was made, in JSON values, and is embedded when it
     is saved; :func:`load` does not read it, so that pictures made from this one do not inherit it.
-    ``origin`` is the file it was read from, if any, and ``about`` what it held beside the pixels and EXIF.
+    ``origin`` is the file it was read from, if any, and ``about`` what it held beside the pixels and EXIF. ``profile``
+    is an ICC profile where the colours are not sRGB but those of the photo's own, which :func:`load` keeps on request.
     """
 
     rgb: Tensor
@@ -72,6 +73,7 @@ class Picture:
     record: Mapping[str, Any] | None = None
     origin: Origin | None = None
     about: About = About()
+    profile: bytes = b""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,6 +86,12 @@ class Picture:
             return self
         return dataclasses.replace(self, rgb=fill_transparent(self.rgb, self.alpha), alpha=None)
 
+    def in_profile(self, profile: bytes = b"") -> Picture:
+        """The same picture in the colours of an ICC profile, without one in sRGB; computed with 8 bits."""
+        from stylize.images.profiles import in_profile  # which imports this module
+
+        return in_profile(self, profile)
+
     def save(self, target: str | Path | IO[bytes], **options: Any) -> None:
         """Write it to a path, or into a file object; the options are those of :func:`save`."""
         from stylize.images.write import save  # which imports this module
@@ -91,8 +99,8 @@ class Picture:
         save(self, target, **options)
 
     def numpy(self, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-        """A new array (H, W, 3), or (H, W, 4) with alpha: integers over their whole range, rounded to nearest, or
-        floats in [0, 1].
+        """A new array (H, W, 3), or (H, W, 4) with alpha, of sRGB, or of the colours of its ``profile``: integers over
+        their whole range, rounded to nearest, or floats in [0, 1].
 
         Raises:
             ImageError: the picture holds NaN or infinity.
@@ -103,7 +111,7 @@ class Picture:
         return to_numpy(self, np.dtype(dtype))
 
     def pil(self) -> Image.Image:
-        """A Pillow image of mode RGB, or RGBA with alpha, with 8 bits per channel, an sRGB profile and the EXIF.
+        """A Pillow image of mode RGB, or RGBA with alpha, with 8 bits per channel, its colour profile and the EXIF.
 
         Raises:
             ImageError: the picture holds NaN or infinity.

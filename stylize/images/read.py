@@ -14,22 +14,23 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from stylize.errors import ImageError
 from stylize.images import about
 from stylize.images.colortags import encoding_of
 from stylize.images.deep import bits_of, light, samples_of, tiff_samples
-from stylize.images.encodings import Encoding, of_icc
-from stylize.images.metadata import ORIENTATIONS, color_space, foreign_profile, read_exif, srgb
+from stylize.images.metadata import ORIENTATIONS, read_exif
 from stylize.images.picture import About, Origin, Picture, fit
-from stylize.images.repair import completed_jpeg, png_essence, png_profile
+from stylize.images.profiles import Source, check_profile, color_space, source_of, srgb
+from stylize.images.repair import completed_jpeg, jp2_palette, png_essence, png_profile
 from stylize.images.signatures import format_name, raw_format
 from stylize.images.silence import MAX_PIXELS, SILENCE
 from stylize.images.tiff import Layout, Samples, float_white, uncommon_compression, whole_white
@@ -49,7 +50,7 @@ File = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]  # wh
 Array = NDArray[Any]
 
 
-def load(source: File | Image.Image, *, longest: int | None = None) -> Picture:
+def load(source: File | Image.Image, *, longest: int | None = None, profile: str = "srgb") -> Picture:
     """Read a picture of any mode, upright and in sRGB, its longest side no longer than ``longest`` px.
 
     ``source`` is the path of a file, its bytes, a file object opened as ``"rb"`` (read from where it stands), or a
@@ -64,24 +65,31 @@ def load(source: File | Image.Image, *, longest: int | None = None) -> Picture:
     as levels of 8 or 16 bits. Colours are converted to sRGB by the ICC profile, or by what the file says of its
     primaries and transfer function; HDR ones are tone-mapped.
 
+    With ``profile="keep"`` they stay in the file's own RGB profile, which becomes ``picture.profile``; in the place of
+    primaries that are told otherwise a profile is made. Grey and CMYK pictures are converted all the same, as are those
+    of profiles that only read; a note says so.
+
     Raises:
+        SettingsError: a ``profile`` that is neither "srgb" nor "keep".
         ImageError: the file is missing, unreadable, not a picture, damaged, or too large to decode safely.
     """
+    check_profile(profile)
+    keep = profile == "keep"
     if isinstance(source, Image.Image):
         with _as_image_errors("the PIL image"), SILENCE:
             name = Path(getattr(source, "filename", "") or "").stem
-            return _of_image(source, None, 0, "", longest, name, [])
+            return _of_image(source, None, 0, "", _Wanted(longest, keep, name), [])
     if not isinstance(source, (str, os.PathLike)):
         name, data = _content_of(source)
         with _as_image_errors(name or "the picture in memory"), SILENCE:
-            return _decode(io.BytesIO(data), len(data), Path(name).stem, longest)
+            return _decode(io.BytesIO(data), len(data), _Wanted(longest, keep, Path(name).stem))
     path = Path(source)
     with open_file(path) as (opened, length), SILENCE:
         if length == 0:
             raise ImageError("the file is empty; get a complete copy")
         origin = Origin(path, _sha256(opened))
         opened.seek(0)
-        return dataclasses.replace(_decode(opened, length, path.stem, longest), origin=origin)
+        return dataclasses.replace(_decode(opened, length, _Wanted(longest, keep, path.stem)), origin=origin)
 
 
 def _content_of(source: bytes | bytearray | memoryview | IO[bytes]) -> tuple[str, bytes]:
@@ -154,7 +162,19 @@ def _problem(error: Exception) -> str:
     return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
 
 
-def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Picture:
+@dataclass(frozen=True)
+class _Wanted:
+    """What is wanted of a picture: its longest side in px, whether to keep its own colours, and its name."""
+
+    longest: int | None
+    keep: bool
+    name: str
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return (height, width) if self.longest is None else fit(height, width, self.longest)
+
+
+def _decode(file: BinaryIO, length: int, wanted: _Wanted) -> Picture:
     """The picture in a file of ``length`` bytes."""
     kind, notes = _identified(file), list[str]()
     if kind in LIGHT:
@@ -162,16 +182,16 @@ def _decode(file: BinaryIO, length: int, name: str, longest: int | None) -> Pict
         _refuse_bomb(values.shape[1], values.shape[0])
         notes += ["light beyond white is cut off"] if cut else []
         samples = Samples(values, 1.0, values.shape[2] in (2, 4), 1)
-        return _of_samples(samples, None, (None, About(bits=16)), longest, name, notes)
+        return _of_samples(samples, wanted, (None, About(bits=16)), notes, Source())
     if kind == "TIFF" and (found := tiff_samples(file, _refuse_bomb)):
-        return _of_tiff(file, found, longest, name, notes)
+        return _of_tiff(file, found, wanted, notes)
     image, source = _opened(file, length, kind, notes)
     notes += _frame_notes(image)
-    return _of_image(image, source, length, kind, longest, name, notes)
+    return _of_image(image, source, length, kind, wanted, notes)
 
 
 def _of_image(
-    image: Image.Image, file: BinaryIO | None, length: int, kind: str, longest: int | None, name: str, notes: list[str]
+    image: Image.Image, file: BinaryIO | None, length: int, kind: str, wanted: _Wanted, notes: list[str]
 ) -> Picture:
     """The picture that Pillow has opened in a file, or in an image that is somebody else's."""
     width, height = image.size
@@ -181,55 +201,50 @@ def _of_image(
         _load(image, length)
     exif = read_exif(image)
     drafted = None
-    if longest is not None and file is not None:  # only JPEG decodes at a fraction of its size
-        rows, columns = fit(height, width, longest)
+    if wanted.longest is not None and file is not None:  # only JPEG decodes at a fraction of its size
+        rows, columns = fit(height, width, wanted.longest)
         drafted = image.draft(None, (GAP * columns, GAP * rows))
     if file is None:
         with _LOADING:
             image.load()
     else:
         _load(image, length)
+        image = _righted(image, file, length)
     orientation = exif.get(ExifTags.Base.Orientation)  # after load(), which turns a TIFF by itself
     if drafted is None:
         width, height = image.size
-    wanted = (height, width) if longest is None else fit(height, width, longest)
 
     depth = bits or (16 if image.mode.startswith(("I", "F")) and image.mode != "1" else 8)
-    carried = about.of_image(image, file, kind, depth, notes)
-    profile_data = image.info.get("icc_profile") or b""
-    encoding = encoding_of(file or io.BytesIO(), length, kind, exif, bool(profile_data))
-    profile = None if encoding and kind == "PNG" else foreign_profile(profile_data, image.mode, notes)
     samples = _deep_samples(image, file, bits)
-    if samples is not None and profile and (told := of_icc(profile_data, samples.values.shape[2] - samples.has_alpha)):
-        encoding, profile = told, None
-    if samples is not None and profile:  # the colour engine takes 8 bits
-        notes.append("16 bits read as 8 because of its colour profile")
-        image, samples, drafted = _as_image(samples), None, None
+    data = image.info.get("icc_profile") or b""
+    encoding = encoding_of(file or io.BytesIO(), length, kind, exif, bool(data))
+    counts = b"" if encoding and kind == "PNG" else data
+    source = source_of(counts, encoding, image.mode, notes, keep=wanted.keep, deep=samples is not None)
+    carried = about.of_image(image, file, kind, depth, notes, colors=not source.kept)
+    if samples is not None:
+        return _of_samples(samples, wanted, carried, notes, source, orientation)
     box = drafted[1] if drafted else (0, 0, *image.size)
-    if samples is None:
-        pixels, has_alpha = _decode_plain(image, box, wanted, profile, notes)
-    else:
-        pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
-    return _finished(pixels, has_alpha, encoding, orientation, carried, notes, name)
+    pixels, has_alpha = _decode_plain(image, box, wanted.size(height, width), source.profile, notes)
+    return _finished(pixels, has_alpha, source, orientation, carried, notes, wanted.name)
 
 
 def _finished(
     pixels: Array,
     has_alpha: bool,
-    encoding: Encoding | None,
+    source: Source,
     orientation: Any,
     carried: tuple[bytes | None, About],
     notes: list[str],
     name: str,
 ) -> Picture:
     """A picture of (H, W, C) uint8 samples, or float32 ones in [0, 1]; ``carried`` are EXIF and the like."""
-    if encoding is not None:
-        if encoding.hdr:
+    if source.told is not None:
+        if source.told.hdr:
             notes.append("HDR picture: brightness mapped to that of a common display")
         unit = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
         if unit.shape[2] < 3:
             unit = np.concatenate([np.repeat(unit[..., :1], 3, axis=2), unit[..., 1:]], axis=2)
-        pixels = encoding.to_srgb(np.ascontiguousarray(unit))
+        pixels = source.told.to_srgb(np.ascontiguousarray(unit))
     white = 255 if pixels.dtype == np.uint8 else 1
     samples = ORIENTATIONS[orientation if orientation in ORIENTATIONS else 1](torch.from_numpy(pixels))
     samples = samples.permute(2, 0, 1)[None]
@@ -237,12 +252,10 @@ def _finished(
     alpha = None
     if has_alpha and bool((samples[:, -1] < white).any()):
         alpha = torch.empty(1, 1, *samples.shape[2:]).copy_(samples[:, -1:]).div_(white)
-    return Picture(rgb, alpha, carried[0], tuple(notes), name, about=carried[1])
+    return Picture(rgb, alpha, carried[0], tuple(notes), name, about=carried[1], profile=source.kept)
 
 
-def _of_tiff(
-    file: BinaryIO, found: tuple[Layout, Samples], longest: int | None, name: str, notes: list[str]
-) -> Picture:
+def _of_tiff(file: BinaryIO, found: tuple[Layout, Samples], wanted: _Wanted, notes: list[str]) -> Picture:
     layout, samples = found
     if layout.pages > 1:
         notes.append(f"first of {layout.pages} pages used")
@@ -250,34 +263,35 @@ def _of_tiff(
     with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
         file.seek(0)
         exif.load_from_fp(file)
-    carried = about.of_tiff(file, max(layout.bits), notes)
-    return _of_samples(samples, exif, carried, longest, name, notes, layout.profile)
+    encoding = None if layout.profile else encoding_of(io.BytesIO(), 0, "TIFF", exif, False)
+    mode = {1: "L", 4: "CMYK"}.get(samples.values.shape[2] - samples.has_alpha, "RGB")
+    source = source_of(layout.profile, encoding, mode, notes, keep=wanted.keep, deep=True)
+    carried = about.of_tiff(file, max(layout.bits), notes, colors=not source.kept)
+    return _of_samples(samples, wanted, carried, notes, source)
 
 
 def _of_samples(
     samples: Samples,
-    exif: Image.Exif | None,
+    wanted: _Wanted,
     carried: tuple[bytes | None, About],
-    longest: int | None,
-    name: str,
     notes: list[str],
-    profile: bytes = b"",
+    source: Source,
+    orientation: Any = None,
 ) -> Picture:
     """A picture of samples that Pillow had no part in."""
     height, width = samples.values.shape[:2]
-    wanted = (height, width) if longest is None else fit(height, width, longest)
-    channels = samples.values.shape[2] - samples.has_alpha
-    foreign = foreign_profile(profile, {1: "L", 4: "CMYK"}.get(channels, "RGB"), notes) if profile else None
-    encoding = of_icc(profile, channels) if foreign else None
-    if samples.cmyk or (foreign and encoding is None):
-        notes.append("16 bits read as 8 because of its colour profile")
-        image = _as_image(samples)
-        pixels, has_alpha = _decode_plain(image, (0, 0, width, height), wanted, foreign, notes)
+    size = wanted.size(height, width)
+    if source.profile:  # for the colour engine alone, which takes 8 bits
+        notes.append("16 bits read as 8: its colour profile is of a kind that takes no more")
+        box = (0, 0, width, height)
+        pixels, has_alpha = _decode_plain(_as_image(samples), box, size, source.profile, notes)
     else:
-        pixels, has_alpha = _to_unit(samples, wanted), samples.has_alpha
-    if exif is not None and encoding is None and not profile:
-        encoding = encoding_of(io.BytesIO(), 0, "TIFF", exif, False)
-    return _finished(pixels, has_alpha, encoding, samples.orientation, carried, notes, name)
+        pixels, has_alpha = _to_unit(samples, size), samples.has_alpha
+        if samples.cmyk and source.told is None:
+            colour = (1 - pixels[..., :3]) * (1 - pixels[..., 3:4])
+            pixels = np.concatenate([colour, pixels[..., 4:]], axis=2)
+    turned = samples.orientation if orientation is None else orientation
+    return _finished(pixels, has_alpha, source, turned, carried, notes, wanted.name)
 
 
 def _as_image(samples: Samples) -> Image.Image:
@@ -330,6 +344,15 @@ def _opened(file: BinaryIO, length: int, kind: str, notes: list[str]) -> tuple[I
     if profile:
         image.info["icc_profile"] = profile
     return image, file if kind == "PNG" else source
+
+
+def _righted(image: Image.Image, file: BinaryIO, length: int) -> Image.Image:
+    """The decoded picture, with the colours that its format gives them and Pillow does not."""
+    if image.format == "JPEG2000" and image.mode == "P" and (palette := jp2_palette(file, length)):
+        image.putpalette(palette)
+    if image.format == "XBM":  # whose bits are ink
+        return ImageChops.invert(image)
+    return image
 
 
 def _has_end(file: BinaryIO, length: int) -> bool:
@@ -399,11 +422,11 @@ def _to_unit(samples: Samples, wanted: tuple[int, int]) -> Array:
         planes = []
         for index in range(channels):
             plane = values[..., index].astype(np.float32)
-            if channels in (2, 4) and index < channels - 1:
+            if samples.has_alpha and index < channels - 1:
                 plane *= values[..., -1]
             planes.append(np.asarray(Image.fromarray(plane).resize(wanted[::-1], RESAMPLING, reducing_gap=GAP)))
         values = np.stack(planes, axis=2)
-        if channels in (2, 4):
+        if samples.has_alpha:
             values[..., :-1] /= np.maximum(values[..., -1:], white * 1e-6)
     unit = values.astype(np.float32, copy=False) / np.float32(white)
     return np.clip(unit, 0, 1, out=unit)

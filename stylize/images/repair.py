@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from stylize.images.containers import PNG_SIGNATURE, Part, jpeg_parts, png_chunk, png_parts
+from stylize.images.containers import PNG_SIGNATURE, Part, boxes, jpeg_parts, png_chunk, png_parts
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ANIMATION = (b"fdAT", b"fcTL", b"acTL")
 _PROFILE_LIMIT = 2**26
 _FILLERS = (b"\0" * 64, b"\x5a" * 64)
 
@@ -33,7 +34,8 @@ def png_essence(file: BinaryIO, *, always: bool = False) -> tuple[io.BytesIO | N
     """A PNG without its texts and profile, and whether damaged side information was left out.
 
     None where the file can be decoded as it is, unless ``always``: a decoder refuses large texts, which may be small
-    while they are compressed, and wrong checksums also where they are of no consequence.
+    while they are compressed, and wrong checksums also where they are of no consequence. ``always``, too, a PNG that
+    moves becomes its still picture.
     """
     parts = [*png_parts(file)]
     dropped: set[int] = set()
@@ -42,9 +44,9 @@ def png_essence(file: BinaryIO, *, always: bool = False) -> tuple[io.BytesIO | N
     if damaged:  # Pillow still notices where pixels are missing, too
         dropped |= {parts[-1].start} if parts[-1].kind == b"IEND" else set()
     for part in parts:
-        if part.kind in (*_TEXTS, b"iCCP"):
+        if part.kind in (*_TEXTS, b"iCCP") or (always and part.kind in _ANIMATION):
             dropped.add(part.start)
-        elif part.kind[:1].islower() and part.kind not in (b"fdAT", b"fcTL", b"acTL") and not _is_sound(file, part):
+        elif part.kind[:1].islower() and part.kind not in _ANIMATION and not _is_sound(file, part):
             dropped.add(part.start)
             damaged = True
     if not dropped and not damaged and not always:
@@ -104,3 +106,29 @@ def _has_all_scans(file: BinaryIO, data: bytes) -> bool:
             position = last
         position = data.find(b"\xff\xda", position)
     return bool(components) and all(covered.get(each, set()) >= set(range(64)) for each in components)
+
+
+def jp2_palette(file: BinaryIO, length: int) -> bytes:
+    """The palette of a JPEG 2000, three bytes an entry, or nothing where it has none of 8 bits.
+
+    Pillow passes over entries that are alike, so that those behind them move, and over the order of the channels.
+    """
+    header = next((box for box in boxes(file, 0, length) if box.kind == b"jp2h"), None)
+    if header is None:
+        return b""
+    found = {box.kind: box.read(file, 2**16) for box in boxes(file, header.start, header.start + header.length)}
+    palette, mapped, defined = (found.get(kind, b"") for kind in (b"pclr", b"cmap", b"cdef"))
+    count, columns = int.from_bytes(palette[:2]), palette[2] if len(palette) > 2 else 0
+    table = palette[3 + columns :]
+    if columns < 3 or any(bits != 7 for bits in palette[3 : 3 + columns]) or len(table) < count * columns:
+        return b""
+    order = {color: color for color in range(3)}  # the channels of red, green and blue
+    for at in range(2, len(defined) - 5, 6):
+        channel, kind, color = (int.from_bytes(defined[at + step : at + step + 2]) for step in (0, 2, 4))
+        if kind == 0 and 1 <= color <= 3:
+            order[color - 1] = channel
+    column = {index: mapped[4 * index + 3] for index in range(len(mapped) // 4)}
+    places = [column.get(order[color], order[color]) for color in range(3)]
+    if max(places) >= columns:
+        return b""
+    return bytes(table[columns * entry + place] for entry in range(count) for place in places)

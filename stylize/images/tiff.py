@@ -84,8 +84,6 @@ class Layout:
         """Whether Pillow reads this layout right and in full."""
         if self.compression in _COMPRESSIONS:
             return True
-        if set(self.bits) == {16} and self.photometric == _CMYK:
-            return not self.planar and self.predictor == 1 and self.samples == 4
         return set(self.bits) <= {1, 8} and set(self.formats) == {_UNSIGNED} and self.photometric != _LAB
 
     @property

@@ -97,10 +97,10 @@ _PLACES = (
 )
 
 
-def cleaned(packet: bytes) -> bytes | None:
+def cleaned(packet: bytes, *, colors: bool = True) -> bytes | None:
     """A packet for a new file: upright, without what describes the file it comes from, and without properties of ours.
 
-    Empty where nothing is left, None where it is no XMP.
+    Empty where nothing is left, None where it is no XMP. Without ``colors``, what it says of the colour space stays.
     """
     text = _text(packet)
     if text is None:
@@ -108,8 +108,9 @@ def cleaned(packet: bytes) -> bytes | None:
     text = _OWN.sub("", text)
     text = re.sub(r"""(tiff:Orientation\s*=\s*)(["'])\d\2""", r"\g<1>\g<2>1\g<2>", text)
     text = re.sub(r"(<tiff:Orientation>)\s*\d\s*(</tiff:Orientation>)", r"\g<1>1\g<2>", text)
-    text = re.sub(r"""(exif:ColorSpace\s*=\s*)(["'])\d+\2""", r"\g<1>\g<2>1\g<2>", text)
-    text = re.sub(r"(<exif:ColorSpace>)\s*\d+\s*(</exif:ColorSpace>)", r"\g<1>1\g<2>", text)
+    if colors:
+        text = re.sub(r"""(exif:ColorSpace\s*=\s*)(["'])\d+\2""", r"\g<1>\g<2>1\g<2>", text)
+        text = re.sub(r"(<exif:ColorSpace>)\s*\d+\s*(</exif:ColorSpace>)", r"\g<1>1\g<2>", text)
     text = _without(text, _OF_THE_FILE)
     if NAMESPACE in text:
         text = _OWN_DECLARED.sub("", text)
