@@ -44,8 +44,9 @@ class Frame:
 
     ``name`` is for messages; ``init``, (1, 3, H, W) in [0, 1], where to begin if not as set; ``steps``, at full size
     alone, if it is nearly there already; ``curvature``, of the frame before, is replaced by that of this one; ``terms``
-    are added to the loss. ``styles`` is what to paint it in, a tuple of pictures (several are blended), if not as the
-    command line says: the same tuple for every frame of a style, so that its statistics are computed once. ``number``
+    are added to the loss. ``styles`` is what to paint it in, a tuple of pictures (several are blended, by
+    ``style_weights``), if not as the command line says: the same tuple for every frame of a style, so that its
+    statistics are computed once. ``number``
     counts from 1 to ``total``, which is None where the job cannot know it. ``mask`` is what is painted, if not
     all; ``regions`` are parts with styles of their own. ``data`` is the job's own. A ``copied`` frame needs no
     painting, as the job has its result already: observers are told of it, and it is neither painted nor written.
@@ -58,6 +59,7 @@ class Frame:
     curvature: Curvature | None = None
     terms: Sequence[Term] = ()
     styles: tuple[Picture, ...] = ()
+    style_weights: tuple[float, ...] = ()
     number: int = 1
     total: int | None = 1
     data: Mapping[str, Any] = field(default_factory=dict)

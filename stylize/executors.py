@@ -225,7 +225,7 @@ class Run:
             self.host.observe_here("stylize_copied", frame=frame)
 
     def _painted(self, frame: Frame, chain: Chain) -> Painted:
-        stylizer, host = self._stylizer_for(frame.styles), self.host
+        stylizer, host = self._stylizer_for(frame), self.host
         settings, terms, regions = stylizer.settings, list(frame.terms), list(frame.regions)
         if host is not None:
             terms += host.terms(frame, settings, self.options)
@@ -247,6 +247,7 @@ class Run:
             curvature=frame.curvature,
             terms=lambda scale: terms,
             mask=frame.mask,
+            style_weights=frame.style_weights or None,
             regions=regions,
             on_step=observe,
             stop=lambda: self.stopped() or (claims is not None and claims.is_lost(chain.key)),
@@ -267,12 +268,13 @@ class Run:
             host.observe("stylize_painted", frame=frame, image=picture)
         return Painted(picture, count, seconds, {} if last is None else dict(last.terms), stopped)
 
-    def _stylizer_for(self, styles: tuple[Picture, ...]) -> Stylizer:
+    def _stylizer_for(self, frame: Frame) -> Stylizer:
+        styles = frame.styles
         if not styles or styles is self.job.styles:
             return self._stylizer
         key = id(styles)  # the entry itself holds them: the number cannot come to mean other ones
         if key not in self._styled:
-            self._styled[key] = styles, self._stylizer.restyled(styles)
+            self._styled[key] = styles, self._stylizer.restyled(styles, frame.style_weights or None)
         self._styled.move_to_end(key)
         if len(self._styled) > STYLES_KEPT:
             self._styled.popitem(last=False)

@@ -37,7 +37,7 @@ from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
 from stylize.regions import Layout, Region, RegionSource
 from stylize.settings import Settings
-from stylize.terms import Positions, StyleTarget, coarser_term, content_term, variation_term
+from stylize.terms import Positions, StyleMoments, StyleTarget, coarser_term, content_term, variation_term
 
 __all__ = ["Source", "Stylizer", "as_picture", "noise"]
 
@@ -105,11 +105,15 @@ class Stylizer:
             self.engine = engine or Engine(
                 settings, layers, encoders=encoders, weights=weights, progress=shown.download
             )
-        self._targets = _Targets(self._color, self.engine, self.styles)
+        self._targets = _Targets(self._color, self.engine, self.styles, settings.style_weights)
 
-    def restyled(self, style: Source | Iterable[Source]) -> Stylizer:
-        """A stylizer of the same settings and encoder for another style, or blend of styles."""
-        return Stylizer(style, self.settings, color_modes=self._color_modes, engine=self.engine)
+    def restyled(self, style: Source | Iterable[Source], style_weights: Sequence[float] | None = None) -> Stylizer:
+        """A stylizer of the same settings and encoder for another style, or blend of styles; ``style_weights`` are
+        theirs, by default those of the settings."""
+        settings = self.settings
+        if style_weights is not None:
+            settings = settings.replace(style_weights=tuple(style_weights))
+        return Stylizer(style, settings, color_modes=self._color_modes, engine=self.engine)
 
     @gradients_enabled()
     def __call__(
@@ -126,6 +130,7 @@ class Stylizer:
         mask: MaskSource | None = None,
         regions: Sequence[RegionSource] = (),
         profile: str | None = None,
+        style_weights: Sequence[float] | None = None,
     ) -> Picture:
         """The content repainted, at ``settings.size``, with the content's alpha and EXIF.
 
@@ -143,6 +148,7 @@ class Stylizer:
             regions: parts with styles of their own, as :class:`~stylize.Region` or pairs of mask and style.
             profile: "keep" paints in the colours of the content's own ICC profile, which the result then has; "srgb"
                 in sRGB; default: as a Picture is, files in sRGB.
+            style_weights: of the stylizer's styles, one each, at least 0; default: those of the settings.
 
         Raises:
             SettingsError, ImageError: the content or ``init`` is no picture, or cannot be read.
@@ -160,7 +166,7 @@ class Stylizer:
         ):
             layout = Layout.of(picture, (height, width), mask, regions, self.settings.content_weight)
             warm, shows = steps is not None, shown.also(on_step)
-            made = self._paint(picture, scales, init, terms, warm, curvature, shows, stop, layout)
+            made = self._paint(picture, scales, init, terms, warm, curvature, shows, stop, layout, style_weights)
             shown.done(made)
         return made
 
@@ -225,17 +231,19 @@ class Stylizer:
         on_step: Observer | None,
         stop: Callable[[], bool] | None,
         layout: Layout | None,
+        style_weights: Sequence[float] | None,
     ) -> Picture:
         height, width = scales[-1].height, scales[-1].width
         opaque = Picture(picture.opaque().rgb, picture.alpha, profile=picture.profile)
-        photo, target = self._targets.of(opaque)
+        own = self._weighted(style_weights)
+        photo, target = self._targets.of(opaque, *own)
         regions = () if layout is None else layout.regions
         photo = self.engine.placed(photo)
         targets: Sequence[StyleTarget | None] = (target,)
         alpha = None if picture.alpha is None else resize(picture.alpha, height, width)
         weights: Sequence[Tensor | None] = (alpha,)
         if layout is not None:
-            targets, weights = self._targets.of_parts(layout, opaque), layout.weights
+            targets, weights = self._targets.of_parts(layout, opaque, own), layout.weights
         palettes = None if warm_start else self._palettes(targets, weights)
         recolored = photo if palettes is None else palettes.recolor(resize(photo, height, width))
         start = self._start(init, recolored, target, scales, picture.profile)
@@ -276,8 +284,24 @@ class Stylizer:
                 source_bytes=0 if recolored is photo else photo.untyped_storage().nbytes(),
             )
         made = self.record(picture.origin, mask=None if layout is None else layout.mask, regions=regions)
+        if style_weights is not None:
+            made = replace(made, settings={**made.settings, "style_weights": list(style_weights)})
         record = replace(made, stopped=stop is not None and stop())
         return replace(picture, rgb=in_color(painted), alpha=alpha, record=record.to_dict(), origin=None)
+
+    def _weighted(self, weights: Sequence[float] | None) -> tuple[tuple[Picture, ...], tuple[float, ...]]:
+        """The styles that count, and their weights.
+
+        Raises:
+            SettingsError: these are no weights of the styles.
+        """
+        if weights is None:
+            return self.styles, self.settings.style_weights
+        if len(weights) != len(self.styles):
+            raise SettingsError(f"style_weights has {len(weights)} numbers for {len(self.styles)} style pictures")
+        self.settings.replace(style_weights=tuple(weights))  # refuses others
+        counting = [(style, weight) for style, weight in zip(self.styles, weights, strict=True) if weight]
+        return tuple(style for style, _ in counting), tuple(weight for _, weight in counting)
 
     @gradients_enabled()
     def terms(
@@ -342,19 +366,18 @@ class Stylizer:
 class _Targets:
     """The styles of a stylizer and of regions, in its colour mode."""
 
-    def __init__(self, color: ColorMode, engine: Engine, styles: tuple[Picture, ...]) -> None:
-        self.main = StyleTarget(styles, engine)
-        self._color, self._engine = color, engine
+    def __init__(
+        self, color: ColorMode, engine: Engine, styles: tuple[Picture, ...], weights: tuple[float, ...]
+    ) -> None:
+        self._color, self._engine, self._moments = color, engine, StyleMoments(engine)
+        self.main = StyleTarget(styles, engine, weights, self._moments)
         self._kept: list[StyleTarget] = []  # of regions and of other profiles, with their statistics
         self._converted: list[tuple[tuple[Picture, ...], bytes, tuple[Picture, ...]]] = []
 
     def of(
-        self, content: Picture, styles: tuple[Picture, ...] | None = None, weights: tuple[float, ...] = ()
+        self, content: Picture, styles: tuple[Picture, ...], weights: tuple[float, ...]
     ) -> tuple[Tensor, StyleTarget]:
-        """What is painted of a content, (1, 3 or 1, H, W), and the style for it: the stylizer's own, or that of these
-        pictures."""
-        if styles is None:
-            styles, weights = self.main.styles, self.main.weights
+        """What is painted of a content, (1, 3 or 1, H, W), and the style for it."""
         styles = self._in_profile(styles, content.profile)
         if self._color.prepare is None:
             return content.rgb, self._known(styles, weights)
@@ -373,16 +396,19 @@ class _Targets:
         self._converted = [(styles, profile, made), *self._converted][:REGIONS_KEPT]
         return made
 
-    def of_parts(self, layout: Layout, content: Picture) -> list[StyleTarget | None]:
-        """The styles of the parts of a layout; none for what is too small to count."""
-        own = [(self.main.styles, self.main.weights)]
+    def of_parts(
+        self, layout: Layout, content: Picture, rest: tuple[tuple[Picture, ...], tuple[float, ...]]
+    ) -> list[StyleTarget | None]:
+        """The styles of the parts of a layout, of which ``rest`` is that of what is in no region; none for what is too
+        small to count."""
+        own = [rest]
         own += [(region.styles, region.style_weights) for region in layout.regions]
         pairs = zip(layout.parts(content), own, strict=True)
         return [None if part is None else self.of(part, *styles)[1] for part, styles in pairs]
 
     def _known(self, styles: tuple[Picture, ...], weights: tuple[float, ...]) -> StyleTarget:
         known = [each for each in (self.main, *self._kept) if each.styles == styles and each.weights == weights]
-        found = known[0] if known else StyleTarget(styles, self._engine, weights)
+        found = known[0] if known else StyleTarget(styles, self._engine, weights, self._moments)
         if found is not self.main:
             self._kept = [found, *(each for each in self._kept if each is not found)][:REGIONS_KEPT]
         return found

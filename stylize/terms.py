@@ -30,7 +30,28 @@ if TYPE_CHECKING:
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
 COARSER = 0.3  # weight of the distance to the picture of the scale before, at fine scales
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
+MOMENTS_KEPT = 32  # of styles at a scale
 LEAST_ACTIVATION = 1e-3  # of any encoder and picture: where all is dark, nothing is divided by zero
+
+
+class StyleMoments:
+    """The moments of style pictures, measured once for all blends that they are in."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[Picture, int, int, tuple[str, ...]], Mapping[str, tuple[Tensor, Tensor]]] = {}
+
+    def of(self, style: Picture, size: tuple[int, int], layers: tuple[str, ...]) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean (C,) and Gram matrix (C, C) of each layer of a style, seen at a size (height, width)."""
+        key = (style, *size, layers)
+        found = self._known.pop(key, None)
+        if found is None:
+            places = Positions(style.alpha, self._engine.device)
+            found = _add_up(resize(style.opaque().rgb, *size), layers, self._engine, places)
+        self._known[key] = found  # the last that was asked for; other threads may do the same meanwhile
+        for oldest in list(self._known)[:-MOMENTS_KEPT]:
+            self._known.pop(oldest, None)
+        return found
 
 
 class StyleTarget:
@@ -40,7 +61,14 @@ class StyleTarget:
     matrices. Styles are resized so that their longest side is the picture's times ``settings.style_scale``.
     """
 
-    def __init__(self, styles: Sequence[Picture], engine: Engine, weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        styles: Sequence[Picture],
+        engine: Engine,
+        weights: Sequence[float] | None = None,
+        moments: StyleMoments | None = None,
+    ) -> None:
+        self._moments = StyleMoments(engine) if moments is None else moments
         self.styles = tuple(styles)
         self.weights = tuple(engine.settings.style_weights if weights is None else weights)  # none: equal
         self._engine = engine
@@ -104,19 +132,16 @@ class StyleTarget:
 
         return Term("style", settings.style_weight, distance, tuple(layers), Sums(part, of_sums))
 
-    def _measure(self, longest: int, layers: Sequence[str]) -> Mapping[str, _Layer]:
+    def _measure(self, longest: int, layers: tuple[str, ...]) -> Mapping[str, _Layer]:
         settings = self._engine.settings
         weights = self.weights or (1.0,) * len(self.styles)
         shares = [weight / sum(weights) for weight in weights]
         paper = settings.normalize == "paper"
-        found = []
-        for style in self.styles:
-            size = self._size(style, longest)
-            places = Positions(style.alpha, self._engine.device)
-            image = resize(style.opaque().rgb, *size)
-            found.append(_add_up(image, layers, self._engine, places))
-            if paper and len(found) == 1:
-                scale = _paper_scale(image, self._engine, places)
+        found = [self._moments.of(style, self._size(style, longest), layers) for style in self.styles]
+        if paper:
+            style = self.styles[0]
+            image = resize(style.opaque().rgb, *self._size(style, longest))
+            scale = _paper_scale(image, self._engine, Positions(style.alpha, self._engine.device))
         made: dict[str, _Layer] = {}
         for layer in layers:
             pairs = [moments[layer] for moments in found]

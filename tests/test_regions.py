@@ -129,7 +129,7 @@ def test_tiles_give_the_same_values_and_gradient(tiny: EncoderSpec, loss: str) -
     mask[20:110, 30:100] = 255
     layout = Layout.of(photo, (150, 160), None, [Region(mask, RED, content_weight=0.5)], settings.content_weight)
     assert layout is not None
-    targets = stylizer._targets.of_parts(layout, photo)
+    targets = stylizer._targets.of_parts(layout, photo, (stylizer.styles, ()))
     terms = [
         term for term in stylizer._terms(photo.rgb, Scale(150, 160, 1), targets, None, layout, None) if term.weight
     ]

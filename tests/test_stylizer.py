@@ -479,7 +479,7 @@ def test_the_room_around_a_cut_out_does_not_count(tiny: EncoderSpec, mode: str) 
         rgb, alpha = torch.nn.functional.pad(PHOTO, edges, value=0.9), torch.ones(1, 1, *PHOTO.shape[2:])
         picture = Picture(rgb, torch.nn.functional.pad(alpha, edges))
         stylizer = Stylizer(STARRY, settings, encoders=[tiny])
-        photo, target = stylizer._targets.of(picture)
+        photo, target = stylizer._targets.of(picture, stylizer.styles, ())
         term, *_ = stylizer.terms(photo, Scale(*picture.size, 1), alpha=picture.alpha)
         changed = (photo * 0.5).expand(-1, 3, -1, -1)
         return target.styles[0].rgb, float(term.function(changed, stylizer.engine.encode(changed)))
@@ -748,3 +748,30 @@ def test_settings_can_be_a_preset_s_name_and_changed_by_name(tiny: EncoderSpec) 
 def test_a_picture_that_was_stopped_says_so(tiny: EncoderSpec) -> None:
     assert (paint(tiny, stop=lambda: True).record or {})["stopped"] is True
     assert "stopped" not in (paint(tiny).record or {})
+
+
+def test_weights_of_styles_can_be_given_for_each_picture(tiny: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stylize import terms
+
+    other, measured = waves(30, 30, 7), 0
+    add_up = terms._add_up
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal measured
+        measured += 1
+        return add_up(*arguments)
+
+    monkeypatch.setattr(terms, "_add_up", counted)
+    stylizer = Stylizer([STARRY, other], QUICK, encoders=[tiny])
+    half = stylizer(PHOTO, style_weights=(0.4, 0.6))
+    once = measured
+    assert torch.equal(stylizer(PHOTO, style_weights=(0.0, 2.0)).rgb, paint(tiny, QUICK, PHOTO, other).rgb)
+    stylizer(PHOTO, style_weights=(0.7, 0.3))
+    assert measured == once + once // 2  # of the one above; the blends share what is known
+    fixed = Stylizer([STARRY, other], QUICK.replace(style_weights=(0.4, 0.6)), encoders=[tiny])(PHOTO)
+    assert torch.equal(half.rgb, fixed.rgb)
+    assert half.record is not None
+    assert half.record["settings"]["style_weights"] == [0.4, 0.6]
+    for wrong in ((1.0,), (0.0, 0.0), (-1.0, 2.0)):
+        with pytest.raises(SettingsError, match="style_weights"):
+            stylizer(PHOTO, style_weights=wrong)

@@ -27,7 +27,7 @@ from stylize_video import contact_sheet, stylize_open
 from stylize_video.estimate import Samples
 from stylize_video.flow import engine
 from stylize_video.job import LEAD, VideoJob
-from stylize_video.task import seconds
+from stylize_video.timing import seconds
 from stylize_video.work import Work
 from tests.conftest import Call, Cli, Done, waves
 from tests.test_jobs import QUICK

@@ -106,6 +106,22 @@ OPTIONS = (
         help="Sound: copied where the container can hold it, encoded as AAC (Opus in .webm), or left out.",
     ),
     click.Option(
+        ["--style-at"],
+        nargs=2,
+        multiple=True,
+        metavar="TIME STYLE",
+        help="From TIME (00:12, 12.5, or shot:3) on, paint in the style of STYLE, or of a blend A,B. May be given "
+        "several times.",
+    ),
+    click.Option(
+        ["--fade"],
+        type=click.FloatRange(0, 3600),
+        default=1.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a style takes to change into that of --style-at; at a shot it changes with the cut.",
+    ),
+    click.Option(
         ["--every"],
         type=click.IntRange(1),
         metavar="N",

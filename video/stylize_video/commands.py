@@ -51,7 +51,7 @@ def flicker(
     from stylize import SettingsError, StylizeError
     from stylize_video.measure import summary
     from stylize_video.probe import probe
-    from stylize_video.task import seconds
+    from stylize_video.timing import seconds
 
     if source is None and begin is not None:
         raise SettingsError("--from needs --source: it says where in the source the clip begins")

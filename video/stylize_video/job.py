@@ -38,7 +38,9 @@ from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, pro
 from stylize_video.probe import HIDING, Clip, probe
 from stylize_video.shot import Counts, Shot, ShotPainter
 from stylize_video.shots import cuts
-from stylize_video.task import Task, as_picture, eight_bits, even_size, seconds
+from stylize_video.styling import Styling
+from stylize_video.task import Task, as_picture, eight_bits, even_size
+from stylize_video.timing import seconds
 from stylize_video.work import Plan, Work
 
 FOLLOWING = ("steady", "every")  # keys of a plan's wants that concern frames that follow others
@@ -85,6 +87,7 @@ class VideoJob(Job):
 
     def begin(self, stylizer: Stylizer) -> None:
         self._stylizer = stylizer
+        self._painter.begin(stylizer)
 
     def chains(self) -> Iterator[Chain]:
         self.poll = None if self._agree() else POLL
@@ -184,8 +187,7 @@ class VideoJob(Job):
                 self._leads = False
                 return False
             self._plan = self._begun_anew(found, wanted)
-        if not self._task.sheet and not image_sequence.is_sequence(self._task.target):
-            self._along = self._settled()
+        self._settle()
         self._tell()
         return True
 
@@ -218,9 +220,12 @@ class VideoJob(Job):
         self._work.write_plan(plan)
         return plan
 
-    def _settled(self) -> Along:
+    def _settle(self) -> None:
+        """Find out what may be refused before anything is painted."""
         try:
-            return finish.settle(self._task, self._plan)
+            self._painter.check(self._plan)
+            if not self._task.sheet and not image_sequence.is_sequence(self._task.target):
+                self._along = finish.settle(self._task, self._plan)
         except StylizeError:
             if not self._work.done(range(self._plan.frames)):
                 self._work.remove()
@@ -282,6 +287,7 @@ class VideoJob(Job):
         }
         wanted |= {"hdr": "keep"} if task.keeps_colors else {}
         wanted |= {"bits": 16} if task.more_bits else {}
+        wanted |= task.styling.recorded()
         return dict(json.loads(json.dumps(wanted)))
 
     def _look(self, wanted: Mapping[str, Any]) -> Plan:
@@ -360,8 +366,9 @@ def _task(
     areas = ClipAreas(options, settings, clip, *clip.frame_range(begin, end))
     height, width = even_size(clip, settings)
     preview = contact_sheet.target(target) if options.get("preview") else None
-    names = ", ".join(path.name for path in styles)
-    task = Task(clip, names, target, preview, begin, end, height, width, settings, options, areas)
+    styling = Styling(options, settings, clip)
+    names = ", ".join(path.name for path in styles) + styling.named
+    task = Task(clip, names, target, preview, begin, end, height, width, settings, options, areas, styling)
     if options.get("draft") and options.get("best"):
         raise SettingsError("--draft and --best exclude each other; give one of them")
     if options.get("hdr") == "keep":
@@ -370,7 +377,7 @@ def _task(
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
     if options.get("partial") and preview:
         raise SettingsError("--partial cannot be combined with --preview, which makes no clip")
-    _check_targets(task, source, *styles, *areas.files)
+    _check_targets(task, source, *styles, *areas.files, *styling.files)
     return task
 
 

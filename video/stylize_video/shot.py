@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Term, load
+from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Stylizer, Term, load
 from stylize_video.areas import FrameAreas
 from stylize_video.curvature import kept, warped
 from stylize_video.decode import InOrder
@@ -28,6 +28,7 @@ from stylize_video.steady import (
     temporal,
     warp_history,
 )
+from stylize_video.styling import Weights, moved
 from stylize_video.task import DEEP, Task, as_picture, eight_bits
 from stylize_video.work import Plan, Work
 
@@ -74,6 +75,28 @@ class Over:
         return result if self.areas is None else self.areas.unmixed(result, content)
 
 
+class StylesOf:
+    """The styles of the frames of a clip: ``begun`` are those it begins with, which weigh ``base``."""
+
+    def __init__(self, task: Task, begun: tuple[Picture, ...], base: Sequence[float]) -> None:
+        self._task, self._base = task, base
+        self._all = (*begun, *task.styling.pictures)
+        self._plan: Plan | None = None
+        self._weights: list[Weights] = []
+
+    def at(self, plan: Plan, number: int) -> Weights:
+        """The weights of all styles in a frame; none where they never change."""
+        if plan is not self._plan:
+            self._plan, self._weights = plan, self._task.styling.weights(plan, self._task.clip, self._base)
+        return self._weights[number] if self._weights else ()
+
+    def given(self, frame: Frame, weights: Weights) -> Frame:
+        """A frame that is painted in these."""
+        if not any(weights[len(self._base) :]):  # as the run is told
+            return frame
+        return replace(frame, styles=self._all, style_weights=weights)
+
+
 @dataclass(frozen=True)
 class Counts:
     """What became of the frames of a shot: ``painted``; ``copied`` from the one before; ``following`` another, and
@@ -115,8 +138,22 @@ class ShotPainter:
         self._source = InOrder(task.read)
         self._past: PaintedFrame | None = None  # the last one painted
         self._areas: FrameAreas | None = None  # its own
+        self._weights: Weights = ()  # of its styles
         self._counts = Counts()
         self._saved = 0  # the number of the frame whose state was kept last
+
+    def begin(self, stylizer: Stylizer) -> None:
+        """Paint with a stylizer, of the styles that the clip begins with."""
+        base = stylizer.settings.style_weights or (1.0,) * len(stylizer.styles)
+        self._styles = StylesOf(self._task, stylizer.styles, base)
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan that has no such shots as styles are given for.
+
+        Raises:
+            SettingsError: names the shot.
+        """
+        self._styles.at(plan, 0)
 
     def frames(self, shot: Shot) -> Iterator[Frame]:
         """The frames that have to be painted, and those that are copied or carried along, lazily; not those that are
@@ -137,14 +174,16 @@ class ShotPainter:
             between = (number - shot.frames.start) % every > 0
             if number <= resumed and self._work.file(number).exists():
                 if number == resumed and not exposure.hides:
-                    self._remember(content, load(self._kept(number)), known, self._areas_of(number))
+                    weights = self._styles.at(shot.plan, number)
+                    self._remember(content, load(self._kept(number)), known, self._areas_of(number), weights)
                 continue
             past: PaintedFrame | None = self._past
             picture, areas = as_picture(samples, f"frame {number}"), self._areas_of(number)
             over = Over(exposure, areas, shown)
             copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
             # compared with the last painted one: slow changes add up until they are painted
-            same = past is not None and (exposure.hides or self._shows_the_same(content, past, areas))
+            weights = self._styles.at(shot.plan, number)
+            same = past is not None and (exposure.hides or self._shows_the_same(content, past, areas, weights))
             if exposure.hides and past is None:  # a fade from black or white begins with just that
                 self._copy(number, as_picture(shown, picture.name), Over())
                 yield copied
@@ -156,8 +195,8 @@ class ShotPainter:
                 self._save(number, Picture(as_tensor(carried.start), picture.alpha), over)
                 yield copied
             else:
-                data = {"number": number, "content": content, "shot": shot.frames, "over": over}
-                frame = replace(copied, copied=False, data=data)
+                data = {"number": number, "content": content, "shot": shot.frames, "over": over, "weights": weights}
+                frame = self._styles.given(replace(copied, copied=False, data=data), weights)
                 if areas is not None:
                     frame = replace(frame, mask=areas.mask, regions=areas.regions)
                 yield frame if past is None else self._following(frame, past)
@@ -207,20 +246,25 @@ class ShotPainter:
         result = self._save(number, bare, over)
         if kept_state:
             self._work.remove_states(frame.data["shot"], before=number)
-        self._remember(frame.data["content"], result, known, over.areas)
+        self._remember(frame.data["content"], result, known, over.areas, frame.data["weights"])
         about = {"steps": painted.steps, "seconds": painted.seconds, "style": painted.terms.get("style")}
         self._work.note(number, about)
 
-    def _remember(self, content: Array, result: Picture, known: Curvature, areas: FrameAreas | None) -> None:
+    def _remember(
+        self, content: Array, result: Picture, known: Curvature, areas: FrameAreas | None, weights: Weights
+    ) -> None:
         """What the next frame begins with."""
         parts = None if areas is None else areas.parts
-        self._past, self._areas = PaintedFrame(content, as_array(result), known, parts), areas
+        self._past = PaintedFrame(content, as_array(result), known, parts)
+        self._areas, self._weights = areas, weights
 
     def _areas_of(self, number: int) -> FrameAreas | None:
         return self._task.areas.at(number, self._task.height, self._task.width)
 
-    def _shows_the_same(self, content: Array, past: PaintedFrame, areas: FrameAreas | None) -> bool:
+    def _shows_the_same(self, content: Array, past: PaintedFrame, areas: FrameAreas | None, weights: Weights) -> bool:
         """Whether nothing has changed since the last frame that was painted, as far as it is painted."""
+        if moved(weights, self._weights):
+            return False
         if areas is not None:
             if self._areas is None or not areas.same_as(self._areas):
                 return False

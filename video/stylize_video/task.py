@@ -18,6 +18,7 @@ from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
 from stylize_video.probe import Clip
 from stylize_video.steady import as_tensor
+from stylize_video.styling import Styling
 
 Array = NDArray[Any]
 
@@ -33,7 +34,8 @@ class Task:
 
     ``styles`` is their names, for the report; ``sheet`` is where the contact sheet of a preview goes, None where the
     whole clip is painted; ``options`` are those of the command line,
-    ``areas`` what of the frames is painted, and in which styles.
+    ``areas`` what of the frames is painted, ``styling`` in which
+    styles over time.
     """
 
     clip: Clip
@@ -47,6 +49,7 @@ class Task:
     settings: Settings
     options: Mapping[str, Any]
     areas: ClipAreas
+    styling: Styling
 
     @property
     def every(self) -> int:
@@ -126,20 +129,3 @@ def as_picture(samples: Array, name: str) -> Picture:
     unit = samples.astype(np.float32) / np.iinfo(samples.dtype).max
     alpha = as_tensor(unit[..., 3:]) if samples.shape[2] == 4 and bool((unit[..., 3] < 1).any()) else None
     return Picture(as_tensor(unit[..., :3]), alpha, name=name)
-
-
-def seconds(text: str | None, option: str) -> Fraction | None:
-    """00:01:20.5, 1:20 or 80.5 as seconds.
-
-    Raises:
-        SettingsError: it is none of these.
-    """
-    if text is None:
-        return None
-    try:
-        parts = [Fraction(part) for part in text.split(":")]
-    except (ValueError, ZeroDivisionError):
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
-        raise SettingsError(f"{option} is {text!r}; it must be a time such as 00:01:20.5 or 80.5")
-    return sum((part * 60**power for power, part in enumerate(reversed(parts))), Fraction(0))

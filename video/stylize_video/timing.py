@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from stylize import SettingsError
+
 SHORTEST = Fraction(1, 1000)  # s: the shortest frame that every container keeps
 
 _CLOCK = re.compile(rb"showinfo[^\]]*\] \[info\] config in time_base: (\d+)/(\d+)")
@@ -122,3 +124,21 @@ def told(messages: Iterable[bytes], offset: Fraction) -> Iterator[tuple[Fraction
         elif found := _SHOWN.search(line):
             time = None if found[1] == b"NOPTS" else int(found[1]) * tick + offset
             yield time, (int(found[2]), int(found[3]))
+
+
+def seconds(text: str | None, option: str) -> Fraction | None:
+    """00:01:20.5, 1:20 or 80.5 as seconds.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    if text is None:
+        return None
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except (ValueError, ZeroDivisionError):
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        more = ", or a shot such as shot:3" if option == "--style-at" else ""
+        raise SettingsError(f"{option} is {text!r}; it must be a time such as 00:01:20.5 or 80.5{more}")
+    return sum((part * 60**power for power, part in enumerate(reversed(parts))), Fraction(0))
