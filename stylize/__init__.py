@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
     from stylize.shortcuts import paint, paint_clip, paint_folder
+    from stylize.stores import StorePath, as_path, is_folder
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -149,6 +150,7 @@ _HOMES = {
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
     "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
+    "stylize.stores": ("StorePath", "as_path", "is_folder"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -202,6 +204,7 @@ __all__ = [
     "SettingsError",
     "Source",
     "Step",
+    "StorePath",
     "StylizeError",
     "Stylizer",
     "Sums",
@@ -210,6 +213,7 @@ __all__ = [
     "TileWindow",
     "WeightsError",
     "as_mask",
+    "as_path",
     "as_picture",
     "atomic_write",
     "bits_option",
@@ -223,6 +227,7 @@ __all__ = [
     "grid",
     "hookimpl",
     "is_alive",
+    "is_folder",
     "is_leftover",
     "jobs_option",
     "join",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from stylize.options import (
     quality_option,
     region_option,
 )
+from stylize.stores import is_folder
 
 if TYPE_CHECKING:
     from click import Command
@@ -77,7 +77,7 @@ def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
 def stylize_open(
     source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
 ) -> Job | None:
-    if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
+    if is_folder(source):
         return None
     from stylize.regions import chosen_areas
 

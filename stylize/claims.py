@@ -17,6 +17,7 @@ painted, where that cannot be seen from the results.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from typing import Any
 
 from stylize.machines import is_alive, is_stopped, machine, started
 from stylize.runfiles import RunFile
+from stylize.stores import StorePath, as_path
 
 REFRESH = 5.0  # seconds between two refreshes of a claim; STYLIZE_REFRESH sets others
 STALE = 3  # refreshes that a claim must have missed before it is taken over
@@ -78,17 +80,18 @@ class Claims:
     """
 
     def __init__(self, folder: Path, *, refresh: float | None = None) -> None:
-        folder = folder.absolute()  # also when the process goes to another folder
+        folder = as_path(folder).absolute()  # also when the process goes to another folder
         self._folder, self._refresh = folder, refresh or refresh_interval()
         self._token = secrets.token_hex(8)
         self._held: dict[str, _Held] = {}
         self._watch = Watch(self._refresh)
         self._file = RunFile(folder, self._token)
-        self._done = _Done(folder, self._token)
+        self._done = _StoredDone(folder) if isinstance(folder, StorePath) else _Done(folder, self._token)
         self._lock = threading.Lock()  # of the files of claims
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._beat = 0
+        self._alone = False  # no claims can be made there at all
 
     def take(self, key: str) -> bool:
         """Whether this run has the claim on ``key``: it had it, took it, or took it over."""
@@ -97,10 +100,13 @@ class Claims:
             if held is not None and not held.lost:
                 return True
             self._held.pop(key, None)
+            if self._alone:
+                return True
             now = _now()
             try:
                 path = self._taken(key)
             except OSError as error:
+                self._alone = error.errno == errno.ENOTSUP
                 log.warning(
                     "no claims in %s (%s): other runs may paint the same", self._folder, error.strerror or error
                 )
@@ -250,16 +256,9 @@ class Claims:
         for _ in range(10):  # the folder may be removed as soon as it is made
             self._folder.mkdir(parents=True, exist_ok=True)
             try:
-                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            except FileExistsError:
-                return None
+                return path if _create(path, self._written(key)) else None
             except FileNotFoundError:
                 continue
-            try:
-                os.write(file, self._written(key))
-            finally:
-                os.close(file)
-            return path
         return None
 
     def _path(self, key: str, number: int) -> Path:
@@ -270,8 +269,7 @@ class Claims:
         """The files of a claim, that of its holder last."""
         name = self._path(key, 0).stem
         try:
-            with os.scandir(self._folder) as entries:
-                numbers = [entry.name[33:] for entry in entries if entry.name.startswith(f"{name}.")]
+            numbers = [each[33:] for each in _names(self._folder) if each.startswith(f"{name}.")]
         except OSError:
             return []
         return [self._folder / f"{name}.{number}" for number in sorted(map(int, filter(str.isdigit, numbers)))]
@@ -337,21 +335,11 @@ class Claims:
     def _rewrite(self, key: str, held: _Held) -> None:
         """Write the file of a claim anew, in place: should another run have removed it, nothing of theirs changes."""
         try:
-            file = os.open(held.path, os.O_RDWR)
+            held.lost = not _rewrite(held.path, self._token.encode(), self._written(key))
         except FileNotFoundError:  # someone has removed it
             self._create(key, 0)
             held.path = self._path(key, 0)
-            if not self._is_ours(held.path):
-                held.lost = True
-            return
-        try:
-            if self._token.encode() in os.read(file, 4096):
-                os.lseek(file, 0, os.SEEK_SET)
-                os.write(file, self._written(key))
-            else:
-                held.lost = True
-        finally:
-            os.close(file)
+            held.lost = not self._is_ours(held.path)
 
 
 @dataclass
@@ -426,8 +414,9 @@ class _Done:
 
     def has(self, key: str) -> bool:
         with contextlib.suppress(OSError):
-            for path in self._folder.glob("*.done"):
-                self._read_on(path)
+            for name in _names(self._folder):
+                if name.endswith(".done"):
+                    self._read_on(self._folder / name)
         return key in self._keys
 
     def _read_on(self, path: Path) -> None:
@@ -439,6 +428,62 @@ class _Done:
             for line in text[:whole].splitlines():
                 with contextlib.suppress(ValueError):
                     self._keys.add(str(json.loads(line)))
+
+
+class _StoredDone:
+    """The same in a store, where nothing can be appended: a file for each."""
+
+    def __init__(self, folder: StorePath) -> None:
+        self._folder = folder
+
+    def note(self, key: str) -> None:
+        self._file(key).write_bytes(json.dumps(key).encode())
+
+    def has(self, key: str) -> bool:
+        return self._file(key).exists()
+
+    def _file(self, key: str) -> StorePath:
+        return self._folder / f".{sha256(os.fsencode(key)).hexdigest()[:32]}.done"
+
+
+def _names(folder: Path) -> list[str]:
+    """The names of what is in a folder."""
+    if isinstance(folder, StorePath):
+        return [path.name for path in folder.iterdir()]
+    return os.listdir(folder)  # noqa: PTH208, a Path for each takes longer
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Write a file unless there is one already; whether it was written."""
+    if isinstance(path, StorePath):
+        return path.create(content)
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        os.write(file, content)
+    finally:
+        os.close(file)
+    return True
+
+
+def _rewrite(path: Path, mark: bytes, content: bytes) -> bool:
+    """Write a file that is there, and holds a mark, anew, in place; whether it holds the mark."""
+    if isinstance(path, StorePath):
+        if mark not in path.read_bytes():
+            return False
+        path.write_bytes(content)
+        return True
+    file = os.open(path, os.O_RDWR)
+    try:
+        if mark not in os.read(file, 4096):
+            return False
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, content)
+    finally:
+        os.close(file)
+    return True
 
 
 def _now() -> float:

@@ -21,6 +21,7 @@ from stylize.discovery import plugin_entries
 from stylize.errors import PluginError, SettingsError, StylizeError
 from stylize.plugin_options import PluginOptions
 from stylize.registry import PLUGIN_ERRORS, Registry, abbreviated, described
+from stylize.stores import as_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,6 +145,8 @@ class Host(Registry):
             StylizeError: no plugin opens the source, or the one that does refuses it.
             PluginError: a plugin failed, or gave something that is not a job.
         """
+        source, styles = as_path(source), [as_path(style) for style in styles]
+        target = None if target is None else as_path(target)
         request = Request(source, tuple(styles), target, settings, options)
         arguments = {"source": source, "styles": styles, "target": target, "settings": settings, "options": options}
         for name, plugin in reversed(self.implementations("stylize_open")):

@@ -68,8 +68,7 @@ class Mask:
             levels = (self.weights * LEVELS).round().to(torch.int32).numpy().astype("<u2")
             found: dict[str, Any] = {"sha256": hashlib.sha256(levels.tobytes()).hexdigest()}
         else:
-            path = os.path.abspath(self.origin.path)  # noqa: PTH100
-            found = {"path": path, "sha256": self.origin.sha256}
+            found = dict(self.origin.described())
         found |= {"color": self.color} if self.color else {}
         return found | ({"inverted": True} if self.inverted else {})
 

@@ -117,7 +117,7 @@ class Record:
 def _without_paths(value: Any) -> Any:
     """A part of a record without the places of files."""
     if isinstance(value, Mapping):
-        return {key: _without_paths(each) for key, each in value.items() if key != "path"}
+        return {key: _without_paths(each) for key, each in value.items() if key not in ("path", "version")}
     return [_without_paths(each) for each in value] if isinstance(value, list) else value
 
 

@@ -290,4 +290,4 @@ def _paired(source: object) -> Region:
 
 
 def _plain(origin: Origin | None) -> Mapping[str, str] | None:
-    return None if origin is None else {"path": os.path.abspath(origin.path), "sha256": origin.sha256}  # noqa: PTH100
+    return None if origin is None else origin.described()

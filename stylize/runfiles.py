@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stylize.machines import machine, started
+from stylize.stores import StorePath
 
 RECENT = 10  # pictures whose time is averaged
 
@@ -84,6 +85,9 @@ class RunFile:
                 **facts,
             }
             path = self._folder / f".{self._token}.run"
+            if isinstance(path, StorePath):
+                path.write_bytes(json.dumps(told).encode())
+                return
             temporary = path.with_suffix(".tmp")
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(told), encoding="utf-8")
@@ -120,7 +124,7 @@ class Painter:
 
 def painters(folder: Path) -> Iterator[Painter]:
     """What the processes that share the work in a claims folder have said last."""
-    for path in sorted(folder.glob("*.run")):
+    for path in _files_of(folder, ".run"):
         try:
             content = path.read_bytes()
             told = json.loads(content)
@@ -137,6 +141,13 @@ def painters(folder: Path) -> Iterator[Painter]:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or not one of ours
             continue
+
+
+def _files_of(folder: Path, suffix: str) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == suffix)
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True)

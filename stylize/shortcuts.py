@@ -12,6 +12,7 @@ from stylize.contracts import Frame, Request, hookimpl
 from stylize.errors import SettingsError
 from stylize.jobs import ImageJob
 from stylize.settings import Settings
+from stylize.stores import as_path, is_folder
 
 if TYPE_CHECKING:
     from stylize.encoders import Progress
@@ -111,7 +112,7 @@ def paint_clip(
         SettingsError: a name that is neither a setting nor an option, or no clip.
         StylizeError: what went wrong.
     """
-    if os.path.isdir(source):  # noqa: PTH112, Path's raises OSError
+    if is_folder(as_path(source)):
         raise SettingsError(f"{source} is a folder, not a clip; use stylize.paint_folder")
     return _run(source, styles, target, settings, changes, progress, on_step, stop, no_picture=True)
 
@@ -141,12 +142,13 @@ def _run(
     given = {name: value for name, value in changes.items() if name not in fields}
     options = _options(host, given)
     several = (styles,) if isinstance(styles, (str, os.PathLike)) else tuple(styles)
-    paths, place = [Path(style) for style in several], None if target is None else Path(target)
-    job = host.open(Path(source), paths, place, chosen, options, given)
+    paths, place = [as_path(style) for style in several], None if target is None else as_path(target)
+    content = as_path(source)
+    job = host.open(content, paths, place, chosen, options, given)
     if no_picture and isinstance(job, ImageJob):
         raise SettingsError(f"{source} is not a clip; stylize.paint paints a picture")
     with Progressing(progress) as shown:
-        request = Request(Path(source), tuple(paths), place, chosen, options)
+        request = Request(content, tuple(paths), place, chosen, options)
         stylizer = request.stylizer(job, host, shown.download)
         watching = _Watching(shown, on_step)
         host.register(watching, "the progress")

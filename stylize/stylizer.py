@@ -8,7 +8,6 @@ instead of Gram matrices, and every term is relative to its target. The preset `
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -421,7 +420,7 @@ def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tenso
 
 
 def _plain(origin: Origin | None) -> dict[str, str] | None:
-    return None if origin is None else {"path": os.path.abspath(origin.path), "sha256": origin.sha256}  # noqa: PTH100
+    return None if origin is None else origin.described()
 
 
 def _cover(image: Tensor, height: int, width: int) -> Tensor:

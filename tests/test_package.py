@@ -54,7 +54,7 @@ FLOORS = (
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("allocator", "linalg", "streams", "forms", "runfiles"),
-    ("settings", "errors", "checks", "machines", "page", "text"),
+    ("settings", "errors", "checks", "machines", "page", "stores", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore

@@ -28,13 +28,17 @@ from stylize import (
     Painted,
     Picture,
     Settings,
+    SettingsError,
+    StorePath,
     StylizeError,
     Stylizer,
     TargetError,
     as_mask,
+    as_path,
     atomic_write,
     check_target,
     claims_inside,
+    is_folder,
     is_leftover,
     keeping_edits,
     load,
@@ -107,6 +111,8 @@ class FolderJob(Job):
             unchanged=self._keep,
             kept=self._leave,
         )
+        if options.get("watch") and isinstance(source, StorePath):
+            raise SettingsError(f"--watch looks at folders of this machine; {source} is in a store")
         self._watched = Watched(source, self._folder) if options.get("watch") else None
         self._ledger = Ledger()
         self._areas = self._planner.areas
@@ -336,7 +342,7 @@ class FolderJob(Job):
             return
         here = os.path.realpath(path.parent)
         entries = [
-            replace(entry, target=os.path.relpath(os.path.realpath(entry.target), here) if entry.target else "")
+            replace(entry, target=_seen_from(here, entry.target) if entry.target else "")
             for entry in self._ledger.entries()
         ]
         settings = self._settings
@@ -351,6 +357,11 @@ class FolderJob(Job):
             file.write_text(text, encoding="utf-8")
 
 
+def _seen_from(here: str, target: str) -> str:
+    """The path of a result as seen from a folder; nothing for what is in a store, which no browser opens."""
+    return "" if isinstance(as_path(target), StorePath) else os.path.relpath(os.path.realpath(target), here)
+
+
 def _is_sidecar(text: str) -> bool:
     try:
         found = json.loads(text)
@@ -361,7 +372,7 @@ def _is_sidecar(text: str) -> bool:
 
 def _output(source: Path, styles: Sequence[Path], target: Path | None) -> Path:
     folder = target if target is not None else Path(f"{source.resolve().name or 'pictures'}-stylized")
-    if not os.path.isdir(folder) and (os.path.lexists(folder) or folder.suffix.lower() in FORMATS):  # noqa: PTH112
+    if not is_folder(folder) and (os.path.lexists(folder) or folder.suffix.lower() in FORMATS):
         many = next((path for path in (source, *styles) if is_many(path)), None)
         reason = "--pair can make several results" if many is None else f"{many} holds many pictures"
         raise TargetError(f"{reason}: give -o the name of a folder for the results, not {folder}")
@@ -380,6 +391,9 @@ def _make_folder(folder: Path) -> None:
 def _check_folder(folder: Path) -> None:
     """Say now, and once, what would be said of every picture."""
     try:
+        if isinstance(folder, StorePath):
+            folder.check_writable()
+            return
         with tempfile.NamedTemporaryFile(prefix=".stylize-", dir=folder):
             pass
     except OSError as error:

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -23,7 +23,9 @@ from stylize import (
     Saved,
     Settings,
     SettingsError,
+    StorePath,
     Stylizer,
+    as_path,
     chosen_areas,
     digest,
     read_record,
@@ -38,6 +40,7 @@ KEPT = {  # why a file that bears the name of a result is not painted over
     Saved.FOREIGN: "there is a file without a record",
     Saved.RETOUCHED: "it was edited since it was painted",
 }
+CHECKS, REQUESTS = 4, 16  # results that are looked at at a time: on disks, and in a store
 SETTLED = 1.0  # seconds a file must not have changed before it is read from a watched folder
 
 log = logging.getLogger("stylize.batch")
@@ -100,6 +103,7 @@ class Planner:
         self._watching = bool(options.get("watch"))
         self._digests: dict[Path, str] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
+        self._listed: dict[PurePath, StorePath] | None = None  # what there is in a store, while all is looked at
 
     def due(self, stylizer: Stylizer, *, quiet: bool = False) -> list[Item]:
         """What has to be painted now; unless ``quiet``, says what is left alone, and why."""
@@ -121,12 +125,10 @@ class Planner:
         if self._watching:
             arrived = {photo.path for photo in photos if self._arrived(photo.path)}
             items = [item for item in items if item.photo.path in arrived]
-        with ThreadPoolExecutor(4, "check") as checkers:
-            verdicts = [*checkers.map(lambda item: self.verdict(item, stylizer), items)]
         due, unchanged = [], 0
-        for item, verdict in zip(items, verdicts, strict=True):
+        for item, (verdict, mark) in zip(items, self._verdicts(items, stylizer), strict=True):
             if verdict.paint:
-                due.append(replace(item, why=verdict.why, before=_mark(self._folder / item.target)))
+                due.append(replace(item, why=verdict.why, before=mark))
             elif verdict.why:
                 self._kept(item, verdict.why)
             else:
@@ -138,19 +140,40 @@ class Planner:
             log.info("%d of %d to be painted %s", count, len(items), why)
         return due
 
+    def _verdicts(self, items: Sequence[Item], stylizer: Stylizer) -> list[tuple[Verdict, tuple[int, ...]]]:
+        """What is to be done about each item, and what marks the file that is there. What a store holds is listed
+        once, not asked for one by one."""
+        folder = self._folder
+        stored = isinstance(folder, StorePath) or isinstance(self._source, StorePath)
+        self._listed = folder.below() if isinstance(folder, StorePath) else None
+        try:
+            with ThreadPoolExecutor(REQUESTS if stored else CHECKS, "check") as checkers:
+                return [
+                    *checkers.map(lambda item: (self.verdict(item, stylizer), _mark(self._place(item.target))), items)
+                ]
+        finally:
+            self._listed = None
+
+    def _place(self, target: PurePath) -> Path:
+        """Where a result lies."""
+        if self._listed is None:
+            return self._folder / target
+        assert isinstance(self._folder, StorePath)
+        return self._listed.get(target) or (self._folder / target).as_absent()
+
     def verdict(self, item: Item, stylizer: Stylizer, *, force: bool = True) -> Verdict:
         """Whether an item has to be painted, and why. What others made or edited is never painted over.
 
         Without ``force``, the option is not heeded.
         """
-        path = self._folder / item.target
+        path = self._place(item.target)
         if force and self._options.get("force") and (not item.why or _mark(path) == item.before):
             return Verdict(True, FORCED)  # else another run has painted it meanwhile: perhaps the same
         if not _holds_something(path):
             return Verdict(True, NEW)  # what is no file at all is refused when it is to be written
         made = read_record(path)
         try:
-            wanted = self._record(item, stylizer)
+            wanted = self._record(item, stylizer, made)
         except ImageError:
             return Verdict(True, NEW)  # reading it for painting will say what is wrong
         differing = [] if made is None else wanted.changes_since(Record.from_dict(made))
@@ -170,16 +193,19 @@ class Planner:
             return ""
         return KEPT.get(saved_state(path), "")
 
-    def _record(self, item: Item, stylizer: Stylizer) -> Record:
-        """The record that the result is to have."""
-        photo, *styles = (
-            Origin(path, self._digest(path)) for path in (item.photo.path, *self._styles.all[item.style].paths)
-        )
+    def _record(self, item: Item, stylizer: Stylizer, made: Mapping[str, Any] | None) -> Record:
+        """The record that the result is to have; ``made`` is the one that it has."""
+        known = Record.from_dict(made or {}).content or {}
+        if (version := _version(item.photo.path)) and known.get("version") == version:  # and need not be fetched
+            photo = Origin(item.photo.path, str(known.get("sha256")))
+        else:
+            photo = Origin(item.photo.path, self._digest(item.photo.path))
+        styles = [Origin(path, self._digest(path)) for path in self._styles.all[item.style].paths]
         mask = self.areas.mask
         if item.mask is not None:
             mask = Mask(torch.zeros(1, 1, 1, 1), Origin(item.mask, self._digest(item.mask)))
-        made = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
-        return replace(made, options=dict(self._given), saving=saving_of(self._options))
+        wanted = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
+        return replace(wanted, options=dict(self._given), saving=saving_of(self._options))
 
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}
@@ -223,6 +249,14 @@ class Planner:
         return True
 
 
+def _version(path: Path) -> str:
+    """Tells what a file in a store holds from what it held before; empty for a file on this machine."""
+    try:
+        return path.version() if isinstance(path, StorePath) else ""
+    except OSError:
+        return ""
+
+
 def _mark(path: Path) -> tuple[int, ...]:
     """Tells the file at a path from others that will be or have been there; empty where there is none."""
     try:
@@ -243,9 +277,9 @@ def _holds_something(path: Path) -> bool:
 
 def _masks(options: Mapping[str, Any]) -> dict[str, Path] | None:
     """The masks of ``--mask-folder`` by their places, without extensions."""
-    folder: Path | None = options.get("mask_folder")
-    if folder is None:
+    if options.get("mask_folder") is None:
         return None
+    folder = as_path(options["mask_folder"])
     if options.get("mask") is not None or options.get("keep") is not None:
         raise SettingsError("--mask-folder cannot be combined with --mask or --keep")
     if not folder.is_dir():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
 
-from stylize import FORMATS, SettingsError
+from stylize import FORMATS, SettingsError, as_path, is_folder
 
 _NAMES = """
     apng avif avifs bmp dds dib exr gif hdr heic heif hif ico j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pcx pgm png pnm ppm
@@ -61,7 +61,7 @@ def is_pattern(path: Path) -> bool:
 
 def is_many(path: Path) -> bool:
     """Whether a path is a folder or a pattern."""
-    return os.path.isdir(path) or is_pattern(path)  # noqa: PTH112, Path's raises OSError
+    return is_folder(path) or is_pattern(path)
 
 
 class Excluded:
@@ -103,7 +103,7 @@ def area(source: Path) -> tuple[Path, int | None]:
         return (source, None) if is_many(source) else (source.parent, 1)
     parts = source.parts
     first = next(index for index, part in enumerate(parts) if re.search(r"[*?\[]", part))
-    return Path(*parts[:first]), None if "**" in parts[first:] else len(parts) - first
+    return as_path(Path(*parts[:first])), None if "**" in parts[first:] else len(parts) - first
 
 
 def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None = None) -> Iterator[Found | Passed]:
@@ -152,22 +152,22 @@ def _walk(
             if (status.st_dev, status.st_ino) in seen:  # a link to where we have been
                 continue
             seen.add((status.st_dev, status.st_ino))
-            names = (entry.name for entry in folder.iterdir())
-            entries = sorted(names, key=lambda name: (name.casefold(), name))
+            entries = sorted(folder.iterdir(), key=lambda entry: (entry.name.casefold(), entry.name))
         except OSError as error:
             yield Passed(
                 str(relative) if relative.parts else str(root), f"folder not read: {error.strerror}", True, True
             )
             continue
         folders = []
-        for name in entries:
+        for entry in entries:
+            name = entry.name
             if name.startswith("."):
                 continue
             inside = relative / name
             if excluded is not None and excluded.leaves_out(inside):
                 continue
             try:
-                mode = (root / inside).stat().st_mode
+                mode = entry.stat().st_mode
             except OSError as error:  # a broken link, or gone by now
                 yield Passed(str(inside), error.strerror or str(error), True)
                 continue
@@ -177,7 +177,7 @@ def _walk(
             elif not stat.S_ISREG(mode):
                 yield Passed(str(inside), "not a regular file", False)
             elif named is not None or inside.suffix.lower() in EXTENSIONS:
-                yield Found(root / inside, inside)
+                yield Found(entry, inside)
             else:
                 raw = inside.suffix.lower() in _RAW_EXTENSIONS
                 yield Passed(str(inside), RAW if raw else "not a picture", False)

@@ -14,6 +14,7 @@ import click
 from stylize.claims import STALE, Watch, claims_beside, claims_inside, refresh_interval
 from stylize.errors import StylizeError
 from stylize.runfiles import Painter, Status, painters, status
+from stylize.stores import StorePath, as_path
 from stylize.text import counted, duration
 
 SUFFIX = ".claims"
@@ -28,6 +29,7 @@ def status_command(target: Path, as_json: bool) -> None:
     Lists every process on every machine that takes part, what it paints, and how fast; and when all will be done.
     Processes of other machines are watched until they give a sign of life, for at most 15 seconds.
     """
+    target = as_path(target)
     folders = [path for path in _folders(target) if path.is_dir()]
     if not folders and not target.exists():
         raise StylizeError(f"{target} does not exist, and no run is painting it; give the output folder or clip")
@@ -46,7 +48,8 @@ def _folders(target: Path) -> Iterator[Path]:
     """Where claims on a target, or on clips in it, may lie."""
     if target.is_dir():
         yield claims_inside(target)
-        yield from sorted(target.glob(f".*{SUFFIX}"))
+        if not isinstance(target, StorePath):
+            yield from sorted(target.glob(f".*{SUFFIX}"))
     if target.name:
         yield claims_beside(target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
+
+from stylize.stores import StorePath
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,10 +34,16 @@ SPARE = 4  # a picture is read at up to this many times the painted size, so tha
 
 @dataclass(frozen=True)
 class Origin:
-    """The file a picture was read from, and the SHA-256 of its bytes in hex."""
+    """The file a picture was read from, and the SHA-256 of its bytes in hex; in a store also its version there."""
 
     path: Path
     sha256: str
+    version: str = ""
+
+    def described(self) -> dict[str, str]:
+        """What a record says of it, with an absolute path."""
+        path = str(self.path) if isinstance(self.path, StorePath) else os.path.abspath(self.path)  # noqa: PTH100
+        return {"path": path, "sha256": self.sha256} | ({"version": self.version} if self.version else {})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
-from stylize.errors import ImageError
+from stylize.errors import ImageError, StylizeError
 from stylize.images import about
 from stylize.images.colortags import encoding_of
 from stylize.images.deep import bits_of, light, samples_of, tiff_samples
@@ -34,6 +34,7 @@ from stylize.images.repair import completed_jpeg, jp2_palette, png_essence, png_
 from stylize.images.signatures import format_name, raw_format
 from stylize.images.silence import MAX_PIXELS, SILENCE
 from stylize.images.tiff import Layout, Samples, float_white, uncommon_compression, whole_white
+from stylize.stores import StorePath, as_path
 from stylize.text import one_line
 
 UNREAD = {"EPS", "WMF", "FPX", "MIC", "PDF", "BUFR", "GRIB", "HDF5", "MPEG"}  # not decoded by Pillow itself
@@ -83,11 +84,11 @@ def load(source: File | Image.Image, *, longest: int | None = None, profile: str
         name, data = _content_of(source)
         with _as_image_errors(name or "the picture in memory"), SILENCE:
             return _decode(io.BytesIO(data), len(data), _Wanted(longest, keep, Path(name).stem))
-    path = Path(source)
+    path = as_path(source)
     with open_file(path) as (opened, length), SILENCE:
         if length == 0:
             raise ImageError("the file is empty; get a complete copy")
-        origin = Origin(path, _sha256(opened))
+        origin = Origin(path, _sha256(opened), path.version() if isinstance(path, StorePath) else "")
         opened.seek(0)
         return dataclasses.replace(_decode(opened, length, _Wanted(longest, keep, path.stem)), origin=origin)
 
@@ -127,13 +128,15 @@ def _sha256(file: io.BufferedReader) -> str:
 
 
 @contextlib.contextmanager
-def open_file(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
-    """A regular file, opened, and its length in bytes; any error, of the block too, becomes an ImageError."""
+def open_file(path: Path, *, parts: bool = False) -> Iterator[tuple[io.BufferedReader, int]]:
+    """A regular file, opened, and its length in bytes; any error, of the block too, becomes an ImageError. With
+    ``parts``, of a file in a store only what is read is fetched."""
+    path = as_path(path)
     with _as_image_errors(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file; give the path of a picture")
-        with path.open("rb") as file:
+        with path.parts_of() if parts and isinstance(path, StorePath) else path.open("rb") as file:
             yield file, status.st_size
 
 
@@ -148,7 +151,7 @@ def _as_image_errors(what: str | Path) -> Iterator[None]:
 
 def _problem(error: Exception) -> str:
     """What went wrong while reading and what to do about it, in words for the user."""
-    if isinstance(error, ImageError):
+    if isinstance(error, StylizeError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a known format, or damaged; convert it to PNG or JPEG"

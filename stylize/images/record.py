@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -34,10 +35,12 @@ from stylize.images.ifd import Tags
 from stylize.images.read import open_file
 from stylize.images.silence import SILENCE
 from stylize.images.xmp import LIMIT, packet_of, properties_in
+from stylize.stores import StorePath, as_path
 
 RECORD_LIMIT = 2**20  # bytes of an embedded record; a longer one is neither written nor read
 RECORD, PIXELS = "record", "pixels"  # properties in XMP
 _KEYWORDS = {"stylize": RECORD, "stylize-pixels": PIXELS}  # of texts in a PNG
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 JPEG_LIMIT = 65502  # bytes of XMP in a segment of a JPEG
 _WHOLE = 2**30  # bytes of the largest AVIF that is read: those are read whole
@@ -66,7 +69,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     picture. The pixels are not decoded: a truncated file is noticed and has none, damaged pixels are not noticed.
     """
     try:
-        with open_file(Path(path)) as (file, length):
+        with open_file(Path(path), parts=True) as (file, length):
             found = _find(file, length)
             return _record(found) if found.complete else None
     except ImageError:
@@ -111,9 +114,21 @@ def relative_to(record: Any, folder: Path) -> Any:
         return record
     seen = {key: relative_to(value, folder) for key, value in record.items()}
     if isinstance(seen.get("path"), str):
-        with contextlib.suppress(ValueError):  # another drive
-            seen["path"] = Path(os.path.relpath(seen["path"], os.path.realpath(folder))).as_posix()
+        seen["path"] = _relative(seen["path"], folder)
     return seen
+
+
+def _relative(path: str, folder: Path) -> str:
+    """A path as it is written into the record of a picture in a folder: within a store, or on this machine, relative;
+    elsewhere the address of what is in a store, but of what is on this machine only the name."""
+    here, there = as_path(path), as_path(folder)
+    stored = isinstance(here, StorePath), isinstance(there, StorePath)
+    if any(stored):
+        same = all(stored) and here.parts[:2] == there.parts[:2]
+        return posixpath.relpath(str(here), str(there)) if same else str(here) if stored[0] else here.name
+    with contextlib.suppress(ValueError):  # another drive
+        return Path(os.path.relpath(path, os.path.realpath(folder))).as_posix()
+    return path
 
 
 def names_only(record: Any) -> Any:
@@ -190,7 +205,11 @@ def _find(file: BinaryIO, length: int) -> _Found:
 def _in_png(file: BinaryIO, length: int) -> _Found:
     ours: dict[str, str] = {}
     packet, end = b"", 0
+    file.seek(max(0, length - len(PNG_END)))
+    whole = file.read() == PNG_END
     for part in png_parts(file):
+        if whole and part.kind == b"IDAT" and len(ours) == len(_KEYWORDS):
+            return _Found(ours, True)  # without a look at all that follows
         end = part.start + part.length + 4 if part.kind == b"IEND" else 0
         if part.kind in (b"iTXt", b"tEXt", b"zTXt"):
             data = part.read(file, LIMIT)

@@ -22,6 +22,7 @@ from stylize.errors import ImageError, TargetError
 from stylize.images.encode import DEEP_FORMATS, ENCODERS, encode, size_problem
 from stylize.images.picture import FORMATS, Picture
 from stylize.machines import is_alive, machine
+from stylize.stores import StorePath, as_path
 from stylize.text import one_line
 
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENOTTY}
@@ -54,14 +55,14 @@ def save(
             PNG in the system's temporary folder, which the message names; not so when the options or the extension
             were wrong from the beginning.
     """
-    path = Path(target) if isinstance(target, (str, os.PathLike)) else None
+    path = as_path(target) if isinstance(target, (str, os.PathLike)) else None
     name = str(target) if path is not None else _name_of(target)
     extension = _extension(name, format, in_memory=path is None)
     if problem := _option_problem(extension, quality, bits):
         raise TargetError(one_line(f"cannot write {name}: {problem}"))
     picture = picture if isinstance(picture, Picture) else Picture(picture)
     try:
-        _write(picture, target, name, FORMATS[extension], quality, bits, location)
+        _write(picture, path or target, name, FORMATS[extension], quality, bits, location)
     except ImageError as error:
         kept = _keep(picture, bits, location)
         if kept is None:
@@ -135,10 +136,16 @@ def check_target(
             format that has 8, or a size the format cannot hold.
         ImageError: the file or its folder is write-protected, or no file can be made there for another reason.
     """
-    path = Path(path)
+    path = as_path(path)
     problem = _option_problem(path.suffix.lower(), quality, bits)
     if not problem and size is not None:
         problem = size_problem(FORMATS[path.suffix.lower()], size)
+    if isinstance(path, StorePath):
+        if problem:
+            raise TargetError(one_line(f"cannot write {path}: {problem}"))
+        with _as_image_error(path):
+            path.parent.check_writable()
+        return
     if problem := problem or _meaning_problem(path):
         raise TargetError(one_line(f"cannot write {path}: {problem}"))
     if problem := _protection_problem(path) or _folder_problem(path):
@@ -225,27 +232,45 @@ def is_leftover(path: Path) -> bool:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A hidden, empty file beside ``path``, with its extension, that replaces ``path`` when the block succeeds.
 
+    In a store it is a temporary file on this machine, which is uploaded then.
+
     The content is synced to disk before the rename. A new file gets the mode of the umask, a replaced one keeps
     its own; a symbolic link is followed. When the block raises, the target stays as it was and nothing is left over.
 
     Raises:
         ImageError: for any OSError, of the block too; for a target that is a folder or no regular file.
     """
-    if problem := _meaning_problem(Path(path)) or _protection_problem(Path(path)):
+    path = as_path(path)
+    if isinstance(path, StorePath):
+        with _as_image_error(path), tempfile.TemporaryDirectory(prefix="stylize-") as folder:
+            temporary = Path(folder, f"picture{path.suffix[:10]}")
+            temporary.touch()
+            yield temporary
+            path.upload(temporary)
+        return
+    if problem := _meaning_problem(path) or _protection_problem(path):
         raise ImageError(one_line(f"cannot write {path}: {problem}"))
     target = Path(os.path.realpath(path))
     temporary = _hidden(target)
+    with _as_image_error(path):
+        try:
+            temporary.open("xb").close()
+            yield temporary
+            _sync(temporary)
+            if target.exists():
+                _give_mode(temporary, stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _as_image_error(path: Path) -> Iterator[None]:
+    """An error of the operating system as an ImageError that says what cannot be written."""
     try:
-        temporary.open("xb").close()
-        yield temporary
-        _sync(temporary)
-        if target.exists():
-            _give_mode(temporary, stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
+        yield
     except OSError as error:
         raise ImageError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

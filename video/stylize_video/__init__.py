@@ -10,6 +10,7 @@ import click
 
 from stylize import (
     SettingsError,
+    StorePath,
     bits_option,
     hookimpl,
     jobs_option,
@@ -148,6 +149,10 @@ def stylize_options(command: click.Command) -> None:
 def _is_clip(source: Path, target: Path | None) -> bool:
     """Whether a source is for us: a clip, or pictures that are to become one."""
     ending = source.suffix.lower()
+    if stored := [path for path in (source, target) if isinstance(path, StorePath)]:
+        if not {ending, "" if target is None else target.suffix.lower()} & (EXTENSIONS - PICTURES):
+            return False
+        raise SettingsError(f"{stored[0]} is in a store; clips are painted on disks alone: copy what they are made of")
     into_clip = target is not None and target.suffix.lower() in EXTENSIONS and not target.is_dir()
     if source.is_dir():
         return into_clip or (target is not None and "%" in target.name and not target.is_dir())
