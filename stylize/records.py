@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stylize.errors import ImageError, StylizeError
 from stylize.images import digest
 from stylize.settings import Settings
+from stylize.stores import StorePath, as_path
 from stylize.text import shortened
 
 if TYPE_CHECKING:
@@ -192,6 +193,10 @@ def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None
     if not isinstance(named, str) or not 0 < len(named) <= LONGEST_PATH or "\0" in named:
         raise TypeError(f"the path {shortened(named)!r}")
     path = picture.parent / named
+    if sources is None and isinstance(as_path(named), StorePath):  # a record may come from anyone: nothing is fetched
+        raise StylizeError(
+            f"{shortened(named)}, which {picture} was made of, is in a store: copy it, and say where by --sources FOLDER"
+        )
     candidates = [path] if sources is None else sorted(each for each in sources.rglob("*") if each.name == path.name)
     for candidate in candidates:
         try:

@@ -230,6 +230,17 @@ def test_a_photo_that_has_changed_is_painted_again(stored: StorePath, call: Call
     assert "deep/new.png" in names(stored / "out")
 
 
+def test_a_replay_fetches_nothing_that_a_record_names(stored: StorePath, call: Call, folder: Path) -> None:
+    call("memory://root/photos/0.png", "style.png", "-o", "one.png", *FAST)
+    done = call("replay", "one.png")
+    assert done.code == 1
+    assert done.err == (
+        "stylize: memory://root/photos/0.png, which one.png was made of, is in a store: copy it, and say where by "
+        "--sources FOLDER\n"
+    )
+    assert "the same picture" in call("replay", "one.png", "--sources", folder).err
+
+
 def test_between_disks_and_stores(stored: StorePath, call: Call, folder: Path) -> None:
     assert "4 painted" in call("memory://root/photos", "style.png", "-o", "out", "--format", "jpg", *FAST).err
     assert {path.name for path in (folder / "out").iterdir()} == {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
