@@ -195,7 +195,7 @@ def _found(origin: Mapping[str, str] | None, picture: Path, sources: Path | None
     path = picture.parent / named
     if sources is None and isinstance(as_path(named), StorePath):  # a record may come from anyone: nothing is fetched
         raise StylizeError(
-            f"{shortened(named)}, which {picture} was made of, is in a store: copy it, and say where by --sources FOLDER"
+            f"{shortened(named)}, which {picture} was made of, is in a store: copy it, and name its folder by --sources"
         )
     candidates = [path] if sources is None else sorted(each for each in sources.rglob("*") if each.name == path.name)
     for candidate in candidates:

@@ -235,8 +235,8 @@ def test_a_replay_fetches_nothing_that_a_record_names(stored: StorePath, call: C
     done = call("replay", "one.png")
     assert done.code == 1
     assert done.err == (
-        "stylize: memory://root/photos/0.png, which one.png was made of, is in a store: copy it, and say where by "
-        "--sources FOLDER\n"
+        "stylize: memory://root/photos/0.png, which one.png was made of, is in a store: copy it, and name its "
+        "folder by --sources\n"
     )
     assert "the same picture" in call("replay", "one.png", "--sources", folder).err
 
