@@ -390,7 +390,7 @@ def test_constraints_pin_every_dependency() -> None:
 
 
 def test_every_sample_is_small_and_credited() -> None:
-    code = {".py", ".md", ".toml", ".ipynb"}
+    code = {".py", ".md", ".toml", ".ipynb", ".service", ".slurm", ".yaml"}
     pictures = [path for path in SAMPLES.rglob("*") if path.is_file() and path.suffix not in code | {".pyc"}]
     credits = (SAMPLES / "CREDITS.md").read_text(encoding="utf-8")
     assert len(pictures) >= 8

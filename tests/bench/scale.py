@@ -1,12 +1,10 @@
-"""What sharing the work costs: claims on a common folder, and Dask, with a simulated time to paint.
+"""What sharing the work costs: claims on a common folder, with a simulated time to paint.
 
     python -m tests.bench.scale [--pictures 120] [--paint 0.2] [--runs 1 2 4]
-    python -m tests.bench.scale --dask [--pictures 5000] [--paint 1] [--workers 200]
 
-The first form starts N processes of the folder job, as on N machines, in which the optimisation only waits for
-``--paint`` seconds, and prints for each N the seconds of CPU per picture, the operations on the claims folder per
-picture, and how much of the time was spent painting. The second submits that many chains to simulated workers in the
-process of the scheduler, and prints milliseconds of CPU per chain, and what scheduler and client grow by. Run by hand.
+Starts N processes of the folder job, as on N machines, in which the optimisation only waits for ``--paint`` seconds.
+Prints for each N the seconds of CPU per picture, the operations on the claims folder per picture, and how much of the
+time was spent painting. What Dask costs is measured by ``dask_scale``. Run by hand.
 """
 
 from __future__ import annotations
@@ -14,19 +12,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import stylize
-from stylize import Chain, Frame, Job, Painted, Picture, Request, Settings, Stylizer, claims_inside
+from stylize import Frame, Painted, Picture, Request, Settings, Stylizer, claims_inside
 from stylize.testing import tiny_encoder
 
 
@@ -35,14 +31,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int)
     parser.add_argument("--paint", type=float, help="seconds")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--dask", action="store_true")
-    parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--one", type=Path, help="be one of the runs, in this folder")
     options = parser.parse_args()
     if options.one is not None:
         _one(options.one, options.paint)
-    elif options.dask:
-        _dask(options.pictures or 5000, options.paint or 1.0, options.workers)
     else:
         _shared(options.pictures or 120, options.paint or 0.2, options.runs)
 
@@ -120,84 +112,6 @@ def _one(folder: Path, paint: float) -> None:
             }
         )
     )
-
-
-# Dask
-
-
-@dataclass
-class _Waits:
-    """In place of a run in a worker: each chain takes so many seconds."""
-
-    seconds: float
-    job: Any = None
-
-    def claim(self, chain: Chain) -> bool:
-        return True
-
-    def paint(self, chain: Chain) -> None:
-        time.sleep(self.seconds)
-
-
-class _ManyChains(Job):
-    """A job of many chains, none of which is painted."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.collected = count, 0
-        self.request = Request(Path("photos"), (), Path("out"), Settings(), {})
-
-    def chains(self) -> Any:
-        for number in range(self.count):
-            yield Chain(f"folder/photo {number:06}.jpg", {"path": f"photos/folder/photo {number:06}.jpg"})
-
-    def frames(self, chain: Chain) -> Any:
-        yield from ()
-
-    def write(self, frame: Frame, painted: Painted) -> None:
-        raise AssertionError
-
-    def collect(self, chain: Chain, outcome: Any) -> None:
-        self.collected += 1
-
-
-def _dask(chains: int, paint: float, workers: int) -> None:
-    import dask
-    from distributed import LocalCluster
-
-    from stylize_dask import worker
-    from stylize_dask.executor import Dask
-
-    worker._lock = contextlib.nullcontext()  # type: ignore[assignment]
-    waits = _Waits(paint), worker._Listener()
-    worker._joined = lambda order: waits  # type: ignore[assignment, return-value]
-    worker._inside = lambda folder: contextlib.nullcontext()  # type: ignore[assignment, return-value]
-    with (
-        dask.config.set({"distributed.worker.heartbeat": "1s"}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address=None,
-        ) as cluster,
-    ):
-        job = _ManyChains(chains)
-        stylizer = Stylizer(_noise(), Settings(encoder="tiny", size=16, device="cpu"), encoders=[tiny_encoder()])
-        before, begun, cpu = _resident(), time.monotonic(), time.process_time()
-        stylize.run(job, stylizer, executor=Dask(cluster.scheduler_address))
-        seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
-        print(f"{job.collected} chains of {paint} s on {workers} simulated workers: {seconds:.0f} s")
-        print(f"CPU of client, scheduler and {workers} workers: {1000 * cpu / chains:.2f} ms per chain")
-        print(f"painting {100 * chains * paint / workers / seconds:.0f} % of the time")
-        print(f"memory: {_resident() - before:+.0f} MiB while it ran, {_resident():.0f} MiB in all")
-        print(f"largest: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-
-
-def _resident() -> float:
-    """MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":
