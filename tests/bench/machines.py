@@ -127,7 +127,8 @@ def shared(folder: Path, call: Calls, count: int) -> None:
     wait_for(lambda: marks.look() >= 4)
     claims = claims_inside(folder / "out")
     for run, number in ((runs[0], signal.SIGSTOP), (runs[1], signal.SIGKILL)):
-        wait_for(lambda run=run: run.poll() is not None or _paints(claims, run.pid))
+        while run.poll() is None and not _paints(claims, run.pid):
+            time.sleep(0.05)
         run.send_signal(number)
     wait_for(lambda: marks.look() == count)
     runs[0].send_signal(signal.SIGCONT)
