@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**20  # numbers in a block that stays in a CPU's cache: 4 MB in float32
+DILATION = (2, 2)
 SMALL = 2**15  # numbers: torch does not hand smaller convolutions to oneDNN
 CHUNK = 1024  # rows multiplied at once on accelerators: long sums would round, and use few of the multiprocessors
 ROUNDING = 1e-7  # of a matrix's norm: more than float32 sums leave below zero of a positive semidefinite one
@@ -38,7 +39,8 @@ POLYNOMIALS = (
 #
 # On x86 torch leaves products of float32 matrices to MKL, which keeps to AVX2 on processors that are not Intel's, and
 # convolutions to oneDNN, which does not: where AVX-512 is twice as fast, so is the product as a convolution. It sums
-# more exactly, too.
+# more exactly, too. With a single thread torch does convolutions of 1x1 by MKL as well, unless they are dilated: which
+# means nothing for 1x1.
 
 
 def _convolves(x: Tensor, other: Tensor) -> bool:
@@ -60,7 +62,7 @@ def _as_map(x: Tensor) -> Tensor:
 def product(x: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
     """X matrix + 1 shift', (n, C')."""
     if _convolves(x, matrix):
-        return torch.conv2d(_as_map(x), matrix.T[:, :, None, None], shift)[0, :, 0].T
+        return torch.conv2d(_as_map(x), matrix.T[:, :, None, None], shift, dilation=DILATION)[0, :, 0].T
     return x @ matrix if shift is None else torch.addmm(shift, x, matrix)
 
 
@@ -72,7 +74,7 @@ def inner(x: Tensor, other: Tensor) -> Tensor:
         return x.T @ other
     kernel = x.new_empty(x.shape[1], other.shape[1], 1, 1)
     found: Tensor = torch.ops.aten.convolution_backward(
-        _as_map(x), _as_map(other), kernel, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (False, True, False)
+        _as_map(x), _as_map(other), kernel, None, (1, 1), (0, 0), DILATION, False, (0, 0), 1, (False, True, False)
     )[1]
     return found[:, :, 0, 0]
 
