@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from torch import Tensor
 from stylize.encoders import weights
 from stylize.encoders.vgg import MEAN, STD
 from stylize.testing import TINY_WIDTHS, random_weights
-from tests.bench import peer_plot, peer_weights, peers
+from tests.bench import peer_host, peer_plot, peer_weights, peers
 from tests.bench.peer_runs import FailedError, Run, Seen, run
 from tests.conftest import waves
 
@@ -102,7 +104,11 @@ def test_the_table_has_medians_and_what_the_others_result_costs_with_stylize() -
     def runs(*seconds: float) -> list[Run]:
         return [Run(each, each * 2, 2**30, Path("out.png"), ()) for each in seconds]
 
-    bench = peers.Bench(256, {peers.OURS: runs(30), peers.CROWSON: runs(500, 900, 700), peers.PROGAMER: runs(99)})
+    bench = peers.Bench(
+        peers.Pair(Path("a.jpg"), Path("b.jpg")),
+        256,
+        {peers.OURS: runs(30), peers.CROWSON: runs(500, 900, 700), peers.PROGAMER: runs(99)},
+    )
     bench.results = {
         peers.OURS: scores(0.2, 0.2, 0.5),
         peers.CROWSON: scores(0.3, 0.3, 0.6),
@@ -145,6 +151,54 @@ def test_torchvision_takes_the_whole_network() -> None:
     assert sum(tensor.untyped_storage().nbytes() for name, tensor in made.items() if "classifier" in name) < 1000
 
 
+def test_programs_that_ask_for_vgg16_get_the_features_of_vgg19_under_its_numbers() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        deep, small = torchvision.models.vgg19(init_weights=False), torchvision.models.vgg16(init_weights=False)
+    made = peer_host.renumbered(deep.features)
+    assert len(made) == len(small.features)
+    for index, (ours, theirs) in enumerate(zip(made, small.features, strict=True)):
+        if isinstance(theirs, torch.nn.Conv2d):
+            assert ours.weight.shape == theirs.weight.shape, index
+        else:
+            assert type(ours[-1] if isinstance(ours, torch.nn.Sequential) else ours) is type(theirs), index
+    flat = [each for each in made.modules() if not isinstance(each, torch.nn.Sequential)]
+    assert flat == list(deep.features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_program_is_run_as_it_stands_or_within_its_package(tmp_path: Path, relative: bool) -> None:
+    folder = tmp_path / "program"
+    folder.mkdir()
+    Path(folder, "near.py").write_text("import torch\nfrom imageio import imread, imwrite\n")
+    begin = "from .near import *" if relative else "from near import *"
+    rest = (
+        "import sys\ntorch.zeros(1).cuda()\ntorch.cuda.synchronize()\nimwrite(sys.argv[2], imread(sys.argv[1]) / 255.0)"
+    )
+    Path(folder, "main.py").write_text(f"import torch\n{begin}\n{rest}\n")
+    Image.new("RGB", (7, 5), (77, 77, 77)).save(tmp_path / "in.png")
+    command = [sys.executable, peer_host.__file__, str(folder / "main.py"), "in.png", "out.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.size, image.getpixel((3, 2))) == ((7, 5), (77, 77, 77))
+
+
+def test_the_mean_of_further_yardsticks_is_over_programs_that_ran_everywhere() -> None:
+    pair = peers.Pair(Path("photo.jpg"), Path("wave.jpg"))
+    first = peers.Bench(pair, 256, further={peers.OURS: {"ssim": 0.5}, peers.NNST: {"ssim": 0.25}})
+    second = peers.Bench(pair, 512, further={peers.OURS: {"ssim": 0.75}})
+    assert peers.further_table([first, second]).splitlines() == [
+        "| pair | size | program | ssim |",
+        "|---|---|---|---|",
+        "| photo x wave | 256 | stylize | 0.500 |",
+        "| photo x wave | 256 | nnst | 0.250 |",
+        "| photo x wave | 512 | stylize | 0.750 |",
+        "| mean |  | stylize | 0.625 |",
+    ]
+
+
 def test_ticks_are_round_numbers_between_the_ends() -> None:
     assert peer_plot.seconds_ticks(3.0, 120.0) == [5, 10, 20, 50, 100]
     assert peer_plot.score_ticks(0.24, 0.61) == [0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
@@ -182,15 +236,29 @@ def test_a_whole_run_against_a_program_that_paints_black(
     save_file(first, tmp_path / "weights.safetensors")
     fake = shlex.join([sys.executable, str(tmp_path / "fake.py")])
     files = ["--score", str(tmp_path / "score.py"), "--weights", str(tmp_path / "weights.safetensors")]
-    files += ["--plot", str(tmp_path / "plot.png"), "--keep", str(tmp_path / "kept")]
+    files += ["--plot", str(tmp_path / "plot.png"), "--keep", str(tmp_path / "kept"), "--runs", "2"]
+    files += ["--sheet", str(tmp_path / "sheet.jpg"), "--independent", str(tmp_path / "other.py")]
+    Path(tmp_path, "other.py").write_text('print(\'{"picture": "a.png", "ssim": 0}\')')
     others = ["--style-transfer-pytorch", fake, "--neural-style-pt", str(tmp_path / "nowhere")]
     options = ["--sizes", "32", "--rounds", "1", "--every", "2", "--options", "stylize=--encoder tiny --steps 4"]
+    with pytest.raises(SystemExit, match="--keep for the next"):  # two runs of three
+        peers.main([*map(str, pictures), *files, *others, *options])
+    assert capfd.readouterr().out == ""
     peers.main([*map(str, pictures), *files, *others, *options])
     lines = capfd.readouterr().out.splitlines()
     assert [line.split(" | ")[1] for line in lines if line.startswith("| 32")] == ["stylize", "style-transfer-pytorch"]
     assert "| step " in lines[3]
+    assert lines[5] == "| pair | size | program | ssim |"
+    assert lines[7:9] == [f"| photo x starry | 32 | {name} | 0.000 |" for name in ("stylize", "style-transfer-pytorch")]
     assert any(line.startswith("- neural-style-pt is left out: ") and "No such file" in line for line in lines)
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.size == (peer_plot.WIDTH, peer_plot.HEIGHT)
-    with Image.open(tmp_path / "kept" / "32-0-style-transfer-pytorch" / "seen" / "0000.png") as early:
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.height > 288
+        assert sheet.width > 4 * 288
+        last = sheet.convert("L").crop((sheet.width - 300, 60, sheet.width - 20, 300))
+        assert np.asarray(last).max() < 16  # what the other program painted is black
+    with Image.open(
+        tmp_path / "kept" / "1-photo-starry" / "32-0-style-transfer-pytorch" / "seen" / "0000.png"
+    ) as early:
         assert early.size == (16, 12)

@@ -1,17 +1,22 @@
-"""Stylize and two other programs as they ship, with the same VGG-19: what they take, and what comes out.
+"""Stylize and four other programs as they ship, with the same VGG-19: what they take, and what comes out.
 
-    python -m tests.bench.peers CONTENT STYLE --score score.py --weights vgg19-features.safetensors
-        [--style-transfer-pytorch CHECKOUT|COMMAND] [--neural-style-pt CHECKOUT|COMMAND] [--sizes 256,512] [--rounds 3]
-        [--options PROGRAM="..."] [--device cpu] [--every 5] [--plot peers.png] [--keep FOLDER]
+    python -m tests.bench.peers CONTENT STYLE [CONTENT STYLE]... --score score.py --weights vgg19-features.safetensors
+        [--style-transfer-pytorch CHECKOUT|COMMAND] [--neural-style-pt CHECKOUT|COMMAND] [--strotss CHECKOUT]
+        [--nnst CHECKOUT] [--sizes 256,512] [--rounds 3] [--options PROGRAM="..."] [--device cpu] [--every 5]
+        [--independent PROGRAM]... [--plot peers.png] [--sheet peers.jpg] [--keep FOLDER [--runs N]]
 
 The programs take turns, each run a process of its own. score.py STYLIZED CONTENT STYLE --weights FILE prints JSON with
 style, held and content, the lower the better. Once a size stylize is run again and saves its picture every few steps:
 the first that is better in all three than another program's result tells what that result costs with stylize.
-Printed is a table in Markdown, of medians; the plot shows style against seconds. Run by hand.
+Each further yardstick, --independent PROGRAM STYLIZED CONTENT STYLE, prints JSON, too; its numbers are columns of a
+second table. Printed are tables in Markdown, of medians; the plot shows style against seconds, the sheet all pictures.
+Run by hand: that takes hours, or with --keep and --runs N in pieces, of which each goes on where the one before ended.
 
 crowsonkb/style-transfer-pytorch and ProGamerGov/neural-style-pt must be able to run in this environment, or be given as
 the command of their own, such as /path/to/venv/bin/style_transfer. The latter's own weights are another network's;
-"--options neural-style-pt='-model_file FILE'" takes them.
+"--options neural-style-pt='-model_file FILE'" takes them. nkolkin13's STROTSS and NeuralNeighborStyleTransfer (NNST)
+ask for VGG-16 and a GPU: tests/bench/peer_host.py gives them VGG-19 under its numbers, and a CPU. The former paints 64,
+128, 256 ... px, up to the size; the latter 512 or 1024 px, of which the next is taken.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,23 +41,39 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.bench import peer_plot
+from tests.bench import peer_plot, peer_sheet
 from tests.bench.peer_runs import FailedError, Run, Seen, run
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS, CROWSON, PROGAMER = "stylize", "style-transfer-pytorch", "neural-style-pt"
+OURS, CROWSON, PROGAMER, STROTSS, NNST = "stylize", "style-transfer-pytorch", "neural-style-pt", "strotss", "nnst"
+OTHERS = (CROWSON, PROGAMER, STROTSS, NNST)
+HOST = Path(__file__).with_name("peer_host.py")
 SCORES = ("style", "held", "content")
 CURVE = 12  # pictures of another program that are scored for the plot
 Scores = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A content and a style."""
+
+    content: Path
+    style: Path
+
+    def __str__(self) -> str:
+        return f"{self.content.stem} x {self.style.stem}"
+
+
 @dataclass
 class Bench:
-    """One size: the runs of each program that was not left out, the scores of their results, and their curves."""
+    """One pair at one size: the runs of each program that was not left out, the scores of their results by the first
+    yardstick and by the others, and their curves."""
 
+    pair: Pair
     size: int
     runs: dict[str, list[Run]] = field(default_factory=dict)
     results: dict[str, Scores] = field(default_factory=dict)
+    further: dict[str, Scores] = field(default_factory=dict)
     curves: dict[str, list[tuple[Seen, Scores]]] = field(default_factory=dict)
 
 
@@ -65,7 +88,7 @@ def first_better(curve: Iterable[tuple[Seen, Scores]], other: Scores) -> Seen | 
 
 
 def medians(found: Sequence[Scores]) -> dict[str, float]:
-    return {name: statistics.median(each[name] for each in found) for name in SCORES}
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
 def thinned(seen: Sequence[Seen], most: int = CURVE) -> list[Seen]:
@@ -89,9 +112,11 @@ def traced(folder: Path, whole: Run) -> list[Seen]:
 # --- the programs -----------------------------------------------------------------------------------------------------
 
 
-def commands(options: argparse.Namespace, size: int | str, work: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
+def commands(
+    options: argparse.Namespace, pair: Pair, size: int | str, work: Path
+) -> dict[str, tuple[list[str], dict[str, str]]]:
     """By program, what is run in a folder of its own to leave out.png there, and what is added to its environment."""
-    content, style, weights = (str(path.resolve()) for path in (options.content, options.style, options.weights))
+    content, style, weights = (str(path.resolve()) for path in (pair.content, pair.style, options.weights))
     cuda = options.device == "cuda"
     gpu = ["-gpu", "0", "-backend", "cudnn"] if cuda else ["-gpu", "c"]
     ours = ["-o", "out.png", "--size", str(size), "--upscale", "--weights", weights, "--device", options.device, "-q"]
@@ -105,6 +130,15 @@ def commands(options: argparse.Namespace, size: int | str, work: Path) -> dict[s
         pictures = ["-content_image", content, "-style_image", style, "-output_image", "out.png"]
         # relative, as it tells the network by what it finds anywhere in the path
         made[PROGAMER] = [*begin, *pictures, "-image_size", str(size), "-model_file", "../vgg19.pth", *gpu], home
+    if place := options.strotss:
+        scales = round(math.log2(size / 64)) + 2 if isinstance(size, int) else "SCALES"
+        program = [sys.executable, str(HOST), str(Path(place, "styleTransfer.py").resolve())]
+        made[STROTSS] = [*program, content, style, "1.0", str(scales), "out.png", *([] if cuda else ["-cpu"])], {}
+    if place := options.nnst:
+        program = [sys.executable, str(HOST), str(Path(place, "styleTransfer.py").resolve())]
+        pictures = ["--content_path", content, "--style_path", style, "--output_path", "out.png"]
+        large = ["--high_res"] if isinstance(size, int) and size > 512 else []
+        made[NNST] = [*program, *pictures, *large, *([] if cuda else ["--cpu"])], {}
     shown = {} if cuda else {"CUDA_VISIBLE_DEVICES": ""}
     given = dict(each.partition("=")[::2] for each in options.options)
     return {
@@ -137,31 +171,83 @@ def trace(command: Sequence[str], environment: Mapping[str, str], folder: Path, 
 # --- the measurement --------------------------------------------------------------------------------------------------
 
 
-def measure(options: argparse.Namespace, size: int, work: Path, out: dict[str, str]) -> tuple[Bench, list[Seen]]:
-    """All rounds of one size, and stylize's own way; programs that fail are put ``out``, with the reason."""
-    bench = Bench(size)
-    made = commands(options, size, work)
+class Runs:
+    """Runs programs in a folder, and finds what was run there before; ``left`` may still be run."""
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+
+    def __call__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Run:
+        """The run of a command in a folder.
+
+        Raises:
+            FailedError: it failed.
+            SystemExit: no more may be run.
+        """
+        known = folder / "run.json"
+        if known.exists():
+            told = json.loads(known.read_text())
+            if told.get("failed"):
+                raise FailedError(told["failed"])
+            seen = [Seen(seconds, folder / name) for seconds, name in told["seen"]]
+            return Run(told["seconds"], told["processor"], told["peak"], folder / told["picture"], seen)
+        self.take()
+        shutil.rmtree(folder, ignore_errors=True)  # of a piece that was ended
+        try:
+            made = run(command, environment, folder)
+        except FailedError as error:
+            known.write_text(json.dumps({"failed": str(error)}))
+            raise
+        told = {"seconds": made.seconds, "processor": made.processor, "peak": made.peak}
+        told["picture"] = str(made.picture.relative_to(folder))
+        told["seen"] = [(each.seconds, str(each.picture.relative_to(folder))) for each in made.seen]
+        known.write_text(json.dumps(told))
+        return made
+
+    def take(self) -> None:
+        """Count one run."""
+        if self.left is not None:
+            if not self.left:
+                raise SystemExit("so many runs were asked for; call again with the same --keep for the next")
+            self.left -= 1
+
+
+def measure(
+    options: argparse.Namespace, pair: Pair, size: int, work: Path, out: dict[str, str], runs: Runs
+) -> tuple[Bench, list[Seen]]:
+    """All rounds of one pair at one size, and stylize's own way; programs that fail are put ``out``, with the
+    reason."""
+    bench = Bench(pair, size)
+    made = commands(options, pair, size, work)
     for number in range(options.rounds):
         for name, (command, environment) in made.items():
             if name in out:
                 continue
             try:
-                bench.runs.setdefault(name, []).append(run(command, environment, work / f"{size}-{number}-{name}"))
+                found = runs(command, environment, work / f"{size}-{number}-{name}")
             except FailedError as error:
-                out[name] = f"at {size} px: {error}"
+                out[name] = f"{pair} at {size} px: {error}"
                 bench.runs.pop(name, None)
             else:
-                print(f"{size} px, round {number + 1}: {name} {bench.runs[name][-1].seconds:.0f} s", file=sys.stderr)
+                bench.runs.setdefault(name, []).append(found)
+                print(f"{pair}, {size} px, round {number + 1}: {name} {found.seconds:.0f} s", file=sys.stderr)
     if OURS in out:
         raise SystemExit(f"stylize itself failed: {out[OURS]}")
-    return bench, trace(*made[OURS], work / f"{size}-trace", options.every)
+    folder = work / f"{size}-trace"
+    if not (folder / "done").exists():
+        runs.take()
+        shutil.rmtree(folder, ignore_errors=True)
+        way = trace(*made[OURS], folder, options.every)
+        (folder / "done").write_text(json.dumps([(each.seconds, str(each.picture), each.steps) for each in way]))
+    told = json.loads((folder / "done").read_text())
+    return bench, [Seen(seconds, Path(picture), steps) for seconds, picture, steps in told]
 
 
 class Yardstick:
-    """The program that scores pictures; each picture once."""
+    """A program that scores pictures; each picture once."""
 
-    def __init__(self, program: Path, content: Path, style: Path, weights: Path) -> None:
-        self._program, self._rest = program, [str(content), str(style), "--weights", str(weights)]
+    def __init__(self, program: Path, pair: Pair, *options: str) -> None:
+        self._program, self._rest = program, [str(pair.content), str(pair.style), *options]
         self._known: dict[str, Scores] = {}
 
     def __call__(self, picture: Path, size: tuple[int, int]) -> Scores:
@@ -176,15 +262,18 @@ class Yardstick:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{self._program} failed: {done.stderr.strip()[-300:]}")
-            self._known[key] = json.loads(done.stdout.splitlines()[-1])
+            told = json.loads(done.stdout.splitlines()[-1])
+            self._known[key] = {name: value for name, value in told.items() if isinstance(value, (int, float))}
         return self._known[key]
 
 
-def judge(bench: Bench, way: Sequence[Seen], yardstick: Yardstick) -> None:
-    """Score the results and the curves."""
+def judge(bench: Bench, way: Sequence[Seen], yardstick: Yardstick, others: Sequence[Yardstick]) -> None:
+    """Score the results, by other yardsticks, too, and the curves."""
+    with Image.open(bench.runs[OURS][0].picture) as image:
+        size = image.size
     for name, runs in bench.runs.items():
-        with Image.open(runs[0].picture) as image:
-            size = image.size
+        found = [other(each.picture, size) for other in others for each in runs]
+        bench.further[name] = {key: value for each in found for key, value in each.items()}
         bench.results[name] = medians([yardstick(each.picture, size) for each in runs])
         seen = way if name == OURS else thinned(runs[0].seen)
         bench.curves[name] = [(each, yardstick(each.picture, size)) for each in seen]
@@ -192,18 +281,35 @@ def judge(bench: Bench, way: Sequence[Seen], yardstick: Yardstick) -> None:
 
 def table(benches: Sequence[Bench]) -> str:
     """The Markdown table of medians."""
-    lines = [
-        "| size | program | wall s | CPU s | peak GiB | style | held | content | stylize is better in all three at |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    several = len({bench.pair for bench in benches}) > 1
+    columns = "size | program | wall s | CPU s | peak GiB | style | held | content | stylize is better in all three at"
+    lines = [f"| {'pair | ' * several}{columns} |", "|---" * (9 + several) + "|"]
     for bench in benches:
         for name, runs in bench.runs.items():
             wall, processor, peak = (
                 statistics.median(getattr(each, what) for each in runs) for what in ("seconds", "processor", "peak")
             )
             scores = " | ".join(f"{bench.results[name][score]:.3f}" for score in SCORES)
-            row = f"| {bench.size} | {name} | {wall:.1f} | {processor:.1f} | {peak / 2**30:.2f} | {scores} |"
+            begin = f"| {bench.pair} " * several
+            row = f"{begin}| {bench.size} | {name} | {wall:.1f} | {processor:.1f} | {peak / 2**30:.2f} | {scores} |"
             lines.append(f"{row} {_overtaken(bench, name)} |")
+    return "\n".join(lines)
+
+
+def further_table(benches: Sequence[Bench]) -> str:
+    """The Markdown table of what other yardsticks say, with the means over all pairs and sizes."""
+    names = list(dict.fromkeys(key for bench in benches for found in bench.further.values() for key in found))
+    lines = [f"| pair | size | program | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    rows: list[tuple[str, str, str, Scores]] = [
+        (str(bench.pair), str(bench.size), name, found) for bench in benches for name, found in bench.further.items()
+    ]
+    if len(benches) > 1:
+        everywhere = [name for name in benches[0].further if all(name in bench.further for bench in benches)]
+        for name in everywhere:
+            means = {key: statistics.fmean(bench.further[name][key] for bench in benches) for key in names}
+            rows.append(("mean", "", name, means))
+    for *begin, found in rows:
+        lines.append(f"| {' | '.join(begin)} | {' | '.join(f'{found[key]:.3f}' for key in names)} |")
     return "\n".join(lines)
 
 
@@ -218,9 +324,10 @@ def conditions(options: argparse.Namespace, work: Path, out: Mapping[str, str]) 
     """Where and how it was measured, a line each."""
     cores = f"{os.cpu_count()} cores, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"
     versions = f"torch {importlib.metadata.version('torch')}, Python {platform.python_version()}"
-    lines = [f"{options.content.name} x {options.style.name}, {options.rounds} rounds, device {options.device};"]
+    pairs = ", ".join(map(str, options.pairs))
+    lines = [f"{pairs}; {options.rounds} rounds, device {options.device};"]
     lines[0] += f" {_processor()}, {cores}; {versions}; steps are counted in those of the full size"
-    for name, (command, _) in commands(options, "SIZE", work).items():
+    for name, (command, _) in commands(options, Pair(Path("CONTENT"), Path("STYLE")), "SIZE", work).items():
         lines.append(f"- {name}: `{shlex.join(command)}`")
     lines += [f"- {name} is left out: {why}" for name, why in out.items()]
     if options.device == "cuda":
@@ -238,53 +345,76 @@ def _processor() -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("content", type=Path)
-    parser.add_argument("style", type=Path)
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="CONTENT STYLE")
     parser.add_argument("--score", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument(f"--{CROWSON}")
-    parser.add_argument(f"--{PROGAMER}")
+    for name in OTHERS:
+        parser.add_argument(f"--{name}")
     parser.add_argument("--sizes", default="256")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--options", action="append", default=[], metavar='PROGRAM="..."', help="add to its command")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--every", type=int, default=5, help="steps of stylize between two pictures")
+    parser.add_argument("--independent", type=Path, action="append", default=[], metavar="PROGRAM")
     parser.add_argument("--plot", type=Path, help="a PNG")
-    parser.add_argument("--keep", type=Path, help="leave all pictures and logs in this folder")
+    parser.add_argument("--sheet", type=Path, help="a JPEG of all results")
+    parser.add_argument("--keep", type=Path, help="leave all pictures and logs in this folder, and go on with them")
+    parser.add_argument("--runs", type=int, metavar="N", help="end after so many runs")
     options = parser.parse_args(arguments)
+    if len(options.pictures) % 2:
+        parser.error("the last content has no style")
+    options.pairs = [Pair(*pair) for pair in zip(options.pictures[::2], options.pictures[1::2], strict=True)]
     for each in options.options:
-        if each.partition("=")[0] not in (OURS, CROWSON, PROGAMER):
-            parser.error(f"--options {each}: say --options PROGRAM=..., with {OURS}, {CROWSON} or {PROGAMER}")
-    if options.keep and options.keep.exists() and any(options.keep.iterdir()):
-        parser.error(f"--keep {options.keep}: not an empty folder")
+        if each.partition("=")[0] not in (OURS, *OTHERS):
+            parser.error(f"--options {each}: say --options PROGRAM=..., with {OURS}, {', '.join(OTHERS)}")
+    if options.runs is not None and options.keep is None:
+        parser.error("--runs needs --keep FOLDER, where the next call goes on")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    out = {name: "not given" for name in (CROWSON, PROGAMER) if not getattr(options, name.replace("-", "_"))}
+    out = {name: "not given" for name in OTHERS if not getattr(options, name.replace("-", "_"))}
+    runs, benches = Runs(options.runs), []
     with tempfile.TemporaryDirectory() as scratch:
-        work = (options.keep or Path(scratch)).resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        convert = [sys.executable, "-m", "tests.bench.peer_weights", options.weights.resolve(), work]
-        if subprocess.run([*convert, options.content.resolve(), options.style.resolve()], cwd=ROOT).returncode:
-            raise SystemExit(1)
-        yardstick = Yardstick(options.score, options.content, options.style, options.weights)
-        benches = []
-        for size in map(int, options.sizes.split(",")):
-            bench, way = measure(options, size, work, out)
-            judge(bench, way, yardstick)
-            benches.append(bench)
-        print(table(benches), conditions(options, work, out), sep="\n\n")
+        whole = (options.keep or Path(scratch)).resolve()
+        for number, pair in enumerate(options.pairs, 1):
+            work = whole / f"{number}-{pair.content.stem}-{pair.style.stem}"
+            if not work.exists():
+                unfinished = work.with_suffix(".part")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                convert = [sys.executable, "-m", "tests.bench.peer_weights", options.weights.resolve(), unfinished]
+                if subprocess.run([*convert, pair.content.resolve(), pair.style.resolve()], cwd=ROOT).returncode:
+                    raise SystemExit(1)
+                unfinished.rename(work)
+            yardstick = Yardstick(options.score, pair, "--weights", str(options.weights))
+            others = [Yardstick(program, pair) for program in options.independent]
+            for size in map(int, options.sizes.split(",")):
+                bench, way = measure(options, pair, size, work, out, runs)
+                judge(bench, way, yardstick, others)
+                benches.append(bench)
+        print(table(benches), *([further_table(benches)] if options.independent else []), sep="\n\n")
+        print("", conditions(options, whole / "PAIR", out), sep="\n")
         if options.plot:
             curves = {
-                f"{bench.size} px": {
+                f"{bench.pair}, {bench.size} px": {
                     name: [(seen.seconds, scores["style"]) for seen, scores in curve]
                     for name, curve in bench.curves.items()
                 }
                 for bench in benches
             }
             peer_plot.save(options.plot, curves)
+        if options.sheet:
+            rows = [
+                {
+                    str(bench.pair.content.stem): bench.pair.content,
+                    str(bench.pair.style.stem): bench.pair.style,
+                    **{f"{name}, {bench.size} px": runs[-1].picture for name, runs in bench.runs.items()},
+                }
+                for bench in benches
+            ]
+            peer_sheet.save(options.sheet, rows)
 
 
 if __name__ == "__main__":
