@@ -39,8 +39,8 @@ class Rates:
 
 
 CPU = {
-    torch.bfloat16: Rates(4.35e-12, 6.9e-10, 2.5e-3, 1e-5, 3e-7, 6e-5),
-    torch.float32: Rates(8.3e-12, 5.2e-10, 2.5e-3, 1e-5, 3e-7, 6e-5),
+    torch.bfloat16: Rates(4.4e-12, 5.3e-10, 2.5e-3, 1e-5, 3e-7, 6e-5),
+    torch.float32: Rates(8.3e-12, 4.6e-10, 2.5e-3, 1e-5, 3e-7, 6e-5),
 }
 ACCELERATOR = Rates(3.5e-15, 1.4e-12, 2e-3, 0.0, 1e-8, 2e-5, 0.1)  # the last: recording a graph
 

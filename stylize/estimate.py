@@ -21,7 +21,7 @@ from stylize.encoders import EncoderSpec, Progress
 from stylize.observing import Step
 from stylize.painting import schedule_of
 from stylize.pyramid import Scale, pyramid
-from stylize.settings import Settings
+from stylize.settings import Settings, knob_of
 from stylize.stylizer import Stylizer
 
 LARGEST = 512  # px: the longest side that is painted to measure
@@ -95,8 +95,10 @@ class Estimator:
         """What a picture of (height, width) px takes.
 
         Raises:
+            SettingsError: no picture can have that size.
             OptimizationError: as while painting.
         """
+        knob_of("size").check("size", max(height, width))
         engine, scales = self._stylizer.engine, pyramid(height, width, self._stylizer.settings)
         schedule = schedule_of(engine, scales, 3, 2 * 12 * height * width)
         factor = min(1.0, LARGEST / max(height, width))

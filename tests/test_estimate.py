@@ -69,13 +69,13 @@ def test_that_of_a_larger_one_grows_with_its_work(tiny: EncoderSpec, clock: Cloc
     assert (again, clock.now) == (huge, begun)  # nothing is measured twice
     assert small.seconds == pytest.approx(sum(side * side * 3 // 4 for side in (32, 64, 128)) / 100)
     grown = [after.seconds - before.seconds for before, after in ((small, large), (large, huge))]
-    assert 3 < grown[1] / grown[0] <= 4  # a step takes some time whatever the size
-    assert grown[0] > 2 * 96 * 128 / 100
+    assert 2 < grown[1] / grown[0] <= 4  # a step takes some time whatever the size
+    assert grown[0] > 1.5 * 96 * 128 / 100  # of the scale before
 
 
 def test_what_does_not_fit_the_memory_is_estimated_all_the_same(tiny: EncoderSpec) -> None:
     estimator = Estimator(SETTINGS.replace(memory="700MB", steps=(2,), brush=1.0), encoders=[tiny])
-    made = estimator(50000, 50000)
+    made = estimator(30000, 30000)
     assert made.memory is None
     assert made.seconds > 0
 
@@ -150,11 +150,12 @@ def test_doctor_says_estimates_in_a_line_each(call: Call, monkeypatch: pytest.Mo
         (["--estimate", "large"], "'large' is no size such as 1024 or 1024x768"),
         (["--estimate", "0x5"], "has no pixels"),
         (["--estimate", "1024x"], "is no size"),
+        (["--estimate", "40000", "--encoder", "tiny"], "size is 40000; it must be 16 to 32768 px"),
         (["--encoder", "tiny"], "are for --estimate"),
         (["--weights", "nowhere"], "are for --estimate"),
     ],
 )
-def test_a_wrong_estimate_is_a_wrong_call(call: Call, words: list[str], why: str) -> None:
+def test_what_cannot_be_estimated_is_refused(call: Call, words: list[str], why: str) -> None:
     done = call("doctor", *words)
     assert (done.code, done.out) == (2, "")
     assert why in done.err
