@@ -21,7 +21,7 @@ from stylize.cli.main import main
 from stylize.encoders import EncoderSpec
 from stylize.testing import stylizer, tiny_encoder
 
-from . import accelerator
+from . import accelerator, preloaded
 
 __all__ = ["stylizer"]  # a fixture
 
@@ -33,6 +33,7 @@ with contextlib.suppress(ImportError):  # the environment of the napari plugin d
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
+PATIENCE = 300  # seconds to wait for what takes a moment: a busy machine is no fault of the program
 SHARED = ROOT.parent / "shared"  # real weights and pictures, where they are at hand
 
 PLUGIN = """
@@ -54,13 +55,6 @@ def pytest_configure(config: pytest.Config) -> None:
     the first backward, and for none that comes later. A real accelerator cannot be used beside it."""
     if config.getoption("--device") == "cpu":
         accelerator.install()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts the program in a process of its own, which loads torch, is slow."""
-    for item in items:
-        if {"cli", "cli_environment"} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -130,13 +124,13 @@ def cli(cli_environment: Mapping[str, str], tmp_path: Path) -> Cli:
     """Run ``stylize ARGUMENTS`` in the test's folder; ``check`` is the exit code expected."""
 
     def run(*arguments: object, check: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = preloaded.run(
             [sys.executable, "-m", "stylize", *map(str, arguments)],
             env={**cli_environment, **environment},
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == check, done.stderr
         assert "Traceback" not in done.stderr
