@@ -52,9 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Install the pretend accelerator before anything is computed: torch has a queue for each device that it knows at
-    the first backward, and for none that comes later. A real accelerator cannot be used beside it."""
+    the first backward, and for none that comes later. A real accelerator cannot be used beside it. Worker processes
+    are preloaded."""
     if config.getoption("--device") == "cpu":
         accelerator.install()
+    preloaded.preload_workers()
 
 
 @pytest.fixture

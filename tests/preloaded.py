@@ -3,7 +3,8 @@
 :class:`Popen` is :class:`subprocess.Popen`, except that ``python -m NAME ...`` and ``python FILE ...`` do not start a
 new interpreter. A server process, which has imported the program and done nothing else, forks; the child takes over the
 arguments, the environment, the folder and the streams. It is a process like any other: it has a PID of its own, gets
-signals, exits and is waited for. Where what happens during the imports is tested, :mod:`subprocess` itself is used.
+signals, exits and is waited for. The workers that it starts by :mod:`multiprocessing` come from the server, too. Where
+what happens during the imports is tested, :mod:`subprocess` itself is used.
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ import gc
 import importlib
 import io
 import json
+import multiprocessing.util
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ("stylize_batch", "stylize_video")
 NUMBER = struct.Struct("!q")
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
+MOST_FILES = 32  # that a process gets
+HIGH = 900  # a file descriptor above those in use
 
 
 class Popen(subprocess.Popen[Any]):
@@ -46,9 +53,8 @@ class Popen(subprocess.Popen[Any]):
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in (env or os.environ).items()}
-        folder = os.fsdecode(cwd or Path.cwd())
         ends = [own if own != -1 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
-        self.pid = _server().start({"words": words[1:], "environment": environment, "folder": folder}, ends)
+        self.pid = _started(words[1:], environment, os.fsdecode(cwd or Path.cwd()), dict(enumerate(ends)))
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -72,57 +78,98 @@ def run(
     return done
 
 
+_spawn = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+
+
+def preload_workers() -> None:
+    """Take the workers that this process starts by :mod:`multiprocessing` from the server."""
+
+    def spawned(path: Any, arguments: Sequence[Any], files: Sequence[int]) -> int:
+        words = [os.fsdecode(word) for word in arguments]
+        if words[-1] != "--multiprocessing-fork":  # the tracker of resources, a small process
+            return int(_spawn(path, arguments, files))
+        words = words[words.index("-c") :]
+        given = {number: number for number in (0, 1, 2, *files)}
+        return _started(words, dict(os.environ), str(Path.cwd()), given)
+
+    if sys.platform == "linux":
+        multiprocessing.util.spawnv_passfds = spawned  # type: ignore[attr-defined]
+
+
 def _runs_a_module_or_file(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[0] == sys.executable and (words[1] == "-m" or words[1].endswith(".py"))
 
 
-class _Server:
-    """The server, as the tests see it."""
+def _started(words: Sequence[str], environment: Mapping[str, str], folder: str, files: Mapping[int, int]) -> int:
+    """Start a process, which is a child of this one; its PID.
+
+    Args:
+        words: the arguments of the interpreter.
+        environment: its variables.
+        folder: where it runs.
+        files: the open files it gets: its number for each, and ours.
+    """
+    request = {"words": words, "environment": environment, "folder": folder, "numbers": [*files]}
+    data = json.dumps(request).encode()
+    with _adopting, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(_address())
+        socket.send_fds(connection, [NUMBER.pack(len(data))], [*files.values()])
+        connection.sendall(data)
+        (pid,) = NUMBER.unpack(_received(connection, NUMBER.size))
+        _received(connection, 1)
+    return int(pid)
+
+
+class _Adopting:
+    """While it is entered, in any thread, this process becomes the parent of processes of its children whose own parent
+    ends."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        command = [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())]
-        with theirs:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=inherited, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-            )
         self._lock = threading.Lock()
-        atexit.register(self._end)
+        self._count = 0
 
-    def start(self, request: Mapping[str, Any], streams: Sequence[int]) -> int:
-        """Start a process with these streams; its PID. It is a child of this one."""
-        data = json.dumps(request).encode()
-        with self._lock, _adopting():
-            socket.send_fds(self._socket, [NUMBER.pack(len(data))], streams)
-            self._socket.sendall(data)
-            (pid,) = NUMBER.unpack(_received(self._socket, NUMBER.size))
-            _received(self._socket, 1)
-        return int(pid)
+    def __enter__(self) -> None:
+        self._change(1)
 
-    def _end(self) -> None:
-        self._socket.close()
-        self._process.wait()
+    def __exit__(self, *_: object) -> None:
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self._count += by
+            ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, int(self._count > 0))
 
 
-_servers: dict[int, _Server] = {}  # by the process that started it
+_adopting = _Adopting()
+_known: dict[str, str] = {}  # the address of the server, once it is started
+_starting = threading.Lock()
 
 
-def _server() -> _Server:
-    if os.getpid() not in _servers:
-        _servers[os.getpid()] = _Server()
-    return _servers[os.getpid()]
+def _address() -> str:
+    """Where the server listens; it is started by the first who asks, and ends with this process."""
+    with _starting:
+        if "address" not in _known:
+            folder = tempfile.TemporaryDirectory(prefix="preloaded")
+            address = f"{folder.name}/socket"
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(address)
+            listener.listen()
+            alive, ours = os.pipe()  # closed when this process ends
+            inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+            command = [sys.executable, "-m", "tests.preloaded", str(listener.fileno()), str(alive), address]
+            files = [listener.fileno(), alive]
+            server = subprocess.Popen(command, cwd=ROOT, env=inherited, pass_fds=files, stdin=subprocess.DEVNULL)
+            listener.close()
+            os.close(alive)
+            _known["address"] = address
+            atexit.register(_end, server, ours, folder)
+    return _known["address"]
 
 
-@contextlib.contextmanager
-def _adopting() -> Iterator[None]:
-    """Become the parent of processes of one's children whose own parent ends meanwhile."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(SET_CHILD_SUBREAPER, 1)
-    try:
-        yield
-    finally:
-        libc.prctl(SET_CHILD_SUBREAPER, 0)
+def _end(server: subprocess.Popen[bytes], alive: int, folder: tempfile.TemporaryDirectory[str]) -> None:
+    os.close(alive)
+    server.wait()
+    folder.cleanup()
 
 
 def _received(connection: socket.socket, count: int) -> bytes:
@@ -146,32 +193,50 @@ def _import_everything() -> None:
                 importlib.import_module(module.name)
 
 
-def _forks(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def _forks(listener: socket.socket, alive: int) -> tuple[dict[str, Any], list[int]] | None:
     """Fork at every request. Returns None when the tests end, and in each child what it is to run."""
     while True:
-        header, streams, _, _ = socket.recv_fds(connection, NUMBER.size, 3)
-        if not header:
+        ready, _, _ = select.select([listener, alive], [], [])
+        if alive in ready:
             return None
-        request = json.loads(_received(connection, NUMBER.unpack(header)[0]))
-        between = os.fork()
-        if not between:
-            pid = os.fork()
-            if not pid:
-                connection.close()
-                return request, streams
+        connection, _ = listener.accept()
+        with connection:
+            asked = _forked(connection)
+        if asked is not None:
+            listener.close()
+            os.close(alive)
+            return asked
+
+
+def _forked(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    header, files, _, _ = socket.recv_fds(connection, NUMBER.size, MOST_FILES)
+    if not header:
+        return None  # who asked has been killed
+    request = json.loads(_received(connection, NUMBER.unpack(header)[0]))
+    between = os.fork()
+    if not between:
+        pid = os.fork()
+        if not pid:
+            return request, files
+        with contextlib.suppress(OSError):
             connection.sendall(NUMBER.pack(pid))
-            os._exit(0)  # the child becomes the tests' own
-        os.waitpid(between, 0)
-        for stream in streams:
-            os.close(stream)
+        os._exit(0)  # now who asked is the child's parent
+    os.waitpid(between, 0)
+    for file in files:
+        os.close(file)
+    with contextlib.suppress(OSError):
         connection.sendall(b".")
+    return None
 
 
-def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
+def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     """Take over what a new interpreter gets from the one who starts it."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    for place, file in enumerate(files):
+        os.dup2(file, HIGH + place)
+        os.close(file)
+    for place, number in enumerate(request["numbers"]):
+        os.dup2(HIGH + place, number)
+        os.close(HIGH + place)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -180,7 +245,8 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = _stream(1, sys.stdout, unbuffered)
     sys.stderr = _stream(2, sys.stderr, unbuffered)
-    first = request["folder"] if request["words"][0] == "-m" else str(Path(request["words"][0]).resolve().parent)
+    first = request["words"][0]
+    first = request["folder"] if first in ("-m", "-c") else str(Path(first).resolve().parent)
     search = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [first, *search, *sys.path[1:]]
     importlib.invalidate_caches()
@@ -192,13 +258,17 @@ def _stream(number: int, like: TextIO, unbuffered: bool) -> TextIO:
 
 
 def _run(words: Sequence[str]) -> NoReturn:
-    """Run a module or a file as the main one, and end as an interpreter does, but for clearing the memory up, which
-    takes longest."""
+    """Run a module, a file or code as the main one, and end as an interpreter does, but for clearing up the memory,
+    which takes longest."""
     code: object = 0
     try:
         if words[0] == "-m":
             sys.argv = list(words[1:])
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            sys.modules["__main__"] = ModuleType("__main__")
+            exec(words[1], vars(sys.modules["__main__"]))
         else:
             sys.argv = list(words)
             runpy.run_path(words[0], run_name="__main__")
@@ -220,12 +290,20 @@ def _run(words: Sequence[str]) -> NoReturn:
     os._exit(code)
 
 
-if __name__ == "__main__":
+def _serve(listener: int, alive: int, address: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_everything()
+    from tests import preloaded  # this file is __main__, which the children replace
+
+    preloaded._known["address"] = address
+    preloaded.preload_workers()
     gc.collect()
     gc.freeze()
-    asked = _forks(socket.socket(fileno=int(sys.argv[1])))
+    asked = _forks(socket.socket(fileno=listener), alive)
     if asked is not None:
         _become(*asked)
         _run(asked[0]["words"])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

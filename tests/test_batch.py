@@ -26,7 +26,8 @@ from stylize_batch.ledger import Ledger
 from stylize_batch.report import Entry
 from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
 from stylize_batch.watch import Watched
-from tests.conftest import Call, Cli, Done, waves
+from tests import preloaded
+from tests.conftest import PATIENCE, Call, Cli, Done, waves
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
 
@@ -332,7 +333,7 @@ def test_a_picture_that_was_stopped_is_not_up_to_date(
             if '"step"' in line:
                 break
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     record = read_record(folder / "out" / "a.png")
     assert record is not None
     assert record["stopped"] is True
@@ -798,7 +799,7 @@ def test_a_template_is_checked() -> None:
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
-    return subprocess.Popen(
+    return preloaded.Popen(
         command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
@@ -808,25 +809,28 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
 ) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
-    options = ("--size", "16", "--steps", "60", "--tolerance", "0")
-    moments = iter([2.0, 2.6, 3.2, 3.8])
+    options = ("--size", "16", "--steps", "4", "--tolerance", "0", "--json")
+    moments = iter([2, 7, 11, 14])  # after so many events
     made: dict[str, int] = {}
-    while True:
-        process = started(cli_environment, folder, *options)
-        try:
-            _, err = process.communicate(timeout=next(moments, 60))
-            assert process.returncode == 0, err
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+    while (moment := next(moments, None)) is not None:
+        with started(cli_environment, folder, *options) as process:
+            assert process.stdout is not None
+            for _ in range(moment):
+                assert process.stdout.readline()
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
         for path in [*(folder / "out").glob("[!.]*.*"), *(folder / "out" / "inner").glob("[!.]*.*")]:
             mark = path.stat().st_mtime_ns
             assert read_record(path) is not None  # whole, or not there
             assert made.setdefault(str(path), mark) == mark  # and painted once
+    assert 0 < len(made) < 8
+    with started(cli_environment, folder, *options) as process:
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert {path: Path(path).stat().st_mtime_ns for path in made} == made
     (folder / "out").rename(folder / "killed")
-    undisturbed = started(cli_environment, folder, *options)
-    undisturbed.communicate(timeout=60)
+    with started(cli_environment, folder, *options) as process:
+        process.communicate(timeout=PATIENCE)
     visible = {name: data for name, data in files(folder / "killed").items() if not name.startswith(".")}
     assert visible == files(folder / "out")
     assert len(visible) == 8
@@ -850,8 +854,8 @@ def test_what_killed_runs_left_is_cleared_away(paint: Paint, folder: Path) -> No
 def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Path, photos: Path) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
-    runs = [started(cli_environment, folder, "--size", "16", "--steps", "60", "--tolerance", "0") for _ in range(2)]
-    said = [run.communicate(timeout=100)[1] for run in runs]
+    runs = [started(cli_environment, folder, "--size", "16", "--steps", "20", "--tolerance", "0") for _ in range(2)]
+    said = [run.communicate(timeout=PATIENCE)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     painted = [int((re.search(r"(\d+) painted", err) or ["", "0"])[1]) for err in said]
     assert sum(painted) == 8  # none twice
@@ -936,15 +940,15 @@ def test_a_watched_folder_is_looked_at_again_only_after_a_change(photos: Path, f
     assert watched.poll >= 1
 
 
-def test_waiting_takes_little_of_a_processor(tmp_path: Path) -> None:
-    for number in range(2000):
-        (tmp_path / f"{number}.png").touch()
-        os.utime(tmp_path / f"{number}.png", (1, 1))
+def test_waiting_takes_little_of_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(tmp_path, (1, 1))
     watched = Watched(tmp_path, tmp_path / "out")
     watched.changed()
-    begun = time.thread_time()
-    assert not watched.changed()
-    assert time.thread_time() - begun <= 0.02 * watched.poll
+    ticks = iter([10.0, 10.5])  # a look that takes half a second
+    with monkeypatch.context() as clock:
+        clock.setattr("stylize_batch.watch.time.thread_time", lambda: next(ticks))
+        assert not watched.changed()
+    assert 0.02 * watched.poll >= 0.5
 
 
 def test_a_forced_picture_that_another_run_has_painted_meanwhile_is_not_painted_again(
@@ -976,7 +980,7 @@ def test_an_unknown_executor_is_one_clear_line(call: Call, photos: Path) -> None
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -994,7 +998,7 @@ def test_a_watched_folder_is_painted_as_it_fills(
     save(photos / "a.png", 6)
     wait_for(lambda: read_record(folder / "out" / "a.png") not in (None, before))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err  # bad.png
     assert "watching photos; Ctrl-C ends" in err
     assert "5 painted, 1 failed" in err
@@ -1011,7 +1015,7 @@ def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
             if '"step"' in line:
                 break
         process.send_signal(signal.SIGINT)
-        events = [json.loads(line) for line in process.communicate(timeout=30)[0].splitlines()]
+        events = [json.loads(line) for line in process.communicate(timeout=PATIENCE)[0].splitlines()]
     assert process.returncode == 130
     assert list(files(folder / "out")) == ["a.png"]
     assert any(re.fullmatch(r"1 painted, 2 not begun in [\d.]+ s", event.get("text") or "") for event in events)
