@@ -41,20 +41,23 @@ MOST_FILES = 32  # that a process gets
 HIGH = 900  # a file descriptor above those in use
 
 
-class Popen(subprocess.Popen[Any]):
+class Popen(subprocess.Popen[str]):
     """A process of this Python, forked from the server where that is possible."""
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         _, _, pass_fds, cwd, env, _, _, shell, *pipes = rest
         pipes, options = pipes[:6], pipes[6:]
         words = [] if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
-        new_group = any(option not in (None, False, -1) for option in options[1:])  # a user, a session or a group
-        if sys.platform != "linux" or shell or pass_fds or new_group or not _runs_a_module_or_file(words):
+        *others, session, group = options[1:]  # the others: a user and a mask
+        special = shell or pass_fds or any(option not in (None, -1) for option in others) or group != -1
+        if sys.platform != "linux" or special or not _runs_a_module_or_file(words):
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in (env or os.environ).items()}
         ends = [own if own != -1 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
-        self.pid = _started(words[1:], environment, os.fsdecode(cwd or Path.cwd()), dict(enumerate(ends)))
+        self.pid = _started(
+            words[1:], environment, os.fsdecode(cwd or Path.cwd()), dict(enumerate(ends)), bool(session)
+        )
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -66,7 +69,7 @@ def run(
     timeout = options.pop("timeout", None)
     if capture_output:
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with Popen(list(map(os.fspath, arguments)), **options) as process:
+    with Popen([os.fspath(word) for word in arguments], **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
         except BaseException:
@@ -78,29 +81,31 @@ def run(
     return done
 
 
-_spawn = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+_spawn = multiprocessing.util.spawnv_passfds
 
 
 def preload_workers() -> None:
     """Take the workers that this process starts by :mod:`multiprocessing` from the server."""
 
-    def spawned(path: Any, arguments: Sequence[Any], files: Sequence[int]) -> int:
-        words = [os.fsdecode(word) for word in arguments]
+    def spawned(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+        words = [os.fsdecode(word) for word in args]
         if words[-1] != "--multiprocessing-fork":  # the tracker of resources, a small process
-            return int(_spawn(path, arguments, files))
+            return int(_spawn(path, args, passfds))
         words = words[words.index("-c") :]
-        given = {number: number for number in (0, 1, 2, *files)}
+        given = {number: number for number in (0, 1, 2, *passfds)}
         return _started(words, dict(os.environ), str(Path.cwd()), given)
 
     if sys.platform == "linux":
-        multiprocessing.util.spawnv_passfds = spawned  # type: ignore[attr-defined]
+        multiprocessing.util.spawnv_passfds = spawned
 
 
 def _runs_a_module_or_file(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[0] == sys.executable and (words[1] == "-m" or words[1].endswith(".py"))
 
 
-def _started(words: Sequence[str], environment: Mapping[str, str], folder: str, files: Mapping[int, int]) -> int:
+def _started(
+    words: Sequence[str], environment: Mapping[str, str], folder: str, files: Mapping[int, int], leads: bool = False
+) -> int:
     """Start a process, which is a child of this one; its PID.
 
     Args:
@@ -108,8 +113,9 @@ def _started(words: Sequence[str], environment: Mapping[str, str], folder: str, 
         environment: its variables.
         folder: where it runs.
         files: the open files it gets: its number for each, and ours.
+        leads: whether it has a session, and with it a group of processes, of its own.
     """
-    request = {"words": words, "environment": environment, "folder": folder, "numbers": [*files]}
+    request = {"words": words, "environment": environment, "folder": folder, "numbers": [*files], "leads": leads}
     data = json.dumps(request).encode()
     with _adopting, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(_address())
@@ -196,7 +202,7 @@ def _import_everything() -> None:
 def _forks(listener: socket.socket, alive: int) -> tuple[dict[str, Any], list[int]] | None:
     """Fork at every request. Returns None when the tests end, and in each child what it is to run."""
     while True:
-        ready, _, _ = select.select([listener, alive], [], [])
+        ready, _, _ = select.select([listener.fileno(), alive], [], [])
         if alive in ready:
             return None
         connection, _ = listener.accept()
@@ -215,9 +221,16 @@ def _forked(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     request = json.loads(_received(connection, NUMBER.unpack(header)[0]))
     between = os.fork()
     if not between:
+        ready, report = os.pipe()
         pid = os.fork()
         if not pid:
+            if request["leads"]:
+                os.setsid()
+            os.close(ready)
+            os.close(report)
             return request, files
+        os.close(report)
+        os.read(ready, 1)  # until it has its session
         with contextlib.suppress(OSError):
             connection.sendall(NUMBER.pack(pid))
         os._exit(0)  # now who asked is the child's parent
@@ -300,9 +313,34 @@ def _serve(listener: int, alive: int, address: str) -> None:
     gc.collect()
     gc.freeze()
     asked = _forks(socket.socket(fileno=listener), alive)
+    while asked is not None and "--jobs" in asked[0]["words"]:
+        worker = _with_server_of_its_own(address, asked[1])
+        if worker is None:
+            break
+        asked = worker[0]
     if asked is not None:
         _become(*asked)
         _run(asked[0]["words"])
+
+
+def _with_server_of_its_own(address: str, files: Sequence[int]) -> tuple[Any] | None:
+    """Fork a server for the workers of this process, as a process can adopt none but descendants. Returns None in this
+    process, and in each worker, in a tuple, what it is to run; None there where the server ends."""
+    from tests import preloaded
+
+    own = f"{address}{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(own)
+        listener.listen()
+        alive, ours = os.pipe()
+        if not os.fork():
+            os.close(ours)
+            for file in files:
+                os.close(file)
+            return (_forks(listener, alive),)
+        os.close(alive)
+    preloaded._known["address"] = own
+    return None
 
 
 if __name__ == "__main__":

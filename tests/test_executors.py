@@ -134,7 +134,7 @@ def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str],
     workers = holders(tmp_path)
     time.sleep(1)  # they are in the midst of their steps
     os.killpg(process.pid, signal.SIGINT) if to_all else process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "2 painted, 2 not begun" in err
@@ -165,7 +165,7 @@ def test_an_idle_worker_that_is_killed_is_replaced(cli_environment: Mapping[str,
     (tmp_path / "photos" / "late.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())
     wait_for((tmp_path / "out" / "late.png").exists)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode in (0, 130), err
     assert err.count("was killed by signal 9 while it had nothing to do") == 2
     assert "5 painted" in err
@@ -182,7 +182,7 @@ def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, s
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "stylize: interrupted"
     assert not any(is_alive(worker) for worker in workers)
@@ -198,6 +198,6 @@ def test_workers_end_when_the_process_that_started_them_is_killed(
     wait_for(lambda: len(holders(tmp_path)) == 2)
     workers = holders(tmp_path)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     wait_for(lambda: not any(is_alive(worker) for worker in workers))
     assert not list((tmp_path / "out").glob("*.png"))

@@ -1,13 +1,10 @@
-"""Plugins as their authors make them: the samples and that of the chapter, installed into fresh environments."""
+"""Plugins as their authors make them: the samples and that of the chapter, built and installed."""
 
 from __future__ import annotations
 
-import os
 import re
-import site
 import subprocess
 import sys
-import venv
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +13,8 @@ import pytest
 from PIL import Image
 
 from stylize import read_record
-from tests.conftest import ROOT, SAMPLES
+from tests import preloaded
+from tests.conftest import PATIENCE, ROOT, SAMPLES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTER = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
@@ -25,12 +23,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(tmp_path: Path, cli_environment: Mapping[str, str]) -> Callable[[Path], Run]:
-    """A new environment that sees the packages of this one; ``install(plugin)`` gives its command line."""
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
-    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    outer = [path for path in sys.path if path.endswith("site-packages")] or site.getsitepackages()
-    (packages / "outer.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in outer))
-    python = tmp_path / "venv" / "bin" / "python"
+    """A folder of installed packages besides those of this environment; ``install(plugin)`` gives its command line."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
 
     def install(plugin: Path) -> Run:
         wheels = tmp_path / "wheels"
@@ -41,13 +36,13 @@ def environment(tmp_path: Path, cli_environment: Mapping[str, str]) -> Callable[
         return run
 
     def run(module: str, *arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [str(python), "-m", module, *map(str, arguments)],
+        done = preloaded.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
             cwd=tmp_path,
-            env={key: value for key, value in cli_environment.items() if key != "PYTHONPATH"},
+            env={**cli_environment, "PYTHONPATH": str(packages)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == check, done.stdout + done.stderr
         return done
@@ -128,7 +123,8 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, cli_environment: 
         (tmp_path / name).write_bytes((SAMPLES / sample).read_bytes())
     small = block.replace("size=1024", 'size=32, encoder="mini", steps=(2,)')
     assert small != block
-    subprocess.run([sys.executable, "-c", small], cwd=tmp_path, env={**os.environ}, check=True, capture_output=True)
+    (tmp_path / "example.py").write_text(small)
+    preloaded.run([sys.executable, "example.py"], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "painted-one.jpg").exists()
     assert (tmp_path / "painted-two.jpg").exists()
 

@@ -54,6 +54,7 @@ def test_it_gets_arguments_environment_folder_and_streams_and_gives_its_exit_cod
 def test_it_dies_of_a_signal(tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text("import time\nprint(flush=True)\ntime.sleep(1000)\n")
     with preloaded.Popen([sys.executable, "long.py"], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         process.stdout.readline()
         assert process.poll() is None
         process.kill()

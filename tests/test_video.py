@@ -29,6 +29,7 @@ from stylize_video.flow import engine
 from stylize_video.job import LEAD, VideoJob
 from stylize_video.timing import seconds
 from stylize_video.work import Work
+from tests import preloaded
 from tests.conftest import Call, Cli, Done, waves
 from tests.test_jobs import QUICK
 
@@ -293,7 +294,7 @@ def test_pictures_and_unknown_files_are_left_to_others(tmp_path: Path) -> None:
 
 def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "stylize", "in.mkv", "style.png", "-o", "out.mkv", *FAST, *options]
-    return subprocess.Popen(
+    return preloaded.Popen(
         command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
