@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stylize.encoders import Encoder
 
 FIXED = 512 * 2**20  # bytes: what libraries take, and what allocators hold back
+SMALL_FIXED = 128 * 2**20  # bytes: of that, what a small picture takes when nearly nothing is left (measured: 35 to 90)
 GOOD = 512  # px: from this side on, the margin of tiles costs less than a shorter history would
 PIXEL = 12  # bytes of a pixel, three channels in float32
 TWO_PASS_COST = 1.5  # (2 forward + 1 backward) / (1 forward + 1 backward)
@@ -97,6 +98,11 @@ def plan(
                 ]
                 peak, network_pixels = round(rest + bytes_per_pixel * max(areas)), sum(areas) * TWO_PASS_COST
                 return Plan(height, width, side, len(made), halo, pairs, compact, peak, network_pixels)
+    if whole - fixed <= SMALL_FIXED:  # what libraries take is in use by now
+        small = whole - FIXED + SMALL_FIXED
+        if small <= budget:
+            return Plan(height, width, 0, 1, 0, pairs, compact, round(small), area)
+        least = round(small)
     raise OptimizationError(
         f"{width}x{height} takes at least {least / 2**30:.3g} GiB of memory, and {budget / 2**30:.3g} GiB are to be "
         "used; use a smaller --size, or more --memory"

@@ -16,6 +16,9 @@ from stylize import hookspecs
 from stylize.errors import PluginError, StylizeError
 
 PLUGIN_ERRORS = (Exception, SystemExit)  # what a plugin may raise without ending the program
+OWN_NAMES = frozenset(  # under which the program itself takes part, besides the built-in plugins
+    ("the display", "the preview", "the progress", "the page", "the other process", "napari")
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,19 @@ class Registry(pluggy.PluginManager):
         self._callers.clear()
         return super().unregister(plugin, name)
 
+    def _hookexec(self, *arguments: Any, **keywords: Any) -> Any:
+        with _ordinary_errors():
+            return super()._hookexec(*arguments, **keywords)
+
     def load(self, name: str, distribution: Distribution, target: str) -> None:
         """Import and register one entry point; if that fails, it is left out."""
         self._infos[name] = PluginInfo(name, distribution.name or "?", distribution.version or "?")
         try:
+            if name in OWN_NAMES:
+                raise ValueError("stylize itself uses this name; another entry point is needed")
             module, _, attribute = target.partition(":")
-            plugin: object = import_module(module)
+            with _ordinary_errors():
+                plugin: object = import_module(module)
             for part in filter(None, attribute.split(".")):
                 plugin = getattr(plugin, part)
             self.register(plugin, name)
@@ -98,7 +108,8 @@ class Registry(pluggy.PluginManager):
     def _attribute_errors(self, name: str, place: str, passing: type[Exception] = MemoryError) -> Iterator[None]:
         """Turn what is raised into a PluginError with the plugin's name, ``passing`` aside."""
         try:
-            yield
+            with _ordinary_errors():
+                yield
         except passing:
             raise
         except PLUGIN_ERRORS as error:
@@ -147,10 +158,29 @@ class Registry(pluggy.PluginManager):
         self.add_hookcall_monitoring(before, after)
 
 
+class _OddError(Exception):
+    """Stands for what its cause is: an exception that is no Exception, and would end the program."""
+
+
+@contextmanager
+def _ordinary_errors() -> Iterator[None]:
+    """Turn what a plugin raises, and is no Exception, into one; SystemExit and Ctrl-C aside."""
+    try:
+        yield
+    except (Exception, SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _OddError from error
+
+
 def described(error: BaseException) -> str:
     """An error in one line."""
+    if isinstance(error, _OddError) and error.__cause__ is not None:
+        error = error.__cause__
     text = " ".join(str(error).split())
-    return text if isinstance(error, StylizeError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, StylizeError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def abbreviated(value: object) -> str:

@@ -199,6 +199,8 @@ class Holder:
 HOOK = "from stylize import hookimpl\n@hookimpl\ndef {}: return []\n"
 BROKEN = {
     "raising": ("raise RuntimeError('no luck today')", "", "no luck today"),
+    "ending": ("class Odd(BaseException): pass\nraise Odd('no luck today')", "", "left out: Odd: no luck today"),
+    "leaving": ("raise GeneratorExit", "", "left out: GeneratorExit"),
     "failing_import": ("import a_module_that_is_not_there", "", "a_module_that_is_not_there"),
     "wrong_syntax": ("def (", "", "SyntaxError"),
     "wrong_arguments": (HOOK.format("stylize_step(frame, stp)"), "", "stp"),
@@ -230,6 +232,7 @@ WRONG = {
     "single": ("return tiny_encoder('single')", "TypeError"),
     "nonsense": ("return ['nonsense']", "'nonsense' is not an EncoderSpec"),
     "generator": ("yield 1 / 0", "ZeroDivisionError"),
+    "odd": ("raise GeneratorExit('no luck today')", "left out: GeneratorExit: no luck today"),
 }
 
 
@@ -286,6 +289,13 @@ def test_the_name_of_a_builtin_plugin_is_taken(install: Install) -> None:
     install("thief", GOOD, entry="stylize.builtin")
     with pytest.raises(PluginError, match=r"of stylize itself and thief-dist 1\.5"):
         plugin_manager()
+
+
+@pytest.mark.parametrize("name", ["the display", "the progress", "the preview"])
+def test_a_plugin_may_not_have_a_name_that_the_program_uses(install: Install, run: Run, name: str) -> None:
+    install("good", GOOD)
+    install("thief", GOOD, entry=name)
+    assert f"plugin {name} (thief-dist 1.5) left out: " in run()
 
 
 def test_a_distribution_that_is_found_twice_is_loaded_once(install: Install) -> None:
@@ -458,6 +468,12 @@ FAILING = {
         "stylize_terms(frame)",
         "return [Term('odd', 1.0, lambda image, features: 1 / 0)]",
         "failed in its term 'odd': ZeroDivisionError",
+    ),
+    "an odd end": ("stylize_finish(image)", "raise GeneratorExit", "failed in stylize_finish: GeneratorExit"),
+    "an odd term": (
+        "stylize_terms(frame)",
+        "def odd(image, features): raise GeneratorExit('x')\n    return [Term('odd', 1.0, odd)]",
+        "failed in its term 'odd': GeneratorExit: x",
     ),
     "stylize_finish": ("stylize_finish(image)", "1 / 0", "failed in stylize_finish: ZeroDivisionError"),
     "no picture": ("stylize_finish(image)", "return 5", "failed in stylize_finish: TypeError: 5 is not a Picture"),

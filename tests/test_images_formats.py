@@ -497,3 +497,68 @@ with ThreadPoolExecutor(4) as pool:
     paths = sorted(map(str, tmp_path.iterdir()))
     done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+# --- what Pillow or OpenCV reads otherwise
+
+
+def test_a_moving_png_of_sixteen_bits_is_its_still_picture(tmp_path: Path) -> None:
+    still, frame = (Image.new("RGB", (8, 6), color) for color in ((250, 120, 0), (0, 120, 250)))
+    file = io.BytesIO()
+    still.save(file, "PNG", save_all=True, append_images=[frame, frame], default_image=True, duration=100)
+
+    def deep(row: bytes) -> bytes:
+        return bytes(each for value in row for each in (value, value))
+
+    data = file.getvalue()
+    made, place = data[:8], 8
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            body = body[:8] + b"\x10" + body[9:]
+        elif kind in (b"IDAT", b"fdAT"):
+            head = body[:4] if kind == b"fdAT" else b""
+            color = (250, 120, 0) if kind == b"IDAT" else (0, 120, 250)
+            width, height = (8, 6)
+            body = head + zlib.compress((b"\0" + deep(bytes(color * width))) * height)
+        made += chunk(kind, body)
+        place += length + 12
+    path = tmp_path / "a.png"
+    path.write_bytes(made)
+    expected = np.broadcast_to(np.array([250, 120, 0]) / 255, (6, 8, 3))
+    close(path, expected)
+    assert load(path).about.bits == 16
+
+
+def test_the_bits_of_an_xbm_are_ink(tmp_path: Path) -> None:
+    path = tmp_path / "a.xbm"
+    path.write_text("#define a_width 8\n#define a_height 2\nstatic char a_bits[] = {\n0x01, 0xff };\n")
+    expected = np.ones((2, 8))
+    expected[0, 0] = expected[1] = 0
+    close(path, expected)
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1), (3, 2, 1)])
+@pytest.mark.parametrize("columns", [(0, 1, 2), (2, 0, 1)])
+def test_the_palette_of_a_jpeg_2000(tmp_path: Path, order: tuple[int, ...], columns: tuple[int, ...]) -> None:
+    """Against its definition: entries that are alike, columns and channels in any order."""
+    palette = np.random.default_rng(4).integers(0, 4, (64, 3)) * 80
+    indices = np.random.default_rng(5).integers(0, 64, (20, 24), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(indices).save(file, "JPEG2000", irreversible=False, no_jp2=True)
+    pclr = struct.pack(">HB3B", 64, 3, 7, 7, 7) + palette.astype(np.uint8).tobytes()
+    header = box(b"ihdr", struct.pack(">IIH4B", 20, 24, 1, 7, 7, 0, 0)) + box(b"colr", bytes([1, 0, 0, 0, 0, 0, 16]))
+    header += box(b"pclr", pclr) + box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, each) for each in columns))
+    header += box(b"cdef", struct.pack(">H", 3) + b"".join(struct.pack(">3H", i, 0, c) for i, c in enumerate(order)))
+    data = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    path = tmp_path / "a.jp2"
+    path.write_bytes(data + box(b"jp2h", header) + box(b"jp2c", file.getvalue()))
+    expected = np.empty((64, 3))
+    for channel, color in enumerate(order):
+        expected[:, color - 1] = palette[:, columns[channel]]
+    close(path, expected[indices] / 255)

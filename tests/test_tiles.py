@@ -242,6 +242,18 @@ def test_a_plan_keeps_within_the_budget_or_there_is_none(height: int, width: int
     assert made.side == 0 or made.side >= tiles.SMALLEST
 
 
+def test_a_small_picture_needs_little_and_a_refusal_says_how_much() -> None:
+    made = plan(20, 20, 0.2)
+    assert made.side == 0
+    assert made.peak < 0.2 * 2**30
+    with pytest.raises(OptimizationError, match=r"20x20 takes at least (0\.\d+) GiB") as raised:
+        plan(20, 20, 0.05)
+    least = float(str(raised.value).split(" GiB")[0].split()[-1])
+    assert plan(20, 20, least + 0.001).side == 0
+    with pytest.raises(OptimizationError):
+        plan(1000, 1000, 0.2)
+
+
 def test_more_memory_is_never_less_history_or_smaller_tiles() -> None:
     before = (False, 0, 0)
     for gib in (3.8, 4, 4.5, 5, 6, 8, 16, 64):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -299,6 +300,15 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, how: str) -> No
     assert not marker.exists()
     pickle.loads(pickle.dumps(Code(marker)))
     assert marker.exists()  # the trap itself works
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_nothing_but_the_error_is_said_of_a_bare_pickle(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps({"features.0.weight": [1]}, protocol=protocol))
+    with warnings.catch_warnings(record=True) as said, pytest.raises(WeightsError):
+        weights.read(path, "tiny")
+    assert not said
 
 
 def test_a_whole_encoder_in_a_pickle_is_refused(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = fail("; ".join([error.format_message(), *reasons]), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = fail("interrupted", INTERRUPTED)
-    except Exception as error:  # a bug of stylize or of a plugin
+    except SystemExit:
+        raise
+    except BaseException as error:  # a bug of stylize or of a plugin
         if os.environ.get("STYLIZE_TRACEBACK"):
             raise
         if _came_of_an_interrupt(error):

@@ -18,6 +18,7 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -200,7 +201,9 @@ def _open_torch(path: Path, *, mapped: bool) -> Mapping[Any, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():  # torch's about what is refused here, or read right
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle can raise anything
         code = re.search(r"unsupported global:?(?: global)? ([\w.]+)", str(error), re.IGNORECASE)
         if code:

@@ -48,8 +48,8 @@ def ours(path: Path) -> NDArray[np.float64] | str:
 
 def theirs(path: Path, profile: Path) -> NDArray[np.float64] | str:
     """The same by ImageMagick."""
-    command = ["convert", "-quiet", f"{path}[0]", "-auto-orient", "-profile", str(profile), "-background", "gray50"]
-    command += ["-flatten", "-colorspace", "sRGB", "-filter", "Catrom", "-resize", f"{SIDE}x{SIDE}!"]
+    command = ["convert", "-quiet", f"{path}[0]", "-profile", str(profile), "-colorspace", "sRGB", "-background"]
+    command += ["gray50", "-flatten", "-auto-orient", "+repage", "-filter", "Catrom", "-resize", f"{SIDE}x{SIDE}!"]
     try:
         made = subprocess.run([*command, "-depth", "16", "rgb:-"], capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
