@@ -30,7 +30,7 @@ GREY = 0.5
 SECONDS = 60  # for one file
 # How lines of stylize begin, on a terminal of any width; others are those of libraries.
 OURS = re.compile(
-    r"\s*((warning|note|failed|left|error|stylize): |\d+/\d+ |\d+ |\S.*: cannot read |cannot read |\S+ becomes |\S.* → )"
+    r"\s*((warning|note|failed|left|error|stylize): |\d+(/\d+)? |\S.*: cannot read |cannot read |\S+ becomes |\S.* → )"
 )
 
 
