@@ -111,6 +111,23 @@ class Engine:
         for tile in tiles(image.shape[2], image.shape[3], side, encoder):
             yield tile, tile.own(self.encode(image[(..., *tile.seen)], layers))
 
+    def maps(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """The features of a picture (1, 3, H, W), without gradients, seen in as many parts as the memory asks for."""
+        found = dict[str, Tensor]()
+        layers = tuple(layers)
+        having(layers, self.spec)
+        for region, features in self.parts(image, layers):
+            for layer in layers:
+                own, size = features[layer], region.map_size(layer, features)
+                if own.shape[2:] == size:
+                    found[layer] = own
+                    continue
+                if layer not in found:
+                    empty = own.new_empty(1, own.shape[1], *size)
+                    found[layer] = empty.contiguous(memory_format=torch.channels_last)
+                found[layer][(..., *region.at(layer))] = own
+        return found
+
     def _budget(self) -> float:
         """Bytes that may be used."""
         if self.settings.memory_bytes is not None:

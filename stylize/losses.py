@@ -403,6 +403,19 @@ def partial_content(features: Tensor, target: Tensor | float, factor: Tensor | N
     return with_gradients(value, [features], [gradient])
 
 
+def self_similarity(features: Tensor, size: tuple[int, int], weight: Tensor | None = None) -> Tensor:
+    """How unlike each other the positions of features (1, C, H, W) are, seen as ``size`` of them: cosine distances
+    (n, n), divided by the mean of their column (Kolkin, Salavon, Shakhnarovich 2019, eq. 6). Positions of ``weight``
+    (n,) 0 have no part in that mean."""
+    features = features.float()
+    if features.shape[2:] != size:
+        features = torch.nn.functional.interpolate(features, size, mode="bilinear", align_corners=False)
+    x = torch.nn.functional.normalize(features[0].flatten(1).T, dim=1)
+    apart = 1 - x @ x.T
+    mean = apart.mean(0) if weight is None else weight @ apart
+    return apart / mean.clamp_min(1e-6)
+
+
 def total_variation(image: Tensor, smoothing: float = 1 / 255) -> Tensor:
     """Mean isotropic total variation of (1, C, H, W), intensity per pixel (Rudin, Osher, Fatemi 1992).
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UPDATED = 10  # steps after which terms that ask for it are updated
+
 
 @dataclass(frozen=True)
 class Term:
@@ -35,7 +37,8 @@ class Term:
     of (at least) ``layers``, in the encoder's precision, which may be bfloat16 (sum ``.float()`` of them); it returns a
     differentiable scalar. It must depend on nothing but its arguments and on tensors that stay where they are: on CUDA
     its operations are recorded in one step and launched again in those that follow. ``sums`` is the same for pictures
-    too large to be seen whole; terms without layers can do without.
+    too large to be seen whole; terms without layers can do without. ``update`` is called with the picture (1, C, H, W)
+    before the first step of a scale and after every :data:`UPDATED` steps, and may change these tensors in place.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Term:
     function: Callable[[Tensor, Features], Tensor]
     layers: tuple[str, ...] = ()
     sums: Sums | None = None
+    update: Callable[[Tensor], None] | None = None
 
     def weighed(self, value: Tensor) -> Tensor:
         """A value of the term times its weight.

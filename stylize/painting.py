@@ -28,7 +28,7 @@ from stylize.errors import OptimizationError
 from stylize.graphs import RecordedStep
 from stylize.images import resize
 from stylize.memory import Plan
-from stylize.objective import Term, enough_memory, objective
+from stylize.objective import UPDATED, Term, enough_memory, objective
 from stylize.observing import Observer, Pace, Snapshot, Step
 from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Optimizer
 from stylize.pyramid import Scale, Schedule
@@ -121,9 +121,7 @@ def paint(
             optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start, curvature=known)
             del image  # large pictures are most of the memory
             first = time.perf_counter()
-            image, steps = _optimized(
-                engine, optimizer, scale, [term.name for term in active], observe, stop, to_display
-            )
+            image, steps = _optimized(engine, optimizer, scale, active, observe, stop, to_display)
             if known is not None:
                 image = optimizer.moved() if warm_start else image
                 found = optimizer.curvature()
@@ -140,7 +138,7 @@ def _optimized(
     engine: Engine,
     optimizer: Optimizer,
     scale: Scale,
-    names: Sequence[str],
+    terms: Sequence[Term],
     observe: Callable[[Report, Sequence[str], Snapshot], None],
     stop: Callable[[], bool] | None,
     to_display: Callable[[Tensor], Tensor],
@@ -150,9 +148,10 @@ def _optimized(
     def snapshot() -> Tensor:
         return to_display(optimizer.image.to("cpu", copy=True)).expand(-1, 3, -1, -1)
 
+    names = [term.name for term in terms]
     totals: list[float] = []
     number = 0
-    for report in _reports(optimizer, scale.steps):
+    for report in _reports(optimizer, scale.steps, terms):
         number = report.number
         if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
             precision = ", or --precision float32" if engine.settings.precision == "bfloat16" else ""
@@ -192,7 +191,7 @@ def optimizer_for(
     )
 
 
-def _reports(optimizer: Optimizer, steps: int) -> Iterator[Report]:
+def _reports(optimizer: Optimizer, steps: int, terms: Sequence[Term]) -> Iterator[Report]:
     """The report of each step; on CUDA one step late, so that the host never waits."""
     pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
@@ -205,6 +204,10 @@ def _reports(optimizer: Optimizer, steps: int) -> Iterator[Report]:
 
     step = RecordedStep(optimizer, steps)
     for number in range(1, steps + 1):
+        if number % UPDATED == 1:
+            for term in terms:
+                if term.update is not None:
+                    term.update(optimizer.image)
         step()
         report, event = step.report, None
         if report.is_cuda:

@@ -11,6 +11,7 @@ from stylize.settings import Settings
 STROKES = 256  # px: longest side of a picture with strokes of width 1
 CLOSE = math.sqrt(2)  # scales are further apart than that
 DETAIL = 0.75  # share of the photo's detail at twice that size; at four times its square, and so on
+SMALL = 128  # px: longest side below which deep layers see most of a picture at once
 OVERHEAD = 64**2  # px: what a step with VGG-19 takes however small its picture is, as the time of so many more pixels
 FINE_COST = 0.4  # of a step of a fine scale, which sees the shallow layers alone, over one of another
 
@@ -21,12 +22,16 @@ class Scale:
 
     A :attr:`fine` scale is larger than the one at which strokes are painted. It keeps the picture of the scale before
     and adds what a larger picture has room for: texture, and of the photo's detail the share ``detail``.
+
+    At a ``symmetric`` scale the deep layers see most of the picture at once, and with their statistics the painting's
+    layout would be copied. The style counts there as it is, mirrored, upside down and turned, all alike.
     """
 
     height: int
     width: int
     steps: int
     detail: float = 1.0
+    symmetric: bool = False
 
     @property
     def fine(self) -> bool:
@@ -83,7 +88,8 @@ def pyramid(height: int, width: int, settings: Settings) -> tuple[Scale, ...]:
         steps = settings.steps[min(index, len(settings.steps) - 1)]
         rows, columns = (max(1, round(length * side / longest)) for length in (height, width))
         fine = index > 0 and side > strokes * CLOSE
-        scales.append(Scale(rows, columns, steps, DETAIL ** math.log2(side / strokes) if fine else 1.0))
+        detail = DETAIL ** math.log2(side / strokes) if fine else 1.0
+        scales.append(Scale(rows, columns, steps, detail, symmetric=side < SMALL and index < len(sides) - 1))
     return tuple(scales)
 
 

@@ -173,16 +173,16 @@ class Layout:
             yield None if alpha is None else dataclasses.replace(content, alpha=alpha)
 
     def terms(
-        self, content: Term, style: Sequence[Callable[[Positions], Term] | None], device: torch.device
+        self, content: Term, style: Sequence[Callable[[Positions], Sequence[Term]] | None], device: torch.device
     ) -> list[Term]:
-        """The content term, and the style terms of all parts as one, as they count in the whole."""
-        found = [
-            (share, make(Positions(None if _is_even(weights) else weights, device, cut=True)))
-            for weights, share, make in zip(self._weights, self._shares, style, strict=True)
-            if make is not None
-        ]
+        """The content term, and the style terms of all parts, those of one name as one, as they count in the whole."""
+        found: dict[str, list[tuple[float, Term]]] = {}
+        for weights, share, make in zip(self._weights, self._shares, style, strict=True):
+            if make is not None:
+                for term in make(Positions(None if _is_even(weights) else weights, device, cut=True)):
+                    found.setdefault(term.name, []).append((share, term))
         content = dataclasses.replace(content, weight=content.weight * self.content_share)
-        return [content, combined(found)] if found else [content]
+        return [content, *(combined(parts) for parts in found.values())]
 
     def begun(self, start: Tensor, content: Tensor) -> Tensor:
         """A start for what is painted, within the content, both (1, C, H, W) of any size."""
@@ -275,8 +275,14 @@ def combined(parts: Sequence[tuple[float, Term]]) -> Term:
         ]
         return torch.stack(values).sum()
 
-    first = parts[0][1]
-    return Term(first.name, first.weight, function, layers, Sums(part, total) if len(sums) == len(parts) else None)
+    updates = [term.update for _, term in parts if term.update is not None]
+
+    def update(image: Tensor) -> None:
+        for each in updates:
+            each(image)
+
+    first, added = parts[0][1], Sums(part, total) if len(sums) == len(parts) else None
+    return Term(first.name, first.weight, function, layers, added, update if updates else None)
 
 
 def _is_even(weights: Tensor) -> bool:

@@ -84,7 +84,7 @@ class Settings:
     size: int = _knob(512, "longest side of the result", low=16, high=32768, unit="px", metavar="PX")
     upscale: bool = _knob(False, "allow a result larger than the content")
     min_size: int = _knob(
-        128, "longest side of the coarsest scale, at least", low=16, high=32768, unit="px", metavar="PX"
+        64, "longest side of the coarsest scale, at least", low=16, high=32768, unit="px", metavar="PX"
     )
     scales: int | None = _knob(
         None,
@@ -94,7 +94,7 @@ class Settings:
         metavar="N",
     )
     steps: tuple[int, ...] = _knob(
-        (24, 24, 16, 12), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
+        (20, 20, 20, 16, 12), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
     )
     brush: float = _knob(
         1.0,
@@ -105,7 +105,7 @@ class Settings:
         metavar="X",
     )
     content_weight: float = _knob(
-        0.032, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
+        0.037, "weight of the content term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X"
     )
     style_weight: float = _knob(1.0, "weight of the style term", low=0, high=1e6, source=f"{GATYS}, eq. 7", metavar="X")
     tv_weight: float = _knob(
@@ -122,13 +122,25 @@ class Settings:
         source=f"{GATYS}, eq. 1",
         metavar="LAYER",
     )
+    content_loss: str = _knob(
+        "features",
+        "how the content is compared: its features, or how like each other its parts are, which may then become "
+        "other things",
+        choices=("features", "self-similarity"),
+        source=f"{GATYS}, eq. 1; Kolkin, Salavon, Shakhnarovich 2019",
+    )
     style_layers: Mapping[str, float] = _knob(
         STYLE_LAYERS, "encoder layers of the style term, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
     )
     style_loss: str = _knob(
         "wasserstein",
-        "how the style is compared: Wasserstein distance between Gaussians of the features, or Gram matrices",
-        choices=("wasserstein", "gram"),
+        "how the style is compared: Wasserstein distance between Gaussians of the features, or Gram matrices; match: "
+        "Wasserstein, and each small piece of the picture with the piece of the painting most like it",
+        choices=("wasserstein", "gram", "match"),
+        source=f"{GATYS}, eq. 4 and 5; Kolkin, Salavon, Shakhnarovich 2019",
+    )
+    match_weight: float = _knob(
+        0.2, "weight of the matched pieces relative to the style, for style-loss match", low=0, high=1e6, metavar="X"
     )
     normalize: str = _knob(
         "target",
@@ -421,14 +433,28 @@ def _scalar(name: str, value: object, kind: type) -> object:
 
 
 # What texture() and reconstruct() start from. Below 128 px a texture would take over the layout of the style.
-TEXTURE = Settings(steps=(100, 60))
-RECONSTRUCTION = Settings(size=256, steps=(300,), palette="free")
+TEXTURE = Settings(min_size=128, steps=(100, 60))
+RECONSTRUCTION = Settings(size=256, min_size=128, steps=(300,), palette="free")
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("balanced; coarse to fine", {}),
-    "strong": ("more style, less content", {"content_weight": 0.012}),
-    "subtle": ("the photograph stays close", {"content_weight": 0.08}),
-    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (20, 12)}),
+    "strong": ("more style, less content", {"content_weight": 0.014}),
+    "subtle": ("the photograph stays close", {"content_weight": 0.09}),
+    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (12, 12, 12)}),
+    "match": (
+        "strokes that stay whole: each piece of the picture is like a piece of the painting",
+        {"style_loss": "match", "content_weight": 0.025},
+    ),
+    "collage": (
+        "the photograph made of the things in the painting, such as owls of flowers",
+        {
+            "style_loss": "match",
+            "match_weight": 0.3,
+            "content_loss": "self-similarity",
+            "content_weight": 0.022,
+            "steps": (40, 40, 36, 16, 12),
+        },
+    ),
     "gatys2015": (
         "the paper's own method: white noise, average pooling, Gram matrices, one scale",
         {

@@ -36,7 +36,15 @@ from stylize.pyramid import Scale, pyramid
 from stylize.records import Record
 from stylize.regions import Layout, Region, RegionSource
 from stylize.settings import Settings
-from stylize.terms import Positions, StyleMoments, StyleTarget, coarser_term, content_term, variation_term
+from stylize.terms import (
+    Positions,
+    StyleMoments,
+    StyleTarget,
+    coarser_term,
+    content_term,
+    self_similarity_term,
+    variation_term,
+)
 
 __all__ = ["Source", "Stylizer", "as_picture", "noise"]
 
@@ -336,10 +344,14 @@ class Stylizer:
         """The terms at one scale, with a style for each part of a layout, or one for the whole."""
         device, size = self.engine.device, (scale.height, scale.width)
         places = Positions(alpha if layout is None else layout.content_weights, device)
-        content = content_term(resize(photo, *size), self.settings, self.engine, places, detail=scale.detail)
-        styles = [None if each is None else partial(each.term, scale.longest, fine=scale.fine) for each in targets]
+        seen = resize(photo, *size)
+        if self.settings.content_loss == "self-similarity" and self.settings.content_weight and not scale.fine:
+            content = self_similarity_term(seen, self.settings, self.engine, places)
+        else:
+            content = content_term(seen, self.settings, self.engine, places, detail=scale.detail)
+        styles = [None if each is None else partial(each.terms, scale) for each in targets]
         if layout is None:
-            terms = [content, *(style(places) for style in styles if style is not None)]
+            terms = [content, *(term for style in styles if style is not None for term in style(places))]
         else:
             terms = layout.terms(content, styles, device)
         terms.append(variation_term(self.settings.tv_weight, *size))

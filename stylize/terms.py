@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stylize import losses
 from stylize.encoders import shallow
-from stylize.gradients import crop
+from stylize.gradients import WHOLE, crop
 from stylize.images import fit, resize
+from stylize.matching import StyleCells
 from stylize.objective import Sums, Term
 from stylize.palette import Palette
 from stylize.tiles import Features, TileWindow, Whole
@@ -25,8 +26,14 @@ from stylize.tiles import Features, TileWindow, Whole
 if TYPE_CHECKING:
     from stylize.features import Engine
     from stylize.images import Picture
+    from stylize.pyramid import Scale
     from stylize.settings import Settings
 
+MATCHED = ("relu3_1", "relu4_1")  # layers in which cells are matched, and a picture compared with itself
+POSITIONS = 1000  # about so many of a picture are compared with each other
+SELF_SIMILARITY = 6.0  # what the content weight is multiplied by, as such distances are smaller
+FEATURES = 0.2  # share of the content weight that the features themselves keep beside self-similarity
+TURNS = ((), (3,), (2,), (2, 3))  # axes: as it is, mirrored, upside down, turned
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
 COARSER = 0.3  # weight of the distance to the picture of the scale before, at fine scales
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
@@ -39,15 +46,21 @@ class StyleMoments:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._known: dict[tuple[Picture, int, int, tuple[str, ...]], Mapping[str, tuple[Tensor, Tensor]]] = {}
+        self._known: dict[tuple[Picture, int, int, tuple[str, ...], bool], Mapping[str, tuple[Tensor, Tensor]]] = {}
 
-    def of(self, style: Picture, size: tuple[int, int], layers: tuple[str, ...]) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Mean (C,) and Gram matrix (C, C) of each layer of a style, seen at a size (height, width)."""
-        key = (style, *size, layers)
+    def of(
+        self, style: Picture, size: tuple[int, int], layers: tuple[str, ...], *, symmetric: bool
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean (C,) and Gram matrix (C, C) of each layer of a style, seen at a size (height, width): as it is, or if
+        ``symmetric`` their means over it as it is, mirrored, upside down and turned."""
+        key = (style, *size, layers, symmetric)
         found = self._known.pop(key, None)
         if found is None:
-            places = Positions(style.alpha, self._engine.device)
-            found = _add_up(resize(style.opaque().rgb, *size), layers, self._engine, places)
+            image, seen = resize(style.opaque().rgb, *size), []
+            for axes in TURNS if symmetric else TURNS[:1]:
+                alpha = None if style.alpha is None else style.alpha.flip(axes)
+                seen.append(_add_up(image.flip(axes), layers, self._engine, Positions(alpha, self._engine.device)))
+            found = {layer: _mean([each[layer] for each in seen]) for layer in layers}
         self._known[key] = found  # the last that was asked for; other threads may do the same meanwhile
         for oldest in list(self._known)[:-MOMENTS_KEPT]:
             self._known.pop(oldest, None)
@@ -73,7 +86,8 @@ class StyleTarget:
         self.weights = tuple(engine.settings.style_weights if weights is None else weights)  # none: equal
         self._engine = engine
         self._palettes: dict[int, Palette] = {}
-        self._known: dict[tuple[int, tuple[str, ...]], Mapping[str, _Layer]] = {}
+        self._known: dict[tuple[int, tuple[str, ...], bool], Mapping[str, _Layer]] = {}
+        self._matched: dict[int, StyleCells] = {}
 
     def palette(self, longest: int) -> Palette:
         """The colours of the styles, mixed by their weights, for a picture whose longest side is ``longest`` px: at the
@@ -91,19 +105,67 @@ class StyleTarget:
         """The size at which a style is seen."""
         return fit(*style.size, max(1, round(longest * self._engine.settings.style_scale)), upscale=True)
 
-    def term(self, longest: int, places: Positions, *, fine: bool = False) -> Term:
-        """The style term for a picture whose longest side is ``longest`` px: the weighted sum over the layers, of which
-        a ``fine`` scale knows the shallow ones."""
+    def terms(self, scale: Scale, places: Positions) -> list[Term]:
+        """The style terms for a picture at a scale."""
+        terms, settings = [self._statistics(scale, places)], self._engine.settings
+        matching = settings.style_loss == "match" and settings.match_weight and settings.style_weight
+        if matching and not scale.fine and not scale.symmetric:
+            terms.append(self._match(scale.longest, places))
+        return terms
+
+    def _match(self, longest: int, places: Positions) -> Term:
+        """The term of matched cells (:mod:`stylize.matching`) for a picture whose longest side is ``longest`` px: one
+        less the mean cosine of cells and their matches. It can be evaluated once it was updated."""
+        engine, style = self._engine, self._cells(longest)
+        layers, copying = style.layers, engine.settings.content_loss == "self-similarity"
+        wanted: dict[str, Tensor] = {}  # stay where they are in memory
+
+        def update(image: Tensor) -> None:
+            with torch.no_grad():
+                found = engine.maps(image.detach().expand(-1, 3, -1, -1), layers.sides)
+                vectors, size = layers.vectors(found), layers.cells(found)
+                weights = places.of_map(*size)
+                if weights is None:
+                    weights = torch.full((len(vectors),), 1 / len(vectors), device=engine.device)
+                matched = style.matched(vectors, size, weights, copying=copying)
+                for layer, made in layers.maps(matched, size).items():
+                    wanted[layer] = wanted[layer].copy_(made) if layer in wanted else made
+
+        def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
+            return [layers.alike(features, {layer: own[(..., *region.at(layer))] for layer, own in wanted.items()})]
+
+        def of_sums(sums: Sequence[Tensor]) -> Tensor:
+            return 1 - sums[0]
+
+        def distance(image: Tensor, features: Features) -> Tensor:
+            return of_sums(part(image, features, Whole()))
+
+        weight = engine.settings.match_weight * engine.settings.style_weight
+        return Term("match", weight, distance, tuple(layers.sides), Sums(part, of_sums), update)
+
+    def _cells(self, longest: int) -> StyleCells:
+        if longest not in self._matched:
+            engine, styles = self._engine, []
+            for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True):
+                if share:
+                    features = engine.maps(resize(style.opaque().rgb, *self._size(style, longest)), MATCHED)
+                    styles.append((share, features, Positions(style.alpha, engine.device).of_map))
+            self._matched[longest] = StyleCells.of(styles, MATCHED)
+        return self._matched[longest]
+
+    def _statistics(self, scale: Scale, places: Positions) -> Term:
+        """The term of the features' statistics: the weighted sum over the layers, of which a fine scale knows the
+        shallow ones."""
         settings = self._engine.settings
         layers = {layer: weight for layer, weight in settings.style_layers.items() if weight}
         total = sum(layers.values())
         if not settings.style_weight:
             return Term("style", 0.0, lambda image, _: image.sum() * 0)
-        if fine:
+        if scale.fine:
             layers = shallow(layers) or layers
-        key = longest, tuple(layers)
+        key = scale.longest, tuple(layers), scale.symmetric
         if key not in self._known:
-            self._known[key] = self._measure(longest, tuple(layers))
+            self._known[key] = self._measure(scale.longest, tuple(layers), symmetric=scale.symmetric)
         known = self._known[key]
         batches = _batches({layer: (known[layer], weight / total) for layer, weight in layers.items()})
 
@@ -132,12 +194,14 @@ class StyleTarget:
 
         return Term("style", settings.style_weight, distance, tuple(layers), Sums(part, of_sums))
 
-    def _measure(self, longest: int, layers: tuple[str, ...]) -> Mapping[str, _Layer]:
+    def _measure(self, longest: int, layers: tuple[str, ...], *, symmetric: bool) -> Mapping[str, _Layer]:
         settings = self._engine.settings
         weights = self.weights or (1.0,) * len(self.styles)
         shares = [weight / sum(weights) for weight in weights]
         paper = settings.normalize == "paper"
-        found = [self._moments.of(style, self._size(style, longest), layers) for style in self.styles]
+        found = [
+            self._moments.of(style, self._size(style, longest), layers, symmetric=symmetric) for style in self.styles
+        ]
         if paper:
             style = self.styles[0]
             image = resize(style.opaque().rgb, *self._size(style, longest))
@@ -145,7 +209,7 @@ class StyleTarget:
         made: dict[str, _Layer] = {}
         for layer in layers:
             pairs = [moments[layer] for moments in found]
-            if settings.style_loss == "wasserstein":
+            if settings.style_loss != "gram":
                 gaussians = [(mean, second - mean.outer(mean)) for mean, second in pairs]
                 made[layer] = _Wasserstein(losses.Gaussian.of(*losses.barycenter(gaussians, shares)))
                 continue
@@ -211,19 +275,12 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
     factors = factors if detail < 1 else dict(engine.content)
     if not settings.content_weight or not factors:
         return Term("content", 0.0, lambda image, _: image.sum() * 0)
-    targets, rgb = dict[str, Tensor](), photo.expand(-1, 3, -1, -1)
-    energies = {layer: torch.zeros((), device=engine.device) for layer in factors}
-    for region, features in engine.parts(rgb, factors):
-        for layer in factors:
-            own, size = features[layer], region.map_size(layer, features)
-            if layer not in targets:
-                shape = (1, own.shape[1], *size)
-                targets[layer] = torch.empty(
-                    shape, dtype=own.dtype, device=own.device, memory_format=torch.channels_last
-                )
-            targets[layer][(..., *region.at(layer))] = own
-            energies[layer] += losses.partial_content(own, 0.0, _factor(features, layer, region, places))
-    energies = {layer: energy.clamp_min(1e-12) for layer, energy in energies.items()}
+    rgb = photo.expand(-1, 3, -1, -1)
+    targets = engine.maps(rgb, factors)
+    energies = {
+        layer: losses.partial_content(own, 0.0, _factor(targets, layer, Whole(), places)).clamp_min(1e-12)
+        for layer, own in targets.items()
+    }
     if settings.normalize == "paper":
         scale = _paper_scale(rgb, engine, Positions(None, engine.device))
         energies = dict.fromkeys(factors, 2 / scale**2)
@@ -248,6 +305,28 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
         return torch.stack([factor * squares / energies[layer] for (layer, factor), squares in parts]).sum()
 
     return Term("content", settings.content_weight, distance, tuple(targets), Sums(part, of_sums))
+
+
+def self_similarity_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions) -> Term:
+    """The content term of a photo (1, 3 or 1, H, W) that compares how alike its parts are, not what they are: they may
+    become something else, and what belonged together still does (Kolkin, Salavon, Shakhnarovich 2019, sect. 2.3). A
+    little of what they are is held, too: without it, skies and towns change places."""
+    height, width = photo.shape[2:]
+    step = max(4.0, math.sqrt(height * width / POSITIONS))
+    size = max(2, round(height / step)), max(2, round(width / step))
+    weights = places.of_map(*size)
+    found = engine.maps(photo.expand(-1, 3, -1, -1), MATCHED)
+    targets = {layer: losses.self_similarity(own, size, weights) for layer, own in found.items()}
+    held = content_term(photo, settings, engine, places)
+
+    def distance(image: Tensor, features: Features) -> Tensor:
+        parts = []
+        for layer, target in targets.items():
+            apart = (losses.self_similarity(features[layer], size, weights) - target).abs()
+            parts.append(apart.mean() if weights is None else weights @ apart @ weights)
+        return SELF_SIMILARITY * torch.stack(parts).mean() + FEATURES * held.function(image, features)
+
+    return Term("content", settings.content_weight, distance, tuple(dict.fromkeys((*targets, *held.layers))))
 
 
 def coarser_term(before: Tensor, height: int, width: int) -> Term:
@@ -302,6 +381,12 @@ def _add_up(
     return found
 
 
+def _mean(moments: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The mean of several means and Gram matrices."""
+    first, second = (torch.stack(each).mean(0) if len(each) > 1 else each[0] for each in zip(*moments, strict=True))
+    return first, second
+
+
 def _moments(features: Features, layer: str, region: TileWindow, places: Positions) -> tuple[Tensor, Tensor]:
     """What a region adds to the mean and the Gram matrix of a layer."""
     size = region.map_size(layer, features)
@@ -342,7 +427,11 @@ class Positions:
 
     def at(self, features: Tensor) -> Tensor | None:
         """Those of a whole map (1, C, H, W), (H*W,) with sum 1."""
-        return self.of((slice(None), slice(None)), *features.shape[2:])
+        return self.of_map(*features.shape[2:])
+
+    def of_map(self, height: int, width: int) -> Tensor | None:
+        """Those of a whole map (height, width)."""
+        return self.of(WHOLE, height, width)
 
     def seen(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """A whole map (1, C, H, W), or the part of it that counts, with its weights (h*w,)."""

@@ -35,7 +35,7 @@ from .test_video import FAST, clip, frames_of, moving
 # What roots by products in float32 cost against eigenvalues in float64: of the style's energy, and of the gradient.
 ROOTS, ROOTS_GRADIENT = 3e-3, 2e-2
 optimizers = pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-style_losses = pytest.mark.parametrize("style_loss", ["wasserstein", "gram"])
+style_losses = pytest.mark.parametrize("style_loss", ["wasserstein", "gram", "match"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -267,8 +267,9 @@ def compare(exact: bool, **settings: Any) -> None:
         before[0].total, rel=1e-3 if settings.get("precision") else 1e-4, abs=0 if exact else ROOTS
     )
     assert after[-1].total == pytest.approx(before[-1].total, rel=0.15)
-    assert after[-1].total < after[0].total
-    assert set(after[0].terms) == set(before[0].terms)
+    last = [step for step in after if step.scale == 2] or after
+    assert last[-1].total <= last[0].total
+    assert [set(step.terms) for step in after] == [set(step.terms) for step in before]
     apart = (there - here).square().mean().sqrt()
     assert apart < 0.05
 
@@ -313,6 +314,9 @@ def test_values_and_gradients_are_those_of_the_cpu(style_loss: str, size: int) -
         made = stylizer(device, style_loss=style_loss, tv_weight=0.1)
         terms = made.terms(PHOTO, Scale(size * 3 // 4, size, 1), alpha=HOLES)
         image = waves(size * 3 // 4, size, 3).to(made.engine.device)
+        for term in terms:
+            if term.update is not None:
+                term.update(image)
         values, gradient = objective(made.engine, terms)(image)
         found.append((values.cpu(), gradient.cpu()))
     (values, gradient), (other, slope) = found
@@ -396,7 +400,8 @@ def large(device: str, **settings: Any) -> Stylizer:
 
 @style_losses
 def test_a_picture_in_tiles_is_that_of_the_cpu(style_loss: str, caplog: pytest.LogCaptureFixture) -> None:
-    settings = {"style_loss": style_loss, "memory": "526MiB", "tv_weight": 0.1, "preserve_color": "luminance"}
+    memory = "535MiB" if style_loss == "match" else "526MiB"  # which sees deeper layers
+    settings = {"style_loss": style_loss, "memory": memory, "tv_weight": 0.1, "preserve_color": "luminance"}
     content = Picture(LARGE, images.resize(HOLES, 260, 300))
     with caplog.at_level("INFO", "stylize"):
         here, there = (large(device, **settings)(content).rgb for device in ("cpu", NAME))

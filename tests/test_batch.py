@@ -1015,7 +1015,8 @@ def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
             if '"step"' in line:
                 break
         process.send_signal(signal.SIGINT)
-        events = [json.loads(line) for line in process.communicate(timeout=PATIENCE)[0].splitlines()]
+        events = [json.loads(line) for line in process.stdout]  # what was read ahead, too
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert list(files(folder / "out")) == ["a.png"]
     assert any(re.fullmatch(r"1 painted, 2 not begun in [\d.]+ s", event.get("text") or "") for event in events)

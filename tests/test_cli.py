@@ -272,6 +272,8 @@ def test_every_setting_has_its_option(settings_of: Callable[..., Settings], fold
         "brush": ("0.5", 0.5),
         "palette": ("free", "free"),
         "style_loss": ("gram", "gram"),
+        "match_weight": ("0.3", 0.3),
+        "content_loss": ("self-similarity", "self-similarity"),
         "normalize": ("paper", "paper"),
         "optimizer": ("adam", "adam"),
         "history": ("7", 7),
@@ -482,7 +484,7 @@ def test_every_setting_is_listed_in_a_section_of_its_own_subject(call: Call) -> 
 
 def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
     text = " ".join(call("run", "--help").out.split())
-    for shown in ("[default: 512; 16<=x<=32768]", "[default: 24,24,16,12; 1<=x<=100000]", "[default: 0; x>=0]"):
+    for shown in ("[default: 512; 16<=x<=32768]", "[default: 20,20,20,16,12; 1<=x<=100000]", "[default: 0; x>=0]"):
         assert shown in text
     assert "[default: 2.0; x>=0]" in text  # of a plugin
     assert "(default" not in text
@@ -635,7 +637,7 @@ def test_a_file_that_is_no_picture_is_refused_in_one_line(
         (2, ("--size", "0"), "size is 0"),
         (2, ("--size", "many"), "many"),
         (2, ("--steps", "0"), "steps is 0"),
-        (2, ("--steps", "3,x"), "24,24,16"),
+        (2, ("--steps", "3,x"), "20,20,16"),
         (2, ("--content-weight", "nan"), "content_weight is nan"),
         (2, ("--style-weight", "inf"), "style_weight is inf"),
         (2, ("--tv-weight", "-1"), "tv_weight is -1"),
@@ -907,15 +909,14 @@ def test_the_preview_file_is_a_whole_picture_at_any_moment(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
     command = ("photo.png", "starry.png", "-o", "out.png", "--size", "48", "--preview-file", "now.jpg", *STOPPABLE)
-    seen = set[bytes]()
+    seen = set[int]()  # files, by when they were written
     with started(cli_environment, tmp_path, *command) as process:
         wait_for(process, "step")
         until = time.monotonic() + PATIENCE
         while len(seen) < 4 and time.monotonic() < until:
-            with contextlib.suppress(FileNotFoundError):
-                data = (tmp_path / "now.jpg").read_bytes()
-                Image.open(io.BytesIO(data)).load()
-                seen.add(data)
+            with contextlib.suppress(FileNotFoundError), (tmp_path / "now.jpg").open("rb") as file:
+                Image.open(io.BytesIO(file.read())).load()
+                seen.add(os.fstat(file.fileno()).st_mtime_ns)
         process.terminate()
         process.communicate(timeout=PATIENCE)
     assert len(seen) == 4
@@ -965,7 +966,7 @@ def test_the_settings_are_described_for_forms_without_torch(cli_environment: Map
     assert (fields["learning_rate"]["minimum"], fields["learning_rate"]["exclusive"]) == (0, True)
     assert (fields["steps"]["type"], fields["steps"]["items"]) == ("array", "integer")
     assert fields["scales"]["nullable"]
-    assert fields["style_loss"]["choices"] == ["wasserstein", "gram"]
+    assert fields["style_loss"]["choices"] == ["wasserstein", "gram", "match"]
     assert [each["name"] for each in described["presets"]] == [*PRESETS]
     for each in described["presets"]:
         assert Settings.from_dict(each["values"]) == preset(each["name"])

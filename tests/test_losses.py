@@ -698,3 +698,27 @@ def test_the_polynomials_bring_all_of_the_interval_to_one() -> None:
     for a, b, c in linalg.POLYNOMIALS:
         s = a * s + b * s**3 + c * s**5
     np.testing.assert_allclose(s, 1, atol=1e-6)
+
+
+# Self-similarity
+
+
+def test_self_similarity_is_the_cosine_distance_of_positions_over_the_mean_of_its_column() -> None:
+    features = torch.randn(1, 7, 3, 4, generator=torch.Generator().manual_seed(1))
+    found = losses.self_similarity(features, (3, 4))
+    rows = features[0].flatten(1).T.double()
+    expected = torch.zeros(12, 12, dtype=torch.float64)
+    for one in range(12):
+        for other in range(12):
+            cosine = rows[one] @ rows[other] / (rows[one].norm() * rows[other].norm())
+            expected[one, other] = 1 - cosine
+    expected /= expected.mean(0)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_self_similarity_does_not_ask_what_things_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(1, 6, 4, 4, generator=generator)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0]
+    other = 3 * torch.einsum("ij,bjhw->bihw", turn, features)
+    torch.testing.assert_close(losses.self_similarity(features, (4, 4)), losses.self_similarity(other, (4, 4)))

@@ -362,7 +362,7 @@ def test_a_preset_sets_what_it_changes(widget: Any) -> None:
     widget["preset"].value = "draft"
     assert (widget["size"].value, widget.settings().steps) == (256, (20, 12))
     widget["preset"].value = "strong"
-    assert (widget["size"].value, widget.settings().content_weight) == (512, 0.012)
+    assert (widget["size"].value, widget.settings().content_weight) == (512, 0.014)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ FLOORS = (
     ("terms", "objective", "regions"),
     ("features",),
     ("graphs", "memory", "observing", "pyramid"),
-    ("optimizer", "tiles", "palette", "cost"),
+    ("optimizer", "tiles", "matching", "palette", "cost"),
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("allocator", "linalg", "streams", "forms", "runfiles"),

@@ -85,15 +85,15 @@ def test_a_number_of_scales_asked_for_is_what_there_is(height: int, width: int, 
 @pytest.mark.parametrize(
     ("size", "settings", "expected"),
     [
-        ((192, 256), {}, [(96, 128), (192, 256)]),
-        ((135, 180), {}, [(135, 180)]),
-        ((300, 400), {}, [(96, 128), (192, 256), (300, 400)]),
-        ((1125, 1500), {}, [(96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
-        ((1125, 1500), {"brush": 0.5}, [(96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
-        ((300, 400), {"brush": 0.8}, [(120, 160), (300, 400)]),
+        ((192, 256), {}, [(48, 64), (96, 128), (192, 256)]),
+        ((135, 180), {}, [(48, 64), (135, 180)]),
+        ((300, 400), {}, [(48, 64), (96, 128), (192, 256), (300, 400)]),
+        ((1125, 1500), {}, [(48, 64), (96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
+        ((1125, 1500), {"brush": 0.5}, [(48, 64), (96, 128), (192, 256), (384, 512), (768, 1024), (1125, 1500)]),
+        ((300, 400), {"brush": 0.8}, [(60, 80), (120, 160), (300, 400)]),
         ((1, 1), {}, [(1, 1)]),
         ((1, 1), {"scales": 3}, [(1, 1), (1, 1), (1, 1)]),
-        ((3, 512), {}, [(1, 128), (2, 256), (3, 512)]),
+        ((3, 512), {}, [(1, 64), (1, 128), (2, 256), (3, 512)]),
         ((100, 50), {"min_size": 16, "scales": 2}, [(50, 25), (100, 50)]),
     ],
 )
@@ -101,6 +101,15 @@ def test_sizes_of_known_pictures(
     size: tuple[int, int], settings: dict[str, float], expected: list[tuple[int, int]]
 ) -> None:
     assert sizes(*size, **settings) == expected  # type: ignore[arg-type]
+
+
+@given(sides, sides, counts, min_sizes)
+def test_only_small_scales_that_others_follow_are_symmetric(
+    height: int, width: int, scales: int | None, min_size: int
+) -> None:
+    *coarse, last = pyramid(height, width, Settings(scales=scales, min_size=min_size))
+    assert not last.symmetric
+    assert all(scale.symmetric == (scale.longest < 128) for scale in coarse if scale.longest != 128)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6), st.integers(1, 8))

@@ -31,9 +31,9 @@ def test_the_default_reaches_its_scores_within_its_steps() -> None:
     settings = Settings(size=256)
     picture = Stylizer(STYLE, settings, weights=WEIGHTS)(CONTENT)
     found = scores(picture.rgb, load(CONTENT).rgb, load(STYLE).rgb, encoder(weights=WEIGHTS))
-    assert found["style"] <= 0.26
-    assert found["held"] <= 0.21
-    assert found["content"] <= 0.78
+    assert found["style"] <= 0.27
+    assert found["held"] <= 0.215
+    assert found["content"] <= 0.75
     assert equivalent_steps(pyramid(*picture.size, settings)) <= 30
 
 

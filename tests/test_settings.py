@@ -20,7 +20,16 @@ from stylize.settings import PRESETS, Settings, knob_of, preset, setting_fields
 FIELDS = tuple(spec.name for spec in dataclasses.fields(Settings))
 RANGED = tuple(name for name in FIELDS if knob_of(name).low is not None)
 CHOSEN = tuple(name for name in FIELDS if knob_of(name).choices)
-FLOATS = ("content_weight", "style_weight", "tv_weight", "learning_rate", "tolerance", "style_scale", "brush")
+FLOATS = (
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "learning_rate",
+    "tolerance",
+    "style_scale",
+    "brush",
+    "match_weight",
+)
 WRONG_TYPES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("size", "min_size", "history", "seed"), ("8", 64.0, True, None, [64])),
     "scales": ("2", 2.0, True, [2]),
@@ -30,7 +39,11 @@ WRONG_TYPES: dict[str, tuple[object, ...]] = {
     "style_layers": ("relu1_1", 3, {"relu1_1": "1"}, {"relu1_1": True}, None),
     "upscale": (1, "yes", None),
     **dict.fromkeys(
-        ("style_loss", "normalize", "optimizer", "pooling", "preserve_color", "palette", "precision"), (1, None, [])
+        (
+            *("style_loss", "content_loss", "normalize", "optimizer", "pooling", "preserve_color", "palette"),
+            "precision",
+        ),
+        (1, None, []),
     ),
     **dict.fromkeys(("content_layer", "init", "device", "encoder", "memory"), (1, None, True, ["vgg19"])),
 }

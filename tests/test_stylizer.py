@@ -387,7 +387,8 @@ def test_the_style_is_measured_once_for_pictures_of_the_same_size(tiny: EncoderS
     settings = QUICK.replace(size=48, scales=2, steps=(1,))
     stylizer = Stylizer([STARRY, waves(20, 40, 3)], settings, encoders=[counting(tiny, calls)])
     stylizer(PHOTO)
-    styles, contents, probe = [(24, 24), (12, 24), (48, 48), (24, 48)], [(18, 24), (36, 48)], [(64, 64)]
+    small = [(24, 24), (12, 24)] * 4  # as they are, mirrored, upside down, turned
+    styles, contents, probe = [*small, (48, 48), (24, 48)], [(18, 24), (36, 48)], [(64, 64)]
     assert sorted(calls) == sorted(styles + contents + probe)
     calls.clear()
     stylizer(waves(36, 48, 5))

@@ -66,6 +66,9 @@ def both(
     height, width = image.shape[2:]
     photo = waves(height, width, 1)[:, : image.shape[1]]
     terms = stylizer.terms(photo, Scale(height, width, 1), alpha=alpha)
+    for term in terms:
+        if term.update is not None:
+            term.update(image)
     engine = stylizer.engine
     encoder = tiles.tileable(engine.encoder, height, width)
     assert encoder is not None
@@ -95,6 +98,7 @@ def test_value_and_gradient_are_those_of_the_whole_picture(make: Make, size: tup
         {"style_loss": "gram"},
         {"pooling": "average"},
         {"normalize": "paper", "style_loss": "gram"},
+        {"style_loss": "match"},
         {"encoder": "mixed", "content_weight": 1.0},
         {"encoder": "mixed", "normalize": "paper", "style_loss": "gram"},
     ],

@@ -19,7 +19,7 @@ _STYLE = ("IMAGE", {"tooltip": "The picture to paint like; several in a batch ar
 _PRESETS = "; ".join(f"{name}: {text}" for name, (text, _) in PRESETS.items())
 _SIZE_TIP = "Longest side of the result in pixels; 0: as the preset or the settings say."
 _SIZE = ("INT", {"default": 0, "min": 0, "max": MAX_SIZE, "step": 16, "tooltip": _SIZE_TIP})
-_WEIGHT_TIP = "At 0.012 the painting dominates, at 0.08 the photo; -1: as the preset or the settings say."
+_WEIGHT_TIP = "At 0.014 the painting dominates, at 0.09 the photo; -1: as the preset or the settings say."
 _WEIGHT = {"default": AS_SET, "min": AS_SET, "max": 1e6, "step": 0.001, "round": False, "tooltip": _WEIGHT_TIP}
 _MASK_TIP = "Where to paint. The result has the content's own size, and its pixels elsewhere."
 

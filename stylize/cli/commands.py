@@ -35,8 +35,8 @@ GRID = Settings(size=256)  # one cell
 
 # What means nothing where one layer is reconstructed, at one scale.
 _NOT_OF_A_LAYER = (
-    *("init", "preserve_color", "content_weight", "content_layer", "scales", "min_size", "brush", "palette"),
-    *("style_weight", "style_layers", "style_loss", "style_scale", "style_weights"),
+    *("init", "preserve_color", "content_weight", "content_loss", "content_layer", "scales", "min_size", "brush"),
+    *("palette", "style_weight", "style_layers", "style_loss", "match_weight", "style_scale", "style_weights"),
 )
 
 
@@ -165,7 +165,9 @@ def _recorded_options(host: Host, record: Mapping[str, Any], content: Path, styl
 
 @output_options()
 @saving_options
-@settings_options("init", "upscale", "content_weight", "content_layer", "preserve_color", base=TEXTURE)
+@settings_options(
+    *("init", "upscale", "content_weight", "content_loss", "content_layer", "preserve_color"), base=TEXTURE
+)
 @cli.command(cls=SectionedCommand)
 @click.argument("styles", type=Path, nargs=-1, required=True, metavar="STYLE...")
 def texture(styles: tuple[Path, ...], **options: Any) -> int:

@@ -28,8 +28,8 @@ SECTIONS = {
     "General": "output preset_name config as_json preview_file quiet",
     "Picture": "size upscale bits quality no_location profile palette preserve_color mask keep region mask_folder "
     "init seed",
-    "Style and content": "brush style_weight style_layers style_loss style_scale style_weights "
-    "content_weight content_weights content_layer layer tv_weight normalize",
+    "Style and content": "brush style_weight style_layers style_loss match_weight style_scale style_weights "
+    "content_weight content_weights content_loss content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",
     "Encoder and machine": "encoder weights pooling device precision memory executor scheduler",
 }
@@ -120,7 +120,7 @@ def _parsed(example: str, metavar: str, parse: Callable[[str], Any]) -> dict[str
 
 def numbers(kind: type[int] | type[float]) -> dict[str, Any]:
     """Arguments of an option that takes numbers, separated by commas."""
-    example = "24,24,16" if kind is int else "2,1"
+    example = "20,20,16" if kind is int else "2,1"
     return _parsed(example, "N,..." if kind is int else "X,...", lambda text: tuple(map(kind, text.split(","))))
 
 
