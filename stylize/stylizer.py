@@ -145,7 +145,8 @@ class Stylizer:
             content: a picture, as :func:`~stylize.as_picture` takes it.
             init: where to begin, a picture of any size; default: ``settings.init``.
             terms: more terms of the loss at a scale, on any layers of the encoder.
-            steps: so many at full size alone, for an ``init`` that is nearly there; default: all scales.
+            steps: so many at full size alone, for an ``init`` that is nearly there, such as the frame before of a clip;
+                default: all scales.
             curvature: what L-BFGS knows of the loss from a picture before, and what it knows at the end, put there.
             on_step: sees every :class:`~stylize.observing.Step`.
             stop: asked after every step; True returns the best picture so far.
@@ -251,8 +252,8 @@ class Stylizer:
         weights: Sequence[Tensor | None] = (alpha,)
         if layout is not None:
             targets, weights = self._targets.of_parts(layout, opaque, own), layout.weights
-        palettes = None if warm_start else self._palettes(targets, weights)
-        recolored = photo if palettes is None else palettes.recolor(resize(photo, height, width))
+        palettes = self._palettes(targets, weights)
+        recolored = photo if palettes is None or warm_start else palettes.recolor(resize(photo, height, width))
         start = self._start(init, recolored, target, scales, picture.profile)
         if layout is not None:
             start = start if start is photo else layout.begun(start, photo)

@@ -546,6 +546,15 @@ def test_luminance_keeps_the_photo_s_chroma(tiny: EncoderSpec) -> None:
     assert distance(yiq[:, :1], wanted[:, :1]) > 0.02  # the painting is in the luminance
 
 
+def test_steps_at_full_size_alone_end_with_the_palette_too(tiny: EncoderSpec) -> None:
+    means = {}
+    for palette in ("style", "free"):
+        settings = QUICK.replace(palette=palette, content_weight=1e3)
+        means[palette] = paint(tiny, settings, init=PHOTO, steps=2).rgb.mean((0, 2, 3))
+    wanted = STARRY.mean((0, 2, 3))
+    assert (means["style"] - wanted).abs().max() < 0.03 < (means["free"] - wanted).abs().max()
+
+
 def test_match_brings_the_colours_near_the_photo_s(tiny: EncoderSpec) -> None:
     photo = waves(36, 48, 1) * 0.4 + flat(0.55, 0.2, 0.05, height=36, width=48)
     style = waves(40, 40, 2) * 0.4 + flat(0.0, 0.2, 0.55, height=40, width=40)

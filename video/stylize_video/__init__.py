@@ -65,13 +65,15 @@ OPTIONS = (
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=25,
+        default=18,
         show_default=True,
         metavar="N",
         help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",
     ),
-    click.Option(["--draft"], is_flag=True, help="Frames that follow another in a third of the time, less finely."),
-    click.Option(["--best"], is_flag=True, help="Frames that follow another as fine as stills, in twice the time."),
+    click.Option(["--draft"], is_flag=True, help="Frames that follow another in half the time, less finely."),
+    click.Option(
+        ["--best"], is_flag=True, help="Frames that follow another as fine as stills, in three times the time."
+    ),
     click.Option(
         ["--flow"],
         default="dis",

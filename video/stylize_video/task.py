@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
 DEEP = {"draft": 24.0, "default": 8.0, "best": 4.0}  # px into new ground from where on it begins with the photo alone
-STEPS = {"draft": (2, 8), "default": (6, 25), "best": (14, 40)}  # fewest and most of a frame that follows another
+STEPS = {"draft": (2, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 

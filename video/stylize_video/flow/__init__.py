@@ -40,7 +40,7 @@ def _dis(one: Array, other: Array) -> Array:
     first, second = (np.pad(_grey(each), ((0, down), (0, right)), "edge") for each in (one, other))
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     search.setFinestScale(0)
-    search.setVariationalRefinementIterations(10)
+    search.setVariationalRefinementIterations(5)
     flow = search.calc(first, second, np.zeros((*first.shape, 2), np.float32))
     smooth = cv2.VariationalRefinement.create()
     smooth.setAlpha(40.0)  # of smoothness, against 5 of brightness and 10 of its gradient
