@@ -335,20 +335,20 @@ def test_killed_at_any_moment_it_goes_on_and_the_clip_is_the_same(
 def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
     cli_environment: Mapping[str, str], style: Path, folder: Path
 ) -> None:
-    clip(folder / "in.mkv", moving(6))
+    clip(folder / "in.mkv", moving(60))  # events of which are more than a pipe holds: none ends before it is heard
     for options, made in ((("--seed", "1"), False), (("--seed", "1", "--partial"), True)):
         with started(cli_environment, folder, "--steps", "60", "--frame-steps", "60", "--json", *options) as process:
             assert process.stdout is not None
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             for line in process.stdout:
                 if '"painted"' in line or time.monotonic() > until:
                     break
             process.send_signal(signal.SIGINT)
-            rest, _ = process.communicate(timeout=60)
+            rest, _ = process.communicate(timeout=300)
         assert process.returncode == 130
         assert (folder / "out.mkv").exists() == made
         assert made or "the same command goes on" in rest
-    assert 0 < len(frames_of(folder / "out.mkv")) < 6
+    assert 0 < len(frames_of(folder / "out.mkv")) < 60
     assert (folder / ".out.mkv.work").exists()
 
 
