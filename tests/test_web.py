@@ -6,7 +6,6 @@ import base64
 import http.client
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -630,7 +630,6 @@ def test_the_server_says_where_it_is_and_leaves_nothing_behind(
     stream.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -642,13 +641,12 @@ def test_the_server_says_where_it_is_and_leaves_nothing_behind(
     ],
 )
 def test_what_is_wrong_with_the_call_is_said_in_a_line(
-    command: Callable[..., subprocess.Popen[str]], arguments: tuple[str, ...], code: int, said: str
+    call: Call, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    process = command(*arguments)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code
-    assert said in err
-    assert err.count("\n") == 1
+    done = call("serve", *arguments)
+    assert done.code == code
+    assert said in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() -> None:
@@ -664,8 +662,34 @@ def test_a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() -> None:
             assert other.getsockname()[1] not in (0, port)
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off only where a socket names its protocol."""
+    from stylize_web.server import listen
+
+    with listen("127.0.0.1", 0, 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 @pytest.mark.slow
-def test_before_the_page_is_asked_for_torch_is_not_loaded(cli_environment: Mapping[str, str]) -> None:
+def test_the_server_starts_without_torch(cli_environment: Mapping[str, str]) -> None:
     code = "import sys, stylize_web.server, stylize_web.commands; sys.exit('torch' in sys.modules)"
-    environment = {**os.environ, **cli_environment}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=PATIENCE).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=dict(cli_environment), timeout=PATIENCE).returncode == 0
+
+
+def test_torch_is_loaded_once_the_page_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Loading it would hold up all answers."""
+    from stylize_web import runs
+    from stylize_web.board import Board
+    from stylize_web.pictures import Pictures
+
+    monkeypatch.setattr(runs, "sys", SimpleNamespace(modules={}))  # as if it were not loaded
+    monkeypatch.setattr(runs, "HEAD_START", PATIENCE)
+    monkeypatch.setattr(runs, "BREATH", 0)
+    asked = threading.Event()
+    monkeypatch.setattr(runs.Queue, "_load", lambda queue: asked.set())
+    queue = runs.Queue(Pictures(tmp_path, None), stylize.Host(), Board(), tmp_path)
+    queue.start()
+    assert not asked.wait(0.05)
+    queue.opened()
+    assert asked.wait(PATIENCE)
+    queue.close()

@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -31,6 +32,7 @@ SHARE = 4  # and so many times what the last one took: looking on must not be mo
 PREVIEW, FINAL = 1024, 1600  # px: the longest side of what the page shows while it is painted, and afterwards
 STYLIZERS_KEPT = 2
 RUNS_KEPT = 60
+HEAD_START, BREATH = 2.0, 0.25  # seconds that torch waits for the page to be opened, and then for its pictures
 GRACE = 20.0  # seconds for the run in work to end with the server
 
 log = logging.getLogger("stylize.web")
@@ -129,14 +131,19 @@ class Queue:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Condition()
         self._closing = False
+        self._opened = threading.Event()
         self._stylizers: OrderedDict[str, Stylizer] = OrderedDict()
         self.ready = False
         self.choices: dict[str, list[str]] = {}
         self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
 
     def start(self) -> None:
-        """Begin to load what painting needs, and to paint."""
+        """Begin to paint, and before that to load torch: once the page is there, which would have to wait for it."""
         self._thread.start()
+
+    def opened(self) -> None:
+        """The page has been opened."""
+        self._opened.set()
 
     def close(self) -> None:
         """End the run in work, and the thread."""
@@ -145,6 +152,7 @@ class Queue:
             for run in self._runs.values():
                 run.stop.set()
             self._lock.notify_all()
+        self._opened.set()
         if self._thread.is_alive():
             self._thread.join(GRACE)
 
@@ -167,6 +175,7 @@ class Queue:
 
     def add(self, order: Order) -> Run:
         """Put an order at the end of the queue."""
+        self._opened.set()
         key = secrets.token_urlsafe(9)
         run = Run(key, order, self._temporary / secrets.token_hex(12))
         with self._lock:
@@ -221,7 +230,10 @@ class Queue:
     # --- in the thread
 
     def _work(self) -> None:
-        self._load()
+        if "torch" not in sys.modules and self._opened.wait(HEAD_START):
+            time.sleep(BREATH)
+        if not self._closing:
+            self._load()
         while (run := self._next()) is not None:
             begun = time.monotonic()
             state, said = self._painted(run)

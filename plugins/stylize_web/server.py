@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -90,7 +91,8 @@ class Page:
                 "pictures": [source.described() for source in self._pictures.offered()],
                 "folder": self._pictures.folder is not None,
                 "runs": [self._queue.described(run) for run in self._queue.runs()],
-            }
+            },
+            background=BackgroundTask(self._queue.opened),
         )
 
     async def events(self, request: Request) -> Response:
@@ -260,7 +262,9 @@ def listen(address: str, port: int | None, usual: int) -> socket.socket:
     for each in (usual, 0) if port is None else (port,):
         try:
             family, _, _, _, place = socket.getaddrinfo(address, each, type=socket.SOCK_STREAM)[0]
-            listening = socket.socket(family, socket.SOCK_STREAM)
+            listening = socket.socket(
+                family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+            )  # asyncio asks for TCP by its number
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(place)
