@@ -264,7 +264,7 @@ class Progress:
     def __init__(self, total: int) -> None:
         self._whole = UNITS * max(1, total)
         self._bar = ProgressBar(self._whole)
-        self._due = 0.0
+        self._at, self._due = 0, 0.0
 
     def step(self, number: int, step: Step, image: Callable[[], Tensor]) -> None:
         """Show a step of a picture, counted from 0, whose ``image`` (1, 3, H, W) is computed only for a preview."""
@@ -272,11 +272,13 @@ class Progress:
         if now >= self._due:
             preview = ("JPEG", _thumbnail(image()), PREVIEW)
             self._due = time.monotonic() + max(PAUSE, SHARE * (time.monotonic() - now))
-        self._bar.update_absolute(round(UNITS * (number + step.fraction)), self._whole, preview)
+        self._at = round(UNITS * (number + step.fraction))
+        self._bar.update_absolute(self._at, self._whole, preview)
 
     def done(self) -> None:
         """Fill the bar: scales may have ended before their last step, and unchanged frames have none."""
-        self._bar.update_absolute(self._whole, self._whole)
+        if self._at < self._whole:
+            self._bar.update_absolute(self._whole, self._whole)
 
     def download(self, done: int, total: int | None) -> None:
         """Show how far the download of weights is, and stop it when ComfyUI is told to."""

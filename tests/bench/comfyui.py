@@ -1,4 +1,5 @@
-"""The nodes of stylize in ComfyUI's real server: progress, previews, cache, batches, masks and interruption, counted.
+"""The nodes of stylize in ComfyUI's real server: progress, previews, cache, batches, clips, masks and interruption,
+counted.
 
     stylize comfyui install DIR
     PYTHON -m tests.bench.comfyui DIR          # PYTHON: that of ComfyUI, with stylize in it; the last line is JSON
@@ -27,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+FRAMES = 3  # of the clip
 PREVIEW = 1  # type of a binary message of the server that holds a picture
 Workflow = dict[str, dict[str, Any]]
 
@@ -81,11 +84,39 @@ def workflow(
     return nodes
 
 
-def defaults() -> dict[str, Any]:
-    """What the widgets of the node Stylize Settings hold at first."""
-    from stylize_comfyui.nodes import StylizeSettings
+def clip_workflow(*, steps: str = "40") -> Workflow:
+    """Three frames of a camera that moves, as a clip."""
+    nodes = workflow(steps=steps)
+    for number in range(FRAMES):
+        nodes[f"frame {number}"] = {"class_type": "LoadImage", "inputs": {"image": f"frame{number}.png"}}
+    del nodes["photo"]
+    for number, first in ((1, "frame 0"), (2, "frames 1")):
+        pair = {"image1": [first, 0], "image2": [f"frame {number}", 0]}
+        nodes[f"frames {number}"] = {"class_type": "ImageBatch", "inputs": pair}
+    own = {"frames": [f"frames {FRAMES - 1}", 0], "style": ["style", 0], "settings": ["settings", 0]}
+    nodes["stylize"] = {"class_type": "StylizeClip", "inputs": {**defaults("StylizeClip"), **own, "size": 0}}
+    return nodes
 
-    return {name: options["default"] for name, (_, options) in StylizeSettings.INPUT_TYPES()["required"].items()}
+
+def texture_workflow() -> Workflow:
+    """The style alone."""
+    nodes = workflow()
+    del nodes["photo"]
+    own = {"style": ["style", 0], "settings": ["settings", 0]}
+    nodes["stylize"] = {"class_type": "StylizeTexture", "inputs": {**defaults("StylizeTexture"), **own, "size": 0}}
+    return nodes
+
+
+def defaults(node: str = "StylizeSettings") -> dict[str, Any]:
+    """What the widgets of a node hold at first."""
+    from stylize_comfyui.nodes import NODE_CLASS_MAPPINGS
+
+    inputs: dict[str, Any] = NODE_CLASS_MAPPINGS[node].INPUT_TYPES()["required"]  # type: ignore[attr-defined]
+    widgets = {name: (kind, *options) for name, (kind, *options) in inputs.items() if kind != "IMAGE"}
+    return {
+        name: options[0]["default"] if options and "default" in options[0] else kind[0]
+        for name, (kind, *options) in widgets.items()
+    }
 
 
 class Server:
@@ -101,6 +132,9 @@ class Server:
             (folder / name).mkdir(exist_ok=True)
         for name in ("cat.jpg", "waves.jpg"):
             shutil.copy(SAMPLES / name, folder / "input" / name)
+        with Image.open(SAMPLES / "cat.jpg") as photo:
+            for number in range(FRAMES):
+                photo.crop((8 * number, 0, 8 * number + 240, 160)).save(folder / "input" / f"frame{number}.png")
         flags = ["--cpu", "--disable-api-nodes", "--preview-method", "auto", "--port", str(self.port)]
         folders = [f"--{name}-directory={folder / name}" for name in ("input", "output", "temp", "user")]
         database = f"--database-url=sqlite:///{folder / 'comfyui.db'}"
@@ -114,7 +148,7 @@ class Server:
 
     async def ready(self, session: aiohttp.ClientSession) -> None:
         """Wait until it answers."""
-        for _ in range(600):
+        for _ in range(3000):
             if self._process.poll() is not None:
                 raise RuntimeError(self.log.read_text())
             try:
@@ -127,7 +161,7 @@ class Server:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(300)
 
 
 async def send(session: aiohttp.ClientSession, url: str, prompt: Workflow, interrupt_after: int = 0) -> Seen:
@@ -207,6 +241,10 @@ async def measure(comfy: Path, folder: Path) -> dict[str, Any]:
                 "mask": (workflow(mask=True), 0),
                 "interrupted": (workflow(512, weight=0.3, steps="400"), 10),
                 "after that": (workflow(96, weight=0.3), 0),
+                "clip": (clip_workflow(), 0),
+                "clip again": (clip_workflow(), 0),
+                "clip interrupted": (clip_workflow(steps="400"), 10),
+                "texture": (texture_workflow(), 0),
             }
             found = {name: told(await send(session, server.url, *run)) for name, run in runs.items()}
             wrong = workflow()
