@@ -282,8 +282,10 @@ async function openBrush() {
 }
 
 function endBrush() {
+  const inside = $("brush").contains(document.activeElement);
   brush.close();
   drawBrushed();
+  if (inside) $("mask-open").focus(); // and not nowhere
   if (!shown) showContent();
 }
 
