@@ -1,5 +1,5 @@
-"""The plug-in in a real GIMP 3: layers, a selection, kinds of image, errors; with ``--window``, its dialog, previews,
-undo and *Cancel* on a virtual screen (Xvfb, openbox, xdotool and ImageMagick).
+"""The plug-in in a real GIMP 3: layers, a selection, kinds of image, errors; with ``--window``, its dialog, previews
+and undo on a virtual screen (Xvfb, openbox, xdotool and ImageMagick).
 
     python -m tests.bench.gimp3 FOLDER             # which keeps pictures; the last line is JSON
 
@@ -42,8 +42,7 @@ def prepare(folder: Path) -> dict[str, str]:
     command = [sys.executable, "-m", "stylize", "gimp", "install", str(home / "plug-ins")]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     (folder / "found.json").unlink(missing_ok=True)
-    (folder / "tmp").mkdir(exist_ok=True)
-    return {**environment, "TMPDIR": str(folder / "tmp")}
+    return environment
 
 
 def look(folder: Path, *, window: bool = False) -> dict[str, Any]:

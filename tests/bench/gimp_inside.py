@@ -165,32 +165,6 @@ def window() -> dict[str, Any]:
     return told
 
 
-def cancelled() -> dict[str, Any]:
-    """Cancel pressed, at the right of the bar of progress, while it is painted."""
-    image = opened("large.png")
-    Gimp.Display.new(image)
-    Gimp.displays_flush()
-    time.sleep(2)
-    hand = "sleep 14; xdotool key Return; "
-    hand += "for n in $(seq 600); do sleep 0.5; pgrep -f $TMPDIR/stylize-gimp- && break; done; sleep 10; "
-    hand += "import -window root running.png; eval $(xdotool getactivewindow getwindowgeometry --shell); "
-    hand += "xdotool mousemove $((X + WIDTH - 282)) $((Y + HEIGHT - 23)) click 1"
-    with subprocess.Popen(["bash", "-c", hand], cwd=FOLDER):
-        told = stylized(image, [image.get_layers()[0]], mode=Gimp.RunMode.INTERACTIVE, size=384, steps="2000,2000,2000")
-    begun = time.monotonic()
-    while (found := painting()) and time.monotonic() - begun < 300:
-        time.sleep(0.2)
-    told |= {"still_painting": found, "seconds_to_end": round(time.monotonic() - begun, 1)}
-    shoot("cancelled.png")
-    return told
-
-
-def painting() -> int:
-    """How many programs paint for this GIMP."""
-    found = subprocess.run(["pgrep", "-f", f"{os.environ['TMPDIR']}/stylize-gimp-"], capture_output=True, text=True)
-    return len(found.stdout.split())
-
-
 def shoot(name: str) -> None:
     subprocess.run(["import", "-window", "root", str(FOLDER / name)], check=True)
 
@@ -203,7 +177,7 @@ def save(image: Any, name: str) -> None:
 
 
 def main() -> None:
-    parts = [window, cancelled] if os.environ.get("STYLIZE_GIMP_WINDOW") else [selection, kinds, several, errors]
+    parts = [window] if os.environ.get("STYLIZE_GIMP_WINDOW") else [selection, kinds, several, errors]
     found: dict[str, Any] = {}
     for part in parts:
         try:
