@@ -108,6 +108,7 @@ class Job(abc.ABC):
     """
 
     styles: tuple[Picture, ...] = ()  # what to paint in, if that is not simply what the command line names
+    mixed: bool = False  # whether it opens sources of other plugins, so that their options apply, too
     poll: float | None = None  # seconds after which chains() is called again, until the run is stopped; None: never
     claims: Claims | None = None  # how runs that share this work agree on who paints which chain; closed by the run
     request: Request | None = None  # what the job was opened from: other processes open it again

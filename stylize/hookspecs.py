@@ -46,6 +46,12 @@ def stylize_sources() -> tuple[str, str]:
 
 
 @hookspec
+def stylize_endings() -> Mapping[str, str]:
+    """Endings of files that are opened one by one where they lie in a folder, with those of their results."""
+    return {}
+
+
+@hookspec
 def stylize_commands(group: Group) -> None:
     """Add commands beside ``run``, with ``group.add_command``."""
 

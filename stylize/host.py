@@ -104,6 +104,18 @@ class Host(Registry):
 
         return self._gather("stylize_color_modes", ColorMode)
 
+    def endings(self) -> dict[str, str]:
+        """The endings (".mp4") of files that plugins open one by one where they lie in a folder, with those of their
+        results."""
+        found: dict[str, str] = {}
+        for name, plugin in self.implementations("stylize_endings"):
+            try:
+                for made in self.call_one("stylize_endings", plugin):
+                    found |= {str(ending).lower(): str(result) for ending, result in made.items()}
+            except PLUGIN_ERRORS as error:
+                self.leave_out(name, described(error))
+        return found
+
     def checks(self) -> list[Check]:
         """What plugins check of the machine, for ``stylize doctor``."""
         return self._gather("stylize_checks", Check)
@@ -158,7 +170,8 @@ class Host(Registry):
             raise StylizeError(f"{source} is a folder, which no installed plugin opens; give the path of a picture")
         if not isinstance(job, Job):
             raise PluginError(f"{self.label(name)} opened {source} as {job!r}, which is not derived from stylize.Job")
-        self._options.check_given(given, name, source)
+        if not job.mixed:
+            self._options.check_given(given, name, source)
         job.request = request
         return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylize import load
 from stylize_video.colors import HDR, converter, described
 from stylize_video.ffmpeg import executable
 from stylize_video.pictures import files, frame_count, is_pattern, probe_animation, probe_files, rate_of, read
 from stylize_video.probe import Clip, probe
 from tests.conftest import Call
-from tests.test_video import FAST, Paint, frames_of, moving, paint, style
+from tests.test_video import FAST, Array, Paint, frames_of, moving, paint, style
 
 __all__ = ["paint", "style"]  # fixtures
 
@@ -172,6 +174,53 @@ def test_a_sequence_of_exr_holds_linear_light(paint: Paint, sequence: Path) -> N
     signal = frame.transpose(2, 0, 1) / 65535
     wanted = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
     assert np.abs(light - wanted).max() < 0.001
+
+
+def write_exr(path: Path, light: Array, half: bool = False) -> None:
+    """An OpenEXR file, not compressed, of light (H, W, 3), laid out as its specification says."""
+    number, code = ("<f2", 1) if half else ("<f4", 2)
+    height, width, _ = light.shape
+    window = struct.pack("<4i", 0, 0, width - 1, height - 1)
+    channel = struct.pack("<iB3xii", code, 0, 1, 1)
+    attributes = (
+        ("channels", "chlist", b"".join(name + b"\0" + channel for name in (b"B", b"G", b"R")) + b"\0"),
+        ("compression", "compression", b"\0"),
+        ("dataWindow", "box2i", window),
+        ("displayWindow", "box2i", window),
+        ("lineOrder", "lineOrder", b"\0"),
+        ("pixelAspectRatio", "float", struct.pack("<f", 1)),
+        ("screenWindowCenter", "v2f", struct.pack("<2f", 0, 0)),
+        ("screenWindowWidth", "float", struct.pack("<f", 1)),
+    )
+    head = struct.pack("<ii", 20000630, 2)
+    for name, kind, value in attributes:
+        head += f"{name}\0{kind}\0".encode() + struct.pack("<i", len(value)) + value
+    line, start = 3 * np.dtype(number).itemsize * width, len(head) + 1 + 8 * height
+    offsets = struct.pack(f"<{height}Q", *(start + row * (line + 8) for row in range(height)))
+    rows = [struct.pack("<ii", row, line) + light[row, :, ::-1].T.astype(number).tobytes() for row in range(height)]
+    path.write_bytes(head + b"\0" + offsets + b"".join(rows))
+
+
+def test_frames_of_openexr_are_linear_light(paint: Paint, folder: Path) -> None:
+    (folder / "light").mkdir()
+    light = np.linspace(0, 1, 24 * 32 * 3).reshape(24, 32, 3)
+    for number in range(3):
+        write_exr(folder / "light" / f"{number:04}.exr", np.roll(light, number, 1))
+    clip = probe_files(folder / "light")
+    assert (clip.frames, clip.bits, clip.width, clip.height, clip.alpha) == (3, 16, 32, 24, False)
+    (frame,) = read(clip, 24, 32, 1, 2)
+    rolled = np.roll(light, 1, 1)
+    wanted = np.where(rolled <= 0.0031308, rolled * 12.92, 1.055 * rolled ** (1 / 2.4) - 0.055)
+    assert np.abs(frame / 65535 - wanted).max() < 1e-4
+    write_exr(folder / "half.exr", rolled, half=True)
+    assert np.abs(load(folder / "half.exr").numpy(np.float64) - wanted).max() < 1e-3
+    write_exr(folder / "light" / "0001.exr", light * 2)
+    assert "light beyond white is cut off" not in paint("light/%04d.exr").err  # the first has none
+    write_exr(folder / "light" / "0000.exr", light * 2)
+    assert paint("light/%04d.exr").err.count("light beyond white is cut off") == 1
+    write_exr(folder / "light" / "0002.exr", light[:20])
+    said = paint("light/%04d.exr", check=1).err
+    assert "0002.exr is 32x20, and the first of them 32x24" in said
 
 
 # Colours

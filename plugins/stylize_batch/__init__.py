@@ -22,7 +22,7 @@ from stylize import (
 )
 
 if TYPE_CHECKING:
-    from stylize import Job, Settings
+    from stylize import Host, Job, Settings
 
 PAIRS = ("cross", "cycle", "random", "name")
 EXTENSIONS = ("png", "jpg", "webp", "tiff", "avif")
@@ -93,7 +93,12 @@ def stylize_commands(group: click.Group) -> None:
 
 @hookimpl
 def stylize_open(
-    source: Path, styles: Sequence[Path], target: Path | None, settings: Settings, options: Mapping[str, Any]
+    source: Path,
+    styles: Sequence[Path],
+    target: Path | None,
+    settings: Settings,
+    options: Mapping[str, Any],
+    host: Host,
 ) -> Job | None:
     from stylize_batch.scan import is_many
 
@@ -102,4 +107,4 @@ def stylize_open(
         return None  # where one picture and one style are given with --pair, the host says whose option it is
     from stylize_batch.job import FolderJob
 
-    return FolderJob(source, styles, target, settings, options)
+    return FolderJob(source, styles, target, settings, options, host)

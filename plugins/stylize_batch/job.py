@@ -23,6 +23,7 @@ from stylize import (
     Chain,
     Claims,
     Frame,
+    Host,
     ImageError,
     Job,
     Painted,
@@ -47,9 +48,11 @@ from stylize import (
 from stylize.text import duration
 from stylize_batch import NAMES
 from stylize_batch.ledger import Ledger
+from stylize_batch.notes import note as write_note
+from stylize_batch.others import Other
 from stylize_batch.plan import FORCED, NEW, Item, Planner, Verdict
 from stylize_batch.report import Entry, page, thumbnail
-from stylize_batch.scan import Excluded, Found, Names, Passed, is_many, search
+from stylize_batch.scan import EXTENSIONS, Excluded, Found, Names, Passed, is_many, search
 from stylize_batch.styles import Styles
 from stylize_batch.watch import Watched
 
@@ -95,21 +98,28 @@ class FolderJob(Job):
         target: Path | None,
         settings: Settings,
         options: Mapping[str, Any],
+        host: Host | None = None,
     ) -> None:
         self._source, self._settings, self._options = source, settings, dict(options)
         self._given = {key: value for key, value in options.get("given", {}).items() if key not in NAMES}
         self._folder = _output(source, styles, target)
+        self._host, endings = host, {} if host is None else host.endings()
+        if isinstance(source, StorePath) or isinstance(self._folder, StorePath):  # others work with files
+            endings = {}
+        self._endings = {own: end for own, end in endings.items() if own not in EXTENSIONS}
         self._begun = time.perf_counter()
         excluded = Excluded(options.get("exclude") or ())
         self._styles = Styles(styles, options.get("pair"), self._folder, settings, excluded)
+        deep = options.get("bits") == 16
         several = self._styles.how == "cross" and len(self._styles.all) > 1
         self._planner = Planner(
             *(source, self._folder, self._styles),
-            Names(options.get("name"), options.get("format"), several=several, deep=options.get("bits") == 16),
+            Names(options.get("name"), options.get("format"), several=several, deep=deep, others=self._endings),
             *(settings, options, self._given),
             passed=self._pass,
             unchanged=self._keep,
             kept=self._leave,
+            others=self._endings,
         )
         if options.get("watch") and isinstance(source, StorePath):
             raise SettingsError(f"--watch looks at folders of this machine; {source} is in a store")
@@ -122,11 +132,13 @@ class FolderJob(Job):
         self._reading: dict[PurePath, Future[Picture]] = {}
         self._writing: deque[Future[Outcome]] = deque()
         self._outcomes: dict[str, Outcome | Future[Outcome]] = {}
+        self._open: dict[str, Other] = {}  # what other plugins open, by the key of its chain
         self.poll = None if self._watched is None else self._watched.poll
         self.claims: Claims = Claims(claims_inside(self._folder))
-        there = search(source, [self._folder], excluded)
-        if self._watched is None and not any(isinstance(found, Found) for found in there):
+        there = [each for each in search(source, [self._folder], excluded, self._endings) if isinstance(each, Found)]
+        if self._watched is None and not there:
             raise ImageError(f"{source}: no pictures there")
+        self.mixed = any(found.path.suffix.lower() in self._endings for found in there)
         self.styles = self._styles.first()
 
     # --- the job, as the core sees it
@@ -162,7 +174,7 @@ class FolderJob(Job):
                 return
             if self._painting:  # here, and not in other processes
                 for each in items[index : index + 1 + ahead]:
-                    if each.target not in self._reading:
+                    if each.target not in self._reading and not each.other:
                         self._reading[each.target] = self._readers.submit(self._read, each)
             total = self._total if self._watched is None else None
             yield Chain(str(item.target), Numbered(item, first + index, total))
@@ -180,6 +192,9 @@ class FolderJob(Job):
                 style = self._styles.names[item.style]
                 unchanged = Entry(item.photo.name, "unchanged", "by another run", style)
                 self._outcomes[chain.key] = self._left(item, verdict.why) if verdict.why else Outcome(unchanged)
+                return
+            if item.other:
+                yield from self._frames_of(chain)
                 return
             self._check(item)
             reading = self._reading.pop(item.target, None)
@@ -207,7 +222,30 @@ class FolderJob(Job):
             return self._planner.verdict(item, self._stylizer, force=False)
         return self._planner.verdict(item, self._stylizer)
 
+    def _frames_of(self, chain: Chain) -> Iterator[Frame]:
+        """Those of a file that another plugin opens."""
+        item: Item = chain.data.item
+        path, pictures, own = self._folder / item.target, self._styles.pictures(item.style), self._stylizer
+        assert self._host is not None
+        _make_folder(path.parent)
+        styles = self._styles.all[item.style].paths, pictures
+        other = self._open[chain.key] = Other(
+            item, path, styles, self._settings, self._options, self._given, self._host
+        )
+        yield from other.frames(own if pictures is self.styles else own.restyled(pictures))
+        if other.result is None:
+            return
+        write_note(other.result, replace(self._planner.record(item, own), stopped=False).to_dict())
+        name, style = item.photo.name, self._styles.names[item.style]
+        reason = "" if item.why == NEW else item.why
+        self._outcomes[chain.key] = Outcome(
+            Entry(name, "painted", reason, style, str(other.result), other.seconds, b"", b"")
+        )
+
     def write(self, frame: Frame, painted: Painted) -> None:
+        if "other" in frame.data:
+            frame.data["other"].write(frame, painted)
+            return
         chain: Chain = frame.data["chain"]
         while len(self._writing) >= AHEAD:
             self._writing.popleft().result()
@@ -218,9 +256,12 @@ class FolderJob(Job):
         self._outcomes[chain.key] = future
 
     def failed(self, chain: Chain, error: Exception) -> None:
+        if other := self._open.get(chain.key):
+            other.broken = True
         self._outcomes[chain.key] = self._failure(chain.data.item, error)
 
     def outcome(self, chain: Chain) -> Outcome | Future[Outcome] | None:
+        self._open.pop(chain.key, None)
         return self._outcomes.pop(chain.key, None)
 
     def collect(self, chain: Chain, outcome: Outcome | None) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -32,6 +32,7 @@ from stylize import (
     saved_state,
     saving_of,
 )
+from stylize_batch.notes import noted, noted_state
 from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, pairs, search
 from stylize_batch.styles import Styles
 
@@ -54,6 +55,7 @@ class Item:
     style: int
     target: PurePath  # below the output folder
     mask: Path | None = None  # of its own
+    other: bool = False  # no picture, but what another plugin opens
     why: str = ""
     before: tuple[int, ...] = ()  # marks the file that was there when this was planned
 
@@ -77,6 +79,7 @@ class Planner:
         given: the options of plugins that the records of results hold.
         passed: called with each file that is not painted.
         unchanged: called with each item whose result is there already.
+        others: endings of files that other plugins open.
         kept: called with each item in whose place is a file that must not be painted over, and why.
     """
 
@@ -93,13 +96,15 @@ class Planner:
         passed: Callable[[Passed], object],
         unchanged: Callable[[Item], object],
         kept: Callable[[Item, str], object],
+        others: Collection[str] = (),
     ) -> None:
+        self._others = others
         self._source, self._folder, self._styles, self._names = source, folder, styles, names
         self._settings, self._options, self._given = settings, options, given
         self._passed, self._unchanged, self._kept = passed, unchanged, kept
         self._excluded = Excluded(options.get("exclude") or ())
         self.areas = chosen_areas(options, settings)
-        self._masks = _masks(options)
+        self._masks = _masks(options, others)
         self._watching = bool(options.get("watch"))
         self._digests: dict[Path, str] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -109,7 +114,7 @@ class Planner:
         """What has to be painted now; unless ``quiet``, says what is left alone, and why."""
         photos: list[Found] = []
         raw = 0
-        for found in search(self._source, [self._folder], self._excluded):
+        for found in search(self._source, [self._folder], self._excluded, self._others):
             if not isinstance(found, Passed):
                 photos.append(found)
             elif not quiet:
@@ -171,9 +176,9 @@ class Planner:
             return Verdict(True, FORCED)  # else another run has painted it meanwhile: perhaps the same
         if not _holds_something(path):
             return Verdict(True, NEW)  # what is no file at all is refused when it is to be written
-        made = read_record(path)
+        made = noted(path) if item.other else read_record(path)
         try:
-            wanted = self._record(item, stylizer, made)
+            wanted = self.record(item, stylizer, made)
         except ImageError:
             return Verdict(True, NEW)  # reading it for painting will say what is wrong
         differing = [] if made is None else wanted.changes_since(Record.from_dict(made))
@@ -181,7 +186,7 @@ class Planner:
             return Verdict(False)
         if self._options.get("force"):
             return Verdict(True, FORCED)
-        state = saved_state(path)
+        state = noted_state(path) if item.other else saved_state(path)
         if state in KEPT:
             return Verdict(False, KEPT[state])
         return Verdict(True, f"again: changed: {', '.join(differing)}" if differing else DAMAGED)
@@ -193,8 +198,8 @@ class Planner:
             return ""
         return KEPT.get(saved_state(path), "")
 
-    def _record(self, item: Item, stylizer: Stylizer, made: Mapping[str, Any] | None) -> Record:
-        """The record that the result is to have; ``made`` is the one that it has."""
+    def record(self, item: Item, stylizer: Stylizer, made: Mapping[str, Any] | None = None) -> Record:
+        """The record that the result is to have; ``made`` is the one that it has, if any."""
         known = Record.from_dict(made or {}).content or {}
         if (version := _version(item.photo.path)) and known.get("version") == version:  # and need not be fetched
             photo = Origin(item.photo.path, str(known.get("sha256")))
@@ -227,7 +232,8 @@ class Planner:
                 if not quiet:
                     self._passed(Passed(photo.name, "no mask of its name", False))
                 continue
-            items.append(Item(photo, index, target, mask=mask))
+            other = photo.relative.suffix.lower() in self._others
+            items.append(Item(photo, index, target, mask=mask, other=other))
         place = {id(photo): number for number, (photo, _) in enumerate(by_name)}
         return sorted(items, key=lambda item: (item.style, place[id(item.photo)]))  # those of one style together
 
@@ -275,7 +281,7 @@ def _holds_something(path: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
-def _masks(options: Mapping[str, Any]) -> dict[str, Path] | None:
+def _masks(options: Mapping[str, Any], others: Collection[str]) -> dict[str, Path] | None:
     """The masks of ``--mask-folder`` by their places, without extensions."""
     if options.get("mask_folder") is None:
         return None
@@ -284,7 +290,11 @@ def _masks(options: Mapping[str, Any]) -> dict[str, Path] | None:
         raise SettingsError("--mask-folder cannot be combined with --mask or --keep")
     if not folder.is_dir():
         raise SettingsError(f"--mask-folder {folder} is no folder")
-    return {_without_extension(found.relative): found.path for found in search(folder) if isinstance(found, Found)}
+    return {
+        _without_extension(found.relative): found.path
+        for found in search(folder, others=others)
+        if isinstance(found, Found)
+    }
 
 
 def _without_extension(place: PurePath) -> str:

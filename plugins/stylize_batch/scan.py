@@ -7,7 +7,7 @@ import re
 import stat
 import string
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
@@ -106,8 +106,10 @@ def area(source: Path) -> tuple[Path, int | None]:
     return as_path(Path(*parts[:first])), None if "**" in parts[first:] else len(parts) - first
 
 
-def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None = None) -> Iterator[Found | Passed]:
-    """The pictures of a file, a folder or a pattern, in order of their names.
+def search(
+    source: Path, without: Iterable[Path] = (), excluded: Excluded | None = None, others: Collection[str] = ()
+) -> Iterator[Found | Passed]:
+    """The pictures, and files with the endings ``others``, of a file, a folder or a pattern, in order of their names.
 
     Hidden files are no pictures, nor is anything in the folders ``without``, in what is ``excluded``, or in folders
     that storage devices and operating systems make for themselves, unless a pattern names them.
@@ -119,12 +121,12 @@ def search(source: Path, without: Iterable[Path] = (), excluded: Excluded | None
             wanted = re.compile(_expression(parts), re.DOTALL)
         except re.error as error:
             raise SettingsError(f"{source} is no pattern: {error}") from error
-        for found in _walk(root, without, excluded, named=parts, deepest=deepest):
+        for found in _walk(root, without, excluded, others, named=parts, deepest=deepest):
             place = found.relative if isinstance(found, Found) else PurePath(found.name)
             if wanted.fullmatch(place.as_posix()) or (isinstance(found, Passed) and found.folder):
                 yield found
     elif is_many(source):
-        yield from _walk(source, without, excluded)
+        yield from _walk(source, without, excluded, others)
     else:
         yield Found(source, PurePath(source.name))
 
@@ -133,6 +135,7 @@ def _walk(
     root: Path,
     without: Iterable[Path],
     excluded: Excluded | None,
+    others: Collection[str],
     *,
     named: Sequence[str] | None = None,
     deepest: int | None = None,
@@ -176,7 +179,7 @@ def _walk(
                     folders.append(inside)
             elif not stat.S_ISREG(mode):
                 yield Passed(str(inside), "not a regular file", False)
-            elif named is not None or inside.suffix.lower() in EXTENSIONS:
+            elif named is not None or inside.suffix.lower() in EXTENSIONS or inside.suffix.lower() in others:
                 yield Found(entry, inside)
             else:
                 raw = inside.suffix.lower() in _RAW_EXTENSIONS
@@ -246,7 +249,16 @@ class Names:
         SettingsError: the template is not one.
     """
 
-    def __init__(self, template: str | None, extension: str | None, *, several: bool, deep: bool = False) -> None:
+    def __init__(
+        self,
+        template: str | None,
+        extension: str | None,
+        *,
+        several: bool,
+        deep: bool = False,
+        others: Mapping[str, str] | None = None,
+    ) -> None:
+        self._others = others or {}
         self._template = template or ("{stem}-{style}.{ext}" if several else "{stem}.{ext}")
         self._extension, self._deep = extension, deep
         self._taken: dict[str, tuple[str, str]] = {}
@@ -278,6 +290,8 @@ class Names:
         return 0 if own == result else 1 if FORMATS.get(own) == FORMATS.get(result) else 2
 
     def _ext(self, own: str) -> str:
+        if own.lower() in self._others:
+            return self._others[own.lower()][1:]
         kept = own.lower() in (DEEP if self._deep else FORMATS)
         return self._extension or (own[1:] if kept else "png")
 
@@ -286,6 +300,8 @@ class Names:
         relative = photo.relative
         own = relative.suffix.lower()
         filled = PurePath(self._fill(relative.stem, style, self._ext(relative.suffix), relative.name))
+        if own in self._others:
+            filled = filled.with_suffix(self._others[own])
         plain = relative.parent / filled
         claim = (photo.name, style)
         candidates = [plain, plain.with_name(f"{plain.stem}-{own[1:] or 'x'}{plain.suffix}")]

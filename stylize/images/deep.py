@@ -68,10 +68,12 @@ def _exr(data: bytes) -> Array:
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
         raise ImageError("OpenEXR, damaged or of a kind that is not supported; convert it to TIFF or PNG") from error
+    kind = np.dtype("<f2" if "f16" in frame.format.name else "<f4")  # halves are given as such by newer versions
+    each = len(frame.format.components) // len(frame.planes)  # of grey with alpha, side by side
     planes = [
-        np.frombuffer(bytes(plane), np.float32).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
+        np.frombuffer(bytes(plane), kind).reshape(plane.height, -1, each)[:, : plane.width] for plane in frame.planes
     ]
-    values = np.stack(planes, axis=2)
+    values = np.concatenate(planes, axis=2).astype(np.float32)
     if values.shape[2] == 1:
         return values.copy()
     order = [2, 0, 1, 3][: values.shape[2]]  # FFmpeg has green, blue, red, alpha

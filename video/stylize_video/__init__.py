@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES = "mp4 mov m4v mkv webm avi mpg mpeg mts m2ts ts vob wmv asf flv f4v ogv 3gp 3g2 mxf dv y4m h264 gif"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())  # files with others are looked into
+WRITTEN = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm"))  # of these, the ones that are made
 PICTURES = frozenset((".gif", ".webp", ".png", ".apng", ".jpg", ".jpeg", ".tif", ".tiff", ".avif", ".bmp"))
 
 
@@ -167,6 +168,11 @@ def _is_clip(source: Path, target: Path | None) -> bool:
     return ending in EXTENSIONS or (_frames(source) == 0 and _holds_video(source))
 
 
+def _is_many(style: Path) -> bool:
+    """Whether a folder or a pattern of pictures stands in the place of a style."""
+    return style.is_dir() or ("*" in str(style) and not style.exists())
+
+
 def _frames(source: Path) -> int:
     from stylize_video.pictures import frame_count
 
@@ -187,6 +193,11 @@ def _holds_video(source: Path) -> bool:
 @hookimpl
 def stylize_sources() -> tuple[str, str]:
     return "a clip", "clips"
+
+
+@hookimpl
+def stylize_endings() -> dict[str, str]:
+    return {each: each if each in WRITTEN else ".mp4" for each in EXTENSIONS - PICTURES}
 
 
 @hookimpl
@@ -219,6 +230,9 @@ def stylize_open(
     options: Mapping[str, Any],
     host: Host,
 ) -> Job | None:
+    several = options.get("pair") and len(styles) > 1
+    if several or any(map(_is_many, styles)):  # one clip for each style, as for photos
+        return None
     if not _is_clip(source, target):
         return None
     from stylize_video.job import VideoJob

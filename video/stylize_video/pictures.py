@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -22,8 +23,11 @@ from stylize_video.timing import frame_rate
 
 Array = NDArray[Any]
 
+log = logging.getLogger("stylize.video")
+
 RATE = Fraction(25)
 SHOWN = 100  # ms: how long browsers show a frame that claims to last no time
+LIGHT = frozenset((".exr", ".hdr"))  # endings of pictures of linear light, which Pillow does not know
 FILES, ANIMATION = "pictures", "animation"  # names in place of a codec's
 
 _PATTERN = re.compile(r"([^%]*)%0?(\d{0,2})d([^%]*)")
@@ -53,7 +57,7 @@ def is_pattern(source: Path) -> bool:
 def files(source: Path) -> list[Path]:
     """The pictures of a folder or a pattern, by their numbers; gaps do not matter."""
     if source.is_dir():
-        known = Image.registered_extensions()
+        known = {*Image.registered_extensions(), *LIGHT}
         return sorted((path for path in source.iterdir() if _is_picture(path, known)), key=_by_number)
     found = _PATTERN.fullmatch(source.name)
     if found is None or not source.parent.is_dir():
@@ -65,7 +69,7 @@ def files(source: Path) -> list[Path]:
     return [path for _, path in sorted(matches)]
 
 
-def _is_picture(path: Path, known: dict[str, str]) -> bool:
+def _is_picture(path: Path, known: set[str]) -> bool:
     return path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
 
 
@@ -92,9 +96,15 @@ def probe_files(source: Path, rate: Fraction = RATE) -> Clip:
     paths = files(source)
     if not paths:
         raise StylizeError(f"{source}: there are no such pictures")
-    height, width = load(paths[0]).size
-    deep, transparent, sizes = False, False, set()
+    first = load(paths[0])
+    height, width = first.size
+    deep, transparent, sizes = first.about.bits > 8, first.alpha is not None, set()
+    for note in first.notes:
+        log.info("%s: %s", paths[0], note)
     for path in paths:
+        if path.suffix.lower() in LIGHT:  # others of their kind are as the first is, which shows when they are read
+            deep = True
+            continue
         try:
             with Image.open(path) as image:
                 deep |= "16" in str([tile.args for tile in image.tile]) or image.mode.startswith("I")
@@ -173,7 +183,11 @@ def read(clip: Clip, height: int, width: int, first: int, stop: int | None) -> I
 
 def _from_files(clip: Clip, first: int, stop: int | None) -> Iterator[Picture]:
     for path in clip.pictures[first:stop]:
-        yield load(path)
+        picture = load(path)
+        if picture.size != (clip.height, clip.width):
+            height, width = picture.size
+            raise StylizeError(f"{path} is {width}x{height}, and the first of them {clip.width}x{clip.height}")
+        yield picture
 
 
 def _animated(clip: Clip, first: int, stop: int | None) -> Iterator[Picture]:
