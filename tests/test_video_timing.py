@@ -139,6 +139,21 @@ def test_frames_that_are_lost_are_named_and_the_others_keep_their_times(paint: P
     )
 
 
+def test_a_rate_that_varies_is_no_damage(folder: Path) -> None:
+    with av.open("in.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for number, time in enumerate((0, 3, 6, 7)):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 40 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 12)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    reading = Reading(probe(folder / "in.mp4"), 24, 32, timed=True)
+    assert sum(1 for _ in reading) == 4
+    assert not reading.timing().steady
+    assert reading.errors == 0
+
+
 def test_a_change_of_size_is_named(paint: Paint, folder: Path) -> None:
     for number, size in enumerate(("48x32", "32x48")):
         run("-f", "lavfi", "-i", f"testsrc2=s={size}:d=0.4", "-c:v", "mpeg2video", f"{number}.ts")

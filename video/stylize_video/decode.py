@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -27,6 +28,9 @@ LEAD = 10  # seconds before the first frame wanted from which everything is deco
 # Where the clock of a file jumps, ffmpeg corrects it by the streams that it reads: the sound must be among them, as it
 # is when the clip is written.
 SAME_CLOCK_AS_SOUND = ("-map", "0:a?", "-c:a", "copy", "-f", "null", "-")
+
+# An error that is not of the pipe, which complains about frames that are shown faster than the rate of the clip.
+_FAULT = re.compile(rb"(?!\[[^\]]*rawvideo).*\[(error|fatal)\]")
 
 log = logging.getLogger("stylize.video")
 
@@ -144,7 +148,7 @@ class Reading:
         found = list(told(messages, Fraction(_seek(self._window[0]))))[: self._count]
         self.sizes = {size for _, size in found}
         messages.seek(0)
-        self.errors = sum(b"[error]" in line or b"[fatal]" in line for line in messages)
+        self.errors = sum(bool(_FAULT.match(line)) for line in messages)
         step, last = 1 / self._clip.rate, self._clip.start - 1 / self._clip.rate
         self._times = [last := last + step if time is None else time for time, _ in found]
 
