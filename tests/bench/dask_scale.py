@@ -141,14 +141,17 @@ def _run(pictures: int, paint: float, workers: int) -> None:
 
 
 def _plan(pictures: int) -> None:
-    """Planning a folder, with links to one photo."""
+    """Planning a folder, with links to a few photos."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Picture(_noise()).save(folder / "style.png")
         for number in range(pictures):
             place = folder / "photos" / f"{number // 1000:03}"
             place.mkdir(parents=True, exist_ok=True)
-            os.link(folder / "style.png", place / f"{number:06}.png")
+            if number % 1000:  # a file can have only so many links
+                os.link(place / f"{number // 1000}000.png", place / f"{number}.png")
+            else:
+                Picture(_noise()).save(place / f"{number // 1000}000.png")
         settings = Settings(encoder="mini", size=16, device="cpu")
         host = stylize.plugin_manager()
         request = Request(folder / "photos", (folder / "style.png",), folder / "out", settings)
