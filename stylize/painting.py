@@ -5,8 +5,8 @@ Where it differs from Gatys, Ecker and Bethge (2016): the paper optimises one sc
 line search. Here a picture is painted at several scales, each starting from the one before, enlarged, with the detail
 of the photo that the coarser scale could not hold (the residual of a Laplacian pyramid: Burt, Adelson 1983); the first
 start is the photo; scales above the size of the strokes are held to the one before instead of being painted anew;
-L-BFGS takes one evaluation a step (:mod:`stylize.optimizer`); and a scale ends early once it no
-longer improves. The preset ``gatys2015`` turns all but the line search back.
+L-BFGS takes one evaluation a step (:mod:`stylize.optimizer`); and a scale ends early once it no longer improves. The
+preset ``gatys2015`` turns all but the line search back.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,9 +28,10 @@ from stylize.graphs import RecordedStep
 from stylize.images import resize
 from stylize.memory import Plan
 from stylize.objective import UPDATED, Term, enough_memory, objective
-from stylize.observing import Observer, Pace, Snapshot, Step
+from stylize.observing import Observer, Pace, Snapshot
 from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Optimizer
 from stylize.pyramid import Scale, Schedule
+from stylize.reports import Report, settled, step_of
 from stylize.text import duration
 
 if TYPE_CHECKING:
@@ -39,18 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WINDOW = 10  # steps over which the tolerance is judged
 GIVE_UP = 8  # failed trials in a row: the scale is done, or the numbers are beyond recovery
-
-
-class Report(NamedTuple):
-    """What the optimizer tells of one step; ``values`` has the total first."""
-
-    number: int
-    retries: int
-    finite: bool
-    values: list[float]
-
 
 Terms = Callable[["Scale", Tensor | None], Sequence[Term]]  # scale, and the picture of the one before
 
@@ -101,7 +90,7 @@ def paint(
 
         def observe(report: Report, names: Sequence[str], snapshot: Snapshot, index: int = index) -> None:
             if on_step is not None:
-                on_step(_step(report, names, snapshot, index, schedule, pace, time.perf_counter() - begun))
+                on_step(step_of(report, names, snapshot, index, schedule, pace, time.perf_counter() - begun))
 
         with allocator.giving_back(), enough_memory(scale.height, scale.width):
             before = image if index > 1 else None
@@ -162,7 +151,7 @@ def _optimized(
         if not report.retries:
             totals.append(report.values[0])
         observe(report, names, snapshot)
-        if report.retries > GIVE_UP or _settled(totals, engine.settings.tolerance) or (stop is not None and stop()):
+        if report.retries > GIVE_UP or settled(totals, engine.settings.tolerance) or (stop is not None and stop()):
             break
     return optimizer.image, number
 
@@ -222,14 +211,6 @@ def _reports(optimizer: Optimizer, steps: int, terms: Sequence[Term]) -> Iterato
         yield read()
 
 
-def _settled(totals: Sequence[float], tolerance: float) -> bool:
-    """Whether the last ten steps together improved by less than the tolerance, relative to the loss."""
-    if not tolerance or len(totals) <= WINDOW:
-        return False
-    before, now = totals[-1 - WINDOW], totals[-1]
-    return before - now < tolerance * abs(before)
-
-
 def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
     """A picture painted at one scale, to begin the next with."""
     larger = resize(image, scale.height, scale.width)
@@ -263,33 +244,3 @@ def schedule_of(
             peak, pixels = plan.peak, plan.network_pixels
         works.append(engine.work(pixels, encoder))
     return Schedule(tuple(scales), peak, tuple(works))
-
-
-def _step(
-    report: Report,
-    names: Sequence[str],
-    snapshot: Snapshot,
-    index: int,
-    schedule: Schedule,
-    pace: Pace,
-    seconds: float,
-) -> Step:
-    scale = schedule.scales[index - 1]
-    fraction, seconds_left = pace.at(index, report.number, seconds)
-    return Step(
-        scale=index,
-        scales=len(schedule.scales),
-        height=scale.height,
-        width=scale.width,
-        number=report.number,
-        steps=scale.steps,
-        total=report.values[0],
-        terms=dict(zip(names, report.values[1:], strict=True)),
-        retries=report.retries,
-        finite=report.finite,
-        seconds=seconds,
-        fraction=fraction,
-        seconds_left=seconds_left,
-        schedule=schedule,
-        snapshot=weakref.ref(snapshot),
-    )

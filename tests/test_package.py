@@ -49,6 +49,7 @@ FLOORS = (
     ("painting",),
     ("terms", "objective", "regions"),
     ("features",),
+    ("reports",),
     ("graphs", "memory", "observing", "pyramid"),
     ("optimizer", "tiles", "matching", "palette", "cost"),
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
@@ -339,6 +340,10 @@ def test_a_plugin_imports_public_names_and_no_other_plugin(package: str) -> None
                 assert rest[0] in public, f"{path}:{line} imports {name}, which is not public"
                 assert not any(part.startswith("_") for part in rest if part != "__version__"), f"{path}:{line}"
                 assert len(rest) <= 2, f"{path}:{line} imports {name}, which is not public"
+
+
+def test_the_file_of_the_loop_is_short() -> None:
+    assert len((ROOT / "stylize" / "painting.py").read_text(encoding="utf-8").splitlines()) <= 250
 
 
 def test_hooks_import_for_types_only() -> None:

@@ -18,8 +18,9 @@ from stylize.features import Engine
 from stylize.images import resize
 from stylize.objective import Term
 from stylize.observing import Step
-from stylize.painting import GIVE_UP, WINDOW, paint
+from stylize.painting import GIVE_UP, paint
 from stylize.pyramid import Scale
+from stylize.reports import WINDOW
 from stylize.settings import Settings
 from stylize.tiles import Features
 
