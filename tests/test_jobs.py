@@ -328,7 +328,7 @@ def test_frames_may_have_their_own_styles_each_measured_once(
 
     made: list[tuple[Picture, ...]] = []
     restyled = stylizer.restyled
-    monkeypatch.setattr(stylizer, "restyled", lambda style: made.append(style) or restyled(style))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(stylizer, "restyled", lambda style, weights: made.append(style) or restyled(style, weights))  # type: ignore[func-returns-value]
     job = Various()
     stylize.run(job, stylizer)
     assert [style is own for style, own in zip(made, styles, strict=True)] == [True, True]
