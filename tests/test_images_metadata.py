@@ -269,3 +269,15 @@ def test_the_gain_map_of_an_hdr_jpeg_is_left_out_and_said(tmp_path: Path) -> Non
     picture = load(tmp_path / "a.jpg")
     assert picture.notes == ("HDR gain map left out",)
     assert b"hdrgm:Version" not in (picture.about.xmp or b"")
+
+
+def test_values_that_begin_where_a_pointer_should_be_stay() -> None:
+    """Some writers leave no room for the pointer behind the entries of the EXIF directory."""
+    value = struct.pack("<II", 4_000_000_000, 7)
+    inner = struct.pack("<HHHII", 1, 33434, 5, 1, 26 + 14) + value
+    block = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<HHHIII", 1, 34665, 4, 1, 26, 0) + inner
+    image = Image.new("RGB", (4, 4))
+    image.info["exif"] = b"Exif\0\0" + block
+    made = io.BytesIO()
+    save(load(image), made, format="avif")
+    assert value in made.getvalue()

@@ -88,7 +88,8 @@ class _Block:
         start = directory.offset + 2
         entries = [bytes(self.data[start + 12 * index : start + 12 * index + 12]) for index in range(count)]
         kept = [each for each in entries if struct.unpack_from(self._order + "H", each)[0] not in dropped]
-        table = b"".join(kept) + bytes(4) + bytes(12 * (count - len(kept)))
+        freed = 12 * (count - len(kept))  # holds the pointer to what follows: none; some writers leave it no room
+        table = b"".join(kept) + (bytes(freed) or bytes(4 * (directory.offset == self._tags.first)))
         self.data[start : start + len(table)] = table
         struct.pack_into(self._order + "H", self.data, directory.offset, len(kept))
         shifted = {struct.unpack_from(self._order + "H", each)[0]: index for index, each in enumerate(kept)}
