@@ -342,6 +342,15 @@ def test_a_plugin_imports_public_names_and_no_other_plugin(package: str) -> None
                 assert len(rest) <= 2, f"{path}:{line} imports {name}, which is not public"
 
 
+@pytest.mark.parametrize("folder", [ROOT / "stylize", *PLUGINS.values()], ids=lambda folder: folder.name)
+def test_classes_have_at_most_250_lines(folder: Path) -> None:
+    still_longer = {"Claims", "FolderJob", "Stylizer", "VideoJob"}
+    for path in modules(folder):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef) and node.name not in still_longer:
+                assert (node.end_lineno or 0) - node.lineno < 250, f"{path}:{node.lineno}: split {node.name} by subject"
+
+
 def test_the_file_of_the_loop_is_short() -> None:
     assert len((ROOT / "stylize" / "painting.py").read_text(encoding="utf-8").splitlines()) <= 250
 
