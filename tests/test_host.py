@@ -676,5 +676,7 @@ def test_every_hook_is_called(install: Install, run: Run, capsys: pytest.Capture
             raise AssertionError
 
     stylizer = Stylizer(picture, Settings(encoder="tiny"), encoders=[tiny_encoder()])
-    stylize.run(Copying(), stylizer, host=plugin_manager())
+    host = plugin_manager()
+    stylize.run(Copying(), stylizer, host=host)
+    host.endings()  # of a folder
     assert module("all").called == {function.__name__ for function in hooks()}
