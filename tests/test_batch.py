@@ -810,7 +810,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
     options = ("--size", "16", "--steps", "4", "--tolerance", "0", "--json")
-    moments = iter([2, 7, 11, 14])  # after so many events
+    moments = iter([2, 7, 12, 20])  # after so many events
     made: dict[str, int] = {}
     while (moment := next(moments, None)) is not None:
         with started(cli_environment, folder, *options) as process:
