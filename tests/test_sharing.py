@@ -231,9 +231,12 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start
     assert re.match(r"out: \d of 4 pictures done; 2 processes at work\n", said)
     for run, host in zip(runs, ("alpha", "beta"), strict=True):
         long = r"(-|\d[\d. minhs]*)"
-        assert re.search(rf"^  {host} +{run.pid} +(\d\.png|-) +{long} +\d+ +{long}$", said, re.MULTILINE), said
+        assert re.search(rf"^  {host} +{run.pid} +(\d\.png(, \d\.png)?|-) +{long} +\d+ +{long}$", said, re.MULTILINE), (
+            said
+        )
     assert re.search(r"^[\d.]+ pictures an? (minute|hour); about .* left, until .*\d\d:\d\d$", said, re.MULTILINE)
     runs[0].kill()
+    runs[0].communicate()  # until it is gone
     (told,) = json.loads(cli("status", "out", "--json", STYLIZE_REFRESH=str(REFRESH)).stdout)
     living = {each["host"]: each["at_work"] for each in told["processes"]}
     assert living == {"alpha": False, "beta": True}
