@@ -236,11 +236,15 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start
         )
     assert re.search(r"^[\d.]+ pictures an? (minute|hour); about .* left, until .*\d\d:\d\d$", said, re.MULTILINE)
     runs[0].kill()
-    runs[0].communicate()  # until it is gone
-    (told,) = json.loads(cli("status", "out", "--json", STYLIZE_REFRESH=str(REFRESH)).stdout)
-    living = {each["host"]: each["at_work"] for each in told["processes"]}
-    assert living == {"alpha": False, "beta": True}
-    assert told["total"] == 4
+    runs[0].communicate()
+    found: list[dict[str, Any]] = []
+
+    def living() -> dict[str, bool]:
+        found[:] = json.loads(cli("status", "out", "--json", STYLIZE_REFRESH=str(REFRESH)).stdout)
+        return {each["host"]: each["at_work"] for each in found[0]["processes"]}
+
+    wait_for(lambda: living() == {"alpha": False, "beta": True})
+    assert found[0]["total"] == 4
     runs[1].kill()
     shutil.rmtree(claims_inside(folder / "out"))
     assert cli("status", "out").stdout == "out: no run is at work\n"
