@@ -425,9 +425,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(size - start))
         self.end_headers()
         body = server.content[start:][: server.cuts.pop(0) if server.cuts else None]
+        server.sent += len(body)  # before the client can have it
         with contextlib.suppress(ConnectionError):  # the client may have given up
             self.wfile.write(body)
-            server.sent += len(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
