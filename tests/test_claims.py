@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,23 @@ def test_a_claim_that_is_not_refreshed_is_taken_over(folder: Path) -> None:
     assert not folder.exists()
 
 
+def takers_at_once(runs: Sequence[Claims]) -> list[Claims]:
+    """Those that get the claim "a" where all ask for it at the same moment."""
+    gate, got = threading.Barrier(len(runs)), list[Claims]()
+
+    def take(run: Claims) -> None:
+        gate.wait()
+        if run.take("a"):
+            got.append(run)
+
+    threads = [threading.Thread(target=take, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
 def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
     for _ in range(5):
         abandoned(folder, host="elsewhere")
@@ -93,19 +110,7 @@ def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
         for run in runs:
             assert not run.take("a")
         time.sleep(10 * QUICK)
-        gate, got = threading.Barrier(len(runs)), list[Claims]()
-
-        def take(run: Claims, gate: threading.Barrier = gate, got: list[Claims] = got) -> None:
-            gate.wait()
-            if run.take("a"):
-                got.append(run)
-
-        threads = [threading.Thread(target=take, args=(run,)) for run in runs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1
+        assert len(takers_at_once(runs)) == 1
         for run in runs:
             run.close()
 

@@ -550,7 +550,7 @@ def test_the_program_ends_when_gimp_is_told_to_cancel(plug_in: Any, style: File,
     while next(events)["event"] != "step":
         pass
     run._child.stdout.close()
-    run._child.wait(300)
+    assert run._child.wait(300) != 0
 
 
 def test_the_folder_of_a_cancelled_run_is_removed_by_the_next(

@@ -22,6 +22,7 @@ import stylize
 from stylize import Claims, ImageError, Origin, Picture, SettingsError, StorePath, as_path, is_folder
 from stylize.testing import small_photos
 from tests.conftest import Call, waves
+from tests.test_claims import takers_at_once
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
 QUICK = 0.05  # seconds between refreshes
@@ -430,19 +431,7 @@ def test_a_folder_of_a_bucket_is_painted_once(bucket: StorePath, call: Call, fol
 @pytest.mark.slow
 def test_runs_share_a_bucket(bucket: StorePath) -> None:
     runs = [Claims(bucket / "claims", refresh=QUICK) for _ in range(3)]
-    gate, got = threading.Barrier(len(runs)), list[Claims]()
-
-    def take(run: Claims) -> None:
-        gate.wait()
-        if run.take("a"):
-            got.append(run)
-
-    threads = [threading.Thread(target=take, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 1
+    assert len(takers_at_once(runs)) == 1
     for run in runs:
         run.close()
     assert names(bucket) == set()

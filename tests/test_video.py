@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ import pytest
 from numpy.typing import NDArray
 
 import stylize
-from stylize import Claims, Frame, Job, Painted, Picture, SettingsError, Stylizer
+from stylize import Claims, Frame, Job, Painted, Picture, SettingsError, StylizeError, Stylizer
 from stylize.testing import FileJobContract
 from stylize_video import contact_sheet, stylize_open
 from stylize_video.estimate import Samples
 from stylize_video.flow import engine
 from stylize_video.job import LEAD, VideoJob
+from stylize_video.shot import ShotPainter
 from stylize_video.timing import seconds
 from stylize_video.work import Work
 from tests import preloaded
@@ -56,6 +57,23 @@ def clip(path: Path, frames: Sequence[Array], rate: int = 10, codec: str = "ffv1
 def frames_of(path: Path) -> list[Array]:
     with av.open(str(path)) as container:
         return [np.asarray(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+@contextlib.contextmanager
+def failing_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within, the run fails, with "enough", when it is to write so many frames."""
+    write, count = ShotPainter.write, 0
+
+    def failing(self: ShotPainter, frame: Frame, painted: Painted) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise StylizeError("enough")
+        write(self, frame, painted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShotPainter, "write", failing)
+        yield
 
 
 def moving(count: int, seed: int = 0) -> list[Array]:

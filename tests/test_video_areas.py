@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stylize import Frame, Painted, Picture, Settings, StylizeError
+from stylize import Picture, Settings
 from stylize_video.areas import ClipAreas
 from stylize_video.flow import warp_parts
 from stylize_video.probe import probe
-from stylize_video.shot import ShotPainter
 from stylize_video.steady import PaintedFrame, warp_history
 from tests.conftest import Call, waves
-from tests.test_video import FAST, Paint, clip, frames_of, moving, paint, picture, style
+from tests.test_video import FAST, Paint, clip, failing_at, frames_of, moving, paint, picture, style
 
 __all__ = ["paint", "style"]  # fixtures
 
@@ -191,18 +190,8 @@ def test_a_preview_shows_masked_frames(paint: Paint, scene: Path) -> None:
 
 def test_stopped_it_goes_on_with_its_masks(paint: Paint, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint("in.mkv", "--mask", "mask.mkv", target="whole.mkv")
-    keep, count = ShotPainter.write, 0
-
-    def write(self: ShotPainter, frame: Frame, painted: Painted) -> None:
-        nonlocal count
-        count += 1
-        if count == 4:
-            raise StylizeError("enough")
-        keep(self, frame, painted)
-
-    monkeypatch.setattr(ShotPainter, "write", write)
-    assert "enough" in paint("in.mkv", "--mask", "mask.mkv", check=1).err
-    monkeypatch.setattr(ShotPainter, "write", keep)
+    with failing_at(4, monkeypatch):
+        assert "enough" in paint("in.mkv", "--mask", "mask.mkv", check=1).err
     assert "3 done before" in paint("in.mkv", "--mask", "mask.mkv").err
     assert all(map(np.array_equal, frames_of(Path("whole.mkv")), frames_of(Path("out.mkv"))))
 

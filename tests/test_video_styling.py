@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from stylize import Frame, Painted, Picture, Settings, StylizeError
+from stylize import Picture, Settings
 from stylize_video.probe import probe
-from stylize_video.shot import ShotPainter
 from stylize_video.styling import Styling, moved
 from stylize_video.timing import Timing
 from stylize_video.work import Plan
 from tests.conftest import Call, waves
-from tests.test_video import FAST, Array, Paint, clip, frames_of, moving, paint, picture, style, two_shots
+from tests.test_video import FAST, Array, Paint, clip, failing_at, frames_of, moving, paint, picture, style, two_shots
 
 __all__ = ["paint", "style"]  # fixtures
 
@@ -110,18 +109,8 @@ def test_stopped_in_a_fade_it_goes_on_there(paint: Paint, scene: Path, monkeypat
     clip(scene / "one.mkv", moving(6))
     options = ("--style-at", "0.1", "red.png", "--fade", "0.4")
     paint("one.mkv", *options, target="whole.mkv")
-    keep, count = ShotPainter.write, 0
-
-    def write(self: ShotPainter, frame: Frame, painted: Painted) -> None:
-        nonlocal count
-        count += 1
-        if count == 4:
-            raise StylizeError("enough")
-        keep(self, frame, painted)
-
-    monkeypatch.setattr(ShotPainter, "write", write)
-    assert "enough" in paint("one.mkv", *options, check=1).err
-    monkeypatch.setattr(ShotPainter, "write", keep)
+    with failing_at(4, monkeypatch):
+        assert "enough" in paint("one.mkv", *options, check=1).err
     assert "3 done before" in paint("one.mkv", *options).err
     assert all(map(np.array_equal, frames_of(Path("whole.mkv")), frames_of(Path("out.mkv"))))
 
