@@ -36,9 +36,9 @@ def module_checks(*names: str, purpose: str) -> list[Check]:
     for name in names:
         try:
             import_module(name)
-        except ModuleNotFoundError:
-            pass  # package_check reports it
         except (ImportError, OSError) as error:  # OSError: a broken shared library
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                continue  # not installed, which package_check reports
             found.append(Check("fail", name, f"cannot be imported: {error}", f"reinstall {name}; {purpose} need it"))
     return found
 

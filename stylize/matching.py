@@ -8,8 +8,7 @@ in between, the distance is a smooth function of the features.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ from stylize.tiles import Features
 Weighing = Callable[[int, int], Tensor | None]  # how much each of (rows, columns) counts; None: all alike
 MOST = 4096  # cells of the painting that are looked through, and of the picture at once
 REACH = 2  # cells to each side of a cell that are its neighbours
-COPIED = 4  # of its neighbours that are matched as it is: a thing is copied
+COPIED = 4  # neighbours with the same offset to their matches as the cell itself: a thing of the painting is copied
 OUTSIDE = 1e6  # a place far from all cells
 NEVER = -2.0  # less than any cosine
 LEAST = 1e-6  # of a cell's length
@@ -38,13 +37,10 @@ class CellLayers:
     sides: Mapping[str, int]
 
     @classmethod
-    def of(cls, styles: Sequence[tuple[float, Features]], layers: Iterable[str]) -> CellLayers:
+    def of(cls, styles: Sequence[tuple[float, Features]], sides: Mapping[str, int]) -> CellLayers:
         """From the features of style pictures, each with its share of 1. Layers count alike."""
-        layers = tuple(layers)
-        found = styles[0][1]
-        least = min(found[layer].shape[2] for layer in layers)
         means, factors = {}, {}
-        for layer in layers:
+        for layer in sides:
             mean = sum(share * features[layer].float().mean((0, 2, 3)) for share, features in styles)
             assert isinstance(mean, Tensor)
             spread = sum(
@@ -52,8 +48,7 @@ class CellLayers:
                 for share, features in styles
             )
             assert isinstance(spread, Tensor)
-            means[layer], factors[layer] = mean, (len(layers) * spread.clamp_min(1e-12)).rsqrt()
-        sides = {layer: 2 ** int(math.log2(found[layer].shape[2] / least)) for layer in layers}  # maps may be odd
+            means[layer], factors[layer] = mean, (len(sides) * spread.clamp_min(1e-12)).rsqrt()
         return cls(means, factors, sides)
 
     def cells(self, features: Features) -> tuple[int, int]:
@@ -131,11 +126,12 @@ class StyleCells:
     places: Tensor
 
     @classmethod
-    def of(cls, styles: Sequence[tuple[float, Features, Weighing]], layers: Iterable[str]) -> StyleCells:
-        """From the features of style pictures, each with its share and the weights of its cells."""
+    def of(cls, styles: Sequence[tuple[float, Features, Weighing]], sides: Mapping[str, int]) -> StyleCells:
+        """From the features of style pictures, each with its share and the weights of its cells; ``sides`` are those of
+        :class:`CellLayers`."""
         total = sum(share for share, _, _ in styles)
         styles = [(share / total, features, weighing) for share, features, weighing in styles]
-        made = CellLayers.of([(share, features) for share, features, _ in styles], layers)
+        made = CellLayers.of([(share, features) for share, features, _ in styles], sides)
         vectors, weights, places = [], [], []
         for number, (share, features, weighing) in enumerate(styles):
             found, size = made.vectors(features), made.cells(features)
@@ -167,13 +163,13 @@ class StyleCells:
 
         parts = [slice(first, first + MOST) for first in range(0, len(vectors), MOST)]
         first = torch.cat([like(rows).argmax(1) for rows in parts])
-        moves = self.places[first] - own
-        copied = torch.zeros_like(first, dtype=torch.bool) if copying else _copied(moves, size)
+        offsets = self.places[first] - own
+        copied = torch.zeros_like(first, dtype=torch.bool) if copying else _copied(offsets, size)
         of_cells, best = torch.zeros_like(first), vectors.new_full((len(self.vectors),), NEVER - 1, dtype=torch.float32)
         of_style = torch.zeros(len(self.vectors), dtype=torch.long, device=vectors.device)
         for rows in parts:
             found = like(rows)
-            apart = (self.places - own[rows][:, None] - moves[rows][:, None]).abs().amax(2)
+            apart = (self.places - own[rows][:, None] - offsets[rows][:, None]).abs().amax(2)
             found.masked_fill_(copied[rows][:, None] & (apart <= REACH), NEVER)
             of_cells[rows] = found.argmax(1)
             found.masked_fill_((weights[rows] == 0)[:, None], NEVER)
@@ -190,12 +186,11 @@ def _counted(weights: Tensor) -> Tensor:
     return weights.where(weights > weights.max() / 1000, 0)
 
 
-def _copied(moves: Tensor, size: tuple[int, int]) -> Tensor:
-    """The cells (n,) whose matches lie from them by the same move, (n, 3), up to a cell, as those of several of their
-    neighbours."""
-    field = F.pad(moves.T.reshape(1, 3, *size).float(), (REACH,) * 4, value=OUTSIDE)
-    around = F.unfold(field, 2 * REACH + 1).view(3, -1, len(moves))
-    alike = ((around - moves.T[:, None]).abs().amax(0) <= 1).sum(0) - 1
+def _copied(offsets: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which cells (n,) have the same offset to their match, (n, 3), as several of their neighbours, up to one cell."""
+    field = F.pad(offsets.T.reshape(1, 3, *size).float(), (REACH,) * 4, value=OUTSIDE)
+    around = F.unfold(field, 2 * REACH + 1).view(3, -1, len(offsets))
+    alike = ((around - offsets.T[:, None]).abs().amax(0) <= 1).sum(0) - 1
     return alike >= COPIED
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from stylize import losses
 from stylize.encoders import shallow
+from stylize.features import PROBE
 from stylize.gradients import WHOLE, crop
 from stylize.images import fit, resize
 from stylize.matching import StyleCells
@@ -87,7 +89,7 @@ class StyleTarget:
         self._engine = engine
         self._palettes: dict[int, Palette] = {}
         self._known: dict[tuple[int, tuple[str, ...], bool], Mapping[str, _Layer]] = {}
-        self._matched: dict[int, StyleCells] = {}
+        self._matched: dict[int, StyleCells | None] = {}
 
     def palette(self, longest: int) -> Palette:
         """The colours of the styles, mixed by their weights, for a picture whose longest side is ``longest`` px: at the
@@ -110,14 +112,16 @@ class StyleTarget:
         terms, settings = [self._statistics(scale, places)], self._engine.settings
         matching = settings.style_loss == "match" and settings.match_weight and settings.style_weight
         if matching and not scale.fine and not scale.symmetric:
-            terms.append(self._match(scale.longest, places))
+            cells = self._cells(scale.longest)
+            if cells is not None and min(scale.height, scale.width) >= self._cell[0]:  # thinner ones have no cell
+                terms.append(self._match(cells, places))
         return terms
 
-    def _match(self, longest: int, places: Positions) -> Term:
-        """The term of matched cells (:mod:`stylize.matching`) for a picture whose longest side is ``longest`` px: one
-        less the mean cosine of cells and their matches. It can be evaluated once it was updated."""
-        engine, style = self._engine, self._cells(longest)
-        layers, copying = style.layers, engine.settings.content_loss == "self-similarity"
+    def _match(self, style: StyleCells, places: Positions) -> Term:
+        """The term of matched cells (:mod:`stylize.matching`): one less the mean cosine of cells and their matches. It
+        can be evaluated once it was updated. Where the photo's parts may become other things, things are copied."""
+        engine, layers = self._engine, style.layers
+        copying = engine.settings.content_loss == "self-similarity"
         wanted: dict[str, Tensor] = {}  # stay where they are in memory
 
         def update(image: Tensor) -> None:
@@ -143,14 +147,25 @@ class StyleTarget:
         weight = engine.settings.match_weight * engine.settings.style_weight
         return Term("match", weight, distance, tuple(layers.sides), Sums(part, of_sums), update)
 
-    def _cells(self, longest: int) -> StyleCells:
+    @cached_property
+    def _cell(self) -> tuple[int, dict[str, int]]:
+        """The side of a cell in px, which is a position of the deepest layer, and how many positions of each layer it
+        has on each side."""
+        found = self._engine.maps(torch.zeros(1, 3, PROBE, PROBE), MATCHED)
+        counts = {layer: own.shape[2] for layer, own in found.items()}
+        least = min(counts.values())
+        return PROBE // least, {layer: count // least for layer, count in counts.items()}
+
+    def _cells(self, longest: int) -> StyleCells | None:
+        """The cells of the styles for a picture whose longest side is ``longest`` px; of those thick enough for one."""
         if longest not in self._matched:
-            engine, styles = self._engine, []
+            engine, styles, (side, sides) = self._engine, [], self._cell
             for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True):
-                if share:
-                    features = engine.maps(resize(style.opaque().rgb, *self._size(style, longest)), MATCHED)
+                size = self._size(style, longest)
+                if share and min(size) >= side:
+                    features = engine.maps(resize(style.opaque().rgb, *size), MATCHED)
                     styles.append((share, features, Positions(style.alpha, engine.device).of_map))
-            self._matched[longest] = StyleCells.of(styles, MATCHED)
+            self._matched[longest] = StyleCells.of(styles, sides) if styles else None
         return self._matched[longest]
 
     def _statistics(self, scale: Scale, places: Positions) -> Term:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import stylize
+from stylize import module_checks
 from tests.conftest import Call
 
 
@@ -116,6 +117,20 @@ def test_a_module_for_clips_that_cannot_be_imported_is_a_failure(call: Call, mon
     assert check["state"] == "fail"
     assert "libavcodec" in check["found"]
     assert "clips" in check["advice"]
+
+
+def test_a_module_that_lacks_another_is_broken_and_one_that_is_not_there_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def import_module(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=missing)
+
+    monkeypatch.setattr("stylize.checks.import_module", import_module)
+    missing = "av"
+    assert module_checks("av", purpose="clips") == []
+    missing = "libav"
+    (check,) = module_checks("av", purpose="clips")
+    assert (check.state, check.found) == ("fail", "cannot be imported: No module named 'libav'")
 
 
 def test_a_plugin_adds_checks(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

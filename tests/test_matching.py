@@ -18,6 +18,7 @@ from stylize.pyramid import Scale
 from stylize.terms import Positions
 from tests.conftest import waves
 
+SIDES = {"fine": 2, "coarse": 1}
 SETTINGS = Settings(
     encoder="tiny", size=64, min_size=64, steps=(4,), tolerance=0.0, style_loss="match", device="cpu", palette="free"
 )
@@ -37,7 +38,7 @@ def cells_of(*styles: dict[str, Tensor], shares: Sequence[float] = ()) -> StyleC
         (share, each, lambda height, width: None)
         for share, each in zip(shares or [1.0] * len(styles), styles, strict=True)
     ]
-    return StyleCells.of(triples, ("fine", "coarse"))
+    return StyleCells.of(triples, SIDES)
 
 
 def test_vectors_hold_all_positions_of_a_cell_about_the_style_s_mean_over_its_spread() -> None:
@@ -92,7 +93,7 @@ def test_matches_are_the_nearest_both_ways(monkeypatch: pytest.MonkeyPatch, most
 def test_what_is_transparent_in_a_painting_is_no_match() -> None:
     alpha = torch.ones(1, 1, 8, 12)
     alpha[..., :6] = 0
-    style = StyleCells.of([(1.0, features(8, 12, 1), Positions(alpha, torch.device("cpu")).of_map)], ("fine", "coarse"))
+    style = StyleCells.of([(1.0, features(8, 12, 1), Positions(alpha, torch.device("cpu")).of_map)], SIDES)
     vectors, weights = style.layers.vectors(features(8, 12, 1)), torch.full((24,), 1 / 24)
     found = style.matched(vectors, (4, 6), weights, copying=True)
     own = (F.normalize(found, dim=1) * vectors).sum(1).view(4, 6)
@@ -126,6 +127,18 @@ def test_cells_are_matched_where_strokes_are_painted_alone(tiny: EncoderSpec) ->
     assert "match" not in terms_of(stylizer, Scale(48, 64, 1, detail=0.75))
     plain = Stylizer(waves(64, 64, 2), SETTINGS, encoders=[tiny], style_loss="wasserstein")
     assert "match" not in terms_of(plain, Scale(48, 64, 1))
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (64, 7)])
+def test_what_is_thinner_than_a_cell_is_painted_without(tiny: EncoderSpec, shape: tuple[int, int]) -> None:
+    thick, thin = waves(64, 64, 2), waves(*shape, 3)
+    stylizer = Stylizer(thick, SETTINGS, encoders=[tiny])
+    assert stylizer(thin).size == shape
+    assert "match" not in terms_of(stylizer, Scale(*shape, 1))
+    assert "match" not in terms_of(Stylizer(thin, SETTINGS, encoders=[tiny]), Scale(48, 64, 1))
+    both, alone = (Stylizer(styles, SETTINGS, encoders=[tiny]) for styles in ([thick, thin], [thick]))
+    assert "match" in terms_of(both, Scale(48, 64, 1))
+    assert terms_of(alone, Scale(8, 64, 1))["match"] > 0  # a single row of cells
 
 
 def test_a_picture_becomes_more_like_pieces_of_the_painting(tiny: EncoderSpec) -> None:
