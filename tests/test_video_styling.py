@@ -127,7 +127,7 @@ def test_other_times_begin_anew(paint: Paint, scene: Path) -> None:
     ("options", "words"),
     [
         (("--style-at", "1:00", "red.png"), "--style-at 1:00: in.mkv is 1.2 s long"),
-        (("--style-at", "shot:3", "red.png"), "--style-at shot:3: there are 2 shots in what is painted"),
+        (("--style-at", "shot:3", "red.png"), "--style-at shot:3: what is painted has 2 shots"),
         (("--style-at", "shot:0", "red.png"), "shots are counted from 1"),
         (("--style-at", "soon", "red.png"), "it must be a time such as 00:01:20.5 or 80.5, or a shot such as shot:3"),
         (("--style-at", "0.3", "none.png"), "none.png"),

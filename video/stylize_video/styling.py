@@ -107,7 +107,7 @@ class Styling:
             return change.time, self.fade, tuple(wanted)
         if change.shot > len(plan.begins):
             there = counted(len(plan.begins), "shot")
-            raise SettingsError(f"--style-at {change.text}: there are {there} in what is painted")
+            raise SettingsError(f"--style-at {change.text}: what is painted has {there}")
         return moments[plan.begins[change.shot - 1]], Fraction(0), tuple(wanted)
 
 
