@@ -7,9 +7,9 @@
     waits    how often the host waits for the GPU in a step (0)
     step     bare VGG-19 forward and backward, and a step with each loss, one by one and as a CUDA graph
     error    the gradient in bfloat16, in float32 and with TF32, beside float64
-    whole    a picture in memory to a picture in memory: seconds, peak of memory beside the plan
+    whole    a picture in memory to a picture in memory: seconds, also scale by scale, peak of memory beside the plan
     large    two steps at 8192 px, whole and in tiles
-    folder   32 pictures at 512 px, loaded, painted, saved
+    folder   64 pictures at 512 px by the command line, in one process and in several: from the first to the last result
     clip     following frames, flow included
     profile  the kernels that take the longest
 
@@ -22,6 +22,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -46,6 +50,7 @@ from stylize.testing import TINY_WIDTHS, random_weights
 from tests.bench.step import bare, vgg19
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+CLI = [sys.executable, "-m", "stylize"]
 WARM = 3
 FLOPS = 2 * 2 * 361_152  # of bare VGG-19 to relu5_1, forward and backward, for each pixel
 
@@ -239,10 +244,13 @@ def whole(bench: Bench) -> None:
         first = bench.seconds(lambda s=stylizer, p=photo: s(p))  # type: ignore[misc]
         peak = torch.cuda.max_memory_allocated() / 2**30 if bench.cuda else 0.0
         again = min(bench.seconds(lambda s=stylizer, p=photo: s(p)) for _ in range(3))  # type: ignore[misc]
+        ends: dict[str, float] = {}
+        stylizer(photo, on_step=lambda step, ends=ends: ends.update({f"{step.width} px": step.seconds}))  # type: ignore[misc]
         plan = stylizer.engine.plan(width * 3 // 4, width)
         print(
             f"{width}x{width * 3 // 4}: {first:.2f} s, another in the same style {again:.2f} s; "
-            f"peak {peak:.2f} GiB, {plan.peak / 2**30:.2f} planned",
+            f"peak {peak:.2f} GiB, {plan.peak / 2**30:.2f} planned; "
+            f"done by {', '.join(f'{scale} {end:.2f}' for scale, end in ends.items())}",
             flush=True,
         )
         del stylizer
@@ -266,24 +274,29 @@ def large(bench: Bench) -> None:
 
 
 def folder(bench: Bench) -> None:
-    count, size = (32, 512) if bench.cuda else (2, bench.sizes[0])
-    place = Path(bench.options.out or ".") / "folder"
-    place.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        turned = bench.photo(640 + 4 * (index % 4), 480).roll(index * 17, 3)
-        Picture(turned).save(place / f"{index:02}.jpg")
-    stylizer = bench.stylizer(size)
-    stylizer(load(place / "00.jpg"))
-
-    def paint() -> None:
+    count, size = (64, 512) if bench.cuda else (8, bench.sizes[0])
+    with tempfile.TemporaryDirectory() as place:
+        photos, weights = Path(place, "photos"), Path(place, "vgg19-features.safetensors")
+        photos.mkdir()
+        Picture(bench.style).save(Path(place, "style.png"))
+        safetensors.torch.save_file(bench.tensors, weights)
+        encoder = ["--weights", str(weights)] if bench.options.encoder == "vgg19" else ["--encoder", "mini"]
         for index in range(count):
-            stylizer(load(place / f"{index:02}.jpg")).save(place / f"painted-{index:02}.jpg")
-
-    took = bench.seconds(paint)
-    print(f"{count} pictures at {size} px: {took:.1f} s, {count / took:.2f} a second", flush=True)
-    for file in place.iterdir():
-        file.unlink()
-    place.rmdir()
+            turned = bench.photo(640 + 4 * (index % 4), 480).roll(index * 17, 3)
+            Picture(turned).save(photos / f"{index:02}.jpg")
+        for jobs in (1, 2, 4, 8) if bench.cuda else (1, 2):
+            painted = Path(place, f"painted-{jobs}")
+            call = [*CLI, str(photos), str(Path(place, "style.png")), "-o", str(painted), "--size", str(size)]
+            call += ["--jobs", str(jobs), "--device", str(bench.device), *encoder]
+            took = bench.seconds(lambda call=call: subprocess.run(call, check=True, capture_output=True))  # type: ignore[misc]
+            times = sorted(file.stat().st_mtime for file in painted.glob("*.jpg"))
+            first = 2 * jobs  # each process is warm after its first
+            rate = (count - first) / (times[-1] - times[first - 1])
+            print(
+                f"{count} pictures at {size} px, {jobs} processes: {rate:.2f} a second once all are at work, "
+                f"{took:.1f} s in all",
+                flush=True,
+            )
 
 
 def clip(bench: Bench) -> None:
