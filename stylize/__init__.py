@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Source,
         as_picture,
         atomic_write,
+        check_folder,
         check_target,
         digest,
         fit,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from stylize.sequences import paint_frames
     from stylize.settings import PRESETS, TEXTURE, SettingField, Settings, preset, setting_fields
     from stylize.shortcuts import paint, paint_clip, paint_folder
-    from stylize.stores import StorePath, as_path, is_folder
+    from stylize.stores import StorePath, as_path, is_file, is_folder
     from stylize.stylizer import Stylizer
     from stylize.tiles import TileWindow
 
@@ -113,6 +114,7 @@ _HOMES = {
         "Source",
         "as_picture",
         "atomic_write",
+        "check_folder",
         "check_target",
         "digest",
         "fit",
@@ -150,7 +152,7 @@ _HOMES = {
     "stylize.sequences": ("paint_frames",),
     "stylize.settings": ("PRESETS", "TEXTURE", "SettingField", "Settings", "preset", "setting_fields"),
     "stylize.shortcuts": ("paint", "paint_clip", "paint_folder"),
-    "stylize.stores": ("StorePath", "as_path", "is_folder"),
+    "stylize.stores": ("StorePath", "as_path", "is_file", "is_folder"),
     "stylize.stylizer": ("Stylizer",),
     "stylize.tiles": ("TileWindow",),
 }
@@ -218,6 +220,7 @@ __all__ = [
     "atomic_write",
     "bits_option",
     "check_distinct",
+    "check_folder",
     "check_target",
     "chosen_areas",
     "claims_beside",
@@ -227,6 +230,7 @@ __all__ = [
     "grid",
     "hookimpl",
     "is_alive",
+    "is_file",
     "is_folder",
     "is_leftover",
     "jobs_option",

@@ -11,6 +11,7 @@ import click
 
 from stylize.errors import SettingsError, TargetError
 from stylize.settings import PROFILES
+from stylize.stores import is_folder
 
 if TYPE_CHECKING:
     from stylize.host import Host
@@ -175,8 +176,11 @@ def _as_json(value: Any) -> Any:
 def _check_report(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is None:
         return None
+    from stylize.images import check_file
+
     if path.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--report {path} must end in .html")
-    if path.is_dir() or not path.parent.is_dir():
+    if is_folder(path) or not is_folder(path.parent):
         raise TargetError(f"cannot write {path}: give the path of a file in an existing folder")
+    check_file(path)
     return path

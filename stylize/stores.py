@@ -49,6 +49,11 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() if isinstance(path, StorePath) else os.path.isdir(path)  # noqa: PTH112, Path's raises OSError
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; no error where that cannot be told."""
+    return path.is_file() if isinstance(path, StorePath) else os.path.isfile(path)  # noqa: PTH113, Path's raises OSError
+
+
 def _is_known(scheme: str) -> bool:
     try:
         from fsspec.registry import known_implementations, registry

@@ -20,7 +20,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylize import Chain, Frame, Picture, Saved, SettingsError, Stylizer, load, read_record, saved_state
+from stylize import (
+    Chain,
+    Frame,
+    ImageError,
+    Painted,
+    Picture,
+    Saved,
+    Settings,
+    SettingsError,
+    StylizeError,
+    Stylizer,
+    load,
+    read_record,
+    saved_state,
+)
+from stylize import run as run_job
+from stylize.encoders import EncoderSpec
 from stylize_batch.job import FolderJob
 from stylize_batch.ledger import Ledger
 from stylize_batch.report import Entry
@@ -674,13 +690,90 @@ def test_a_pattern_looks_no_deeper_than_it_says(call: Call, photos: Path) -> Non
     assert call("photos/**/*.png", "style.png", "-o", "out", *FAST).code == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.usefixtures("permissions")
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_goes_on(paint: Paint, photos: Path) -> None:
     (photos / "inner").chmod(0)
     done = paint(check=1)
     (photos / "inner").chmod(0o700)
     assert "inner: folder not read: Permission denied" in done.err
     assert "2 painted, 1 failed" in done.err
+
+
+@pytest.mark.usefixtures("permissions")
+def test_photos_and_results_that_may_not_be_changed(paint: Paint, photos: Path, folder: Path) -> None:
+    for path in (photos / "inner", photos):
+        path.chmod(0o555)
+    assert "3 painted" in paint().err
+    out = folder / "out"
+    (out / "a.png").chmod(0o444)
+    before = (out / "a.png").read_bytes()
+    done = paint("--content-weight", "0.02", check=1)
+    assert "note: a.png: cannot write out/a.png: it is write-protected; give another path" in done.err
+    assert "2 painted, 1 failed" in done.err
+    assert (out / "a.png").read_bytes() == before
+    (out / "a.png").chmod(0o644)
+    paint("--content-weight", "0.02")
+    for path in (out / "inner", out):
+        path.chmod(0o555)
+    assert "3 unchanged" in paint("--content-weight", "0.02").err  # nothing is to be written
+    done = paint(check=1)
+    assert done.err.splitlines()[-1] == (
+        "stylize: no file can be made in out (Permission denied); choose another folder with -o"
+    )
+    (out / "inner").chmod(0o755)
+    (photos / "inner").chmod(0o755)
+    photos.chmod(0o755)
+
+
+@pytest.mark.usefixtures("permissions")
+def test_an_output_that_is_closed_midway_is_said_once_and_the_picture_is_kept(
+    photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tiny: EncoderSpec
+) -> None:
+    class Closing(FolderJob):
+        def write(self, frame: Frame, painted: Painted) -> None:
+            if frame.number == 2:
+                (folder / "out").chmod(0o555)
+            super().write(frame, painted)
+            while not all(future.done() for future in self._writing):
+                time.sleep(0.01)
+
+    for number in range(6):
+        save(photos / f"more-{number}.png", number)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    settings = Settings(encoder="tiny", size=16, steps=(1,))
+    job = Closing(photos, [folder / "style.png"], folder / "out", settings, {})
+    painter = Stylizer(job.styles, settings, encoders=[tiny])
+    with pytest.raises(ImageError, match=r"^no file can be made in .*out \(Permission denied\)"):
+        run_job(job, painter)
+    (folder / "out").chmod(0o755)
+    assert list(files(folder / "out")) == ["a.png"]
+    assert len([*folder.glob("stylize-*.png")]) == 1
+
+
+def test_results_that_are_removed_meanwhile_are_not_called_painted(
+    photos: Path, folder: Path, tiny: EncoderSpec
+) -> None:
+    class Losing(FolderJob):
+        def write(self, frame: Frame, painted: Painted) -> None:
+            super().write(frame, painted)
+            while not all(future.done() for future in self._writing):
+                time.sleep(0.01)
+            if frame.number == 2:
+                shutil.rmtree(folder / "out")
+
+    settings = Settings(encoder="tiny", size=16, steps=(1,))
+    job = Losing(photos, [folder / "style.png"], folder / "out", settings, {})
+    with pytest.raises(StylizeError, match=r"^2 of 3 results are no longer in .*; the same command paints them again$"):
+        run_job(job, Stylizer(job.styles, settings, encoders=[tiny]))
+
+
+def test_masks_and_styles_that_fit_no_picture_are_told(paint: Paint, folder: Path) -> None:
+    (folder / "masks").mkdir()
+    done = paint("--mask-folder", "masks", check=1)
+    assert done.err == "stylize: masks: no pictures there\n"
+    save(folder / "masks" / "other.png")
+    assert "note: no picture has a mask of its name in masks\n" in paint("--mask-folder", "masks").err
+    assert "note: no style has the name of a picture, and --pair name is asked for\n" in paint("--pair", "name").err
 
 
 def test_a_folder_that_cannot_be_read_is_a_failure(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
 from tests import preloaded
 from tests.conftest import PATIENCE, Call, Done
+from tests.test_video import clip, moving
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "1")
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "cv2", "rich", "safetensors"}
@@ -1253,3 +1254,49 @@ def test_ctrl_c_before_all_is_imported_ends_without_a_traceback(
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stylize: interrupted\n")
+
+
+LOCKED = {  # calls about a folder that may not be entered, and one where nothing may be written
+    "a photo": ("locked/x.png", "starry.png"),
+    "a style": ("photo.png", "locked/x.png"),
+    "a style for a folder": ("photos", "locked/x.png", "-o", "out"),
+    "a folder": ("locked", "starry.png", "-o", "out"),
+    "a folder below": ("locked/photos", "starry.png", "-o", "out"),
+    "a pattern": ("locked/*.png", "starry.png", "-o", "out"),
+    "a folder of styles": ("photos", "locked", "-o", "out"),
+    "numbered pictures": ("locked/%03d.png", "starry.png", "-o", "out.mkv"),
+    "a folder as a clip": ("locked", "starry.png", "-o", "out.mkv"),
+    "a clip": ("locked/clip.mkv", "starry.png", "-o", "out.mkv"),
+    "a clip's mask": ("clip.mkv", "starry.png", "--mask", "locked/x.png", "-o", "out.mkv"),
+    "a clip's region": ("clip.mkv", "starry.png", "--region", "locked/x.png", "starry.png", "-o", "out.mkv"),
+    "a clip's target": ("clip.mkv", "starry.png", "-o", "locked/out.mkv"),
+    "a clip's folder": ("clip.mkv", "starry.png", "-o", "closed"),
+    "a mask": ("photo.png", "starry.png", "--mask", "locked/x.png=#ff0000"),
+    "a folder of masks": ("photos", "starry.png", "--mask-folder", "locked", "-o", "out"),
+    "a target": ("photo.png", "starry.png", "-o", "locked/out.png"),
+    "a target of a folder": ("photos", "starry.png", "-o", "closed/new"),
+    "a report": ("photos", "starry.png", "--report", "closed/report.html", "-o", "out"),
+    "a report unseen": ("clip.mkv", "starry.png", "--report", "locked/report.html", "-o", "out.mkv"),
+    "settings": ("photo.png", "starry.png", "--config", "locked/my.toml"),
+}
+
+
+@pytest.mark.usefixtures("permissions")
+@pytest.mark.parametrize("words", LOCKED.values(), ids=LOCKED.keys())
+def test_what_may_not_be_read_or_written_is_said_in_one_line_before_anything_is_painted(
+    words: tuple[str, ...], call: Call, folder: Path, pictures: tuple[Path, Path]
+) -> None:
+    for name in ("locked", "closed", "photos"):
+        (folder / name).mkdir()
+    (folder / "photos" / "photo.png").write_bytes(pictures[0].read_bytes())
+    if "clip.mkv" in words:
+        clip(folder / "clip.mkv", moving(2))
+    (folder / "locked").chmod(0)
+    (folder / "closed").chmod(0o555)
+    there = {*folder.iterdir()}
+    done = call(*words, *([] if "-o" in words else ["-o", "out.png"]), *FAST)
+    (folder / "locked").chmod(0o755)
+    assert done.code in (1, 2)
+    assert re.fullmatch(r"stylize: .*(locked|closed).*\n", done.err)
+    assert not re.search("unexpected|plugin", done.err)
+    assert {*folder.iterdir()} - there <= {folder / "cache"}

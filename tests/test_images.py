@@ -957,9 +957,10 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no file can be made in its folder (Permission denied)" in message(error, tmp_path / "a.png")
 
 
-def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("permissions")
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", Image.fromarray(photo()))
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write to any
+    path.chmod(0o444)
     with pytest.raises(ImageError) as error:
         check_target(path)
     assert "write-protected" in message(error, path)

@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from stylize import (
     as_mask,
     as_path,
     atomic_write,
+    check_folder,
     check_target,
     claims_inside,
     is_folder,
@@ -52,7 +52,7 @@ from stylize_batch.notes import note as write_note
 from stylize_batch.others import Other
 from stylize_batch.plan import FORCED, NEW, Item, Planner, Verdict
 from stylize_batch.report import Entry, page, thumbnail
-from stylize_batch.scan import EXTENSIONS, Excluded, Found, Names, Passed, is_many, search
+from stylize_batch.scan import EXTENSIONS, Excluded, Found, Names, Passed, check_found, is_many, search
 from stylize_batch.styles import Styles
 from stylize_batch.watch import Watched
 
@@ -135,10 +135,10 @@ class FolderJob(Job):
         self._open: dict[str, Other] = {}  # what other plugins open, by the key of its chain
         self.poll = None if self._watched is None else self._watched.poll
         self.claims: Claims = Claims(claims_inside(self._folder))
-        there = [each for each in search(source, [self._folder], excluded, self._endings) if isinstance(each, Found)]
-        if self._watched is None and not there:
-            raise ImageError(f"{source}: no pictures there")
-        self.mixed = any(found.path.suffix.lower() in self._endings for found in there)
+        there = [*search(source, [self._folder], excluded, self._endings)]
+        if self._watched is None:
+            check_found(source, there)
+        self.mixed = any(found.path.suffix.lower() in self._endings for found in there if isinstance(found, Found))
         self.styles = self._styles.first()
 
     # --- the job, as the core sees it
@@ -160,7 +160,7 @@ class FolderJob(Job):
             _remove_unfinished(self._folder)
         items = self._planner.due(self._stylizer, quiet=self._planned)
         if items:
-            _check_folder(self._folder)
+            check_folder(self._folder)
         if self._watched is not None and not self._planned:
             log.info("watching %s; Ctrl-C ends", self._source)
         self._planned = True
@@ -282,9 +282,19 @@ class FolderJob(Job):
         counts = self._ledger.counts()
         if self._fatal:
             raise ImageError(self._fatal)
+        if self._watched is None and (gone := self._gone()):
+            raise StylizeError(
+                f"{gone} of {counts['painted']} results are no longer in {self._folder}: somebody has removed them; "
+                "the same command paints them again"
+            )
         if counts["failed"]:
             raise StylizeError(f"{counts['failed']} of {counts['failed'] + counts['painted']} pictures failed")
         return self._folder
+
+    def _gone(self) -> int:
+        """How many results of this run somebody has removed."""
+        targets = [as_path(entry.target) for entry in self._ledger.entries() if entry.state == "painted"]
+        return sum(not isinstance(target, StorePath) and not os.path.lexists(target) for target in targets)
 
     # --- reading and writing, in threads of their own
 
@@ -357,7 +367,17 @@ class FolderJob(Job):
         reason = " ".join(reason.split())
         said = reason if str(item.photo.path) in reason else f"{item.photo.name}: {reason}"
         entry = Entry(item.photo.name, "failed", reason, self._styles.names[item.style])
-        return Outcome(entry, said, reason if _errno(error) in FULL else "")
+        return Outcome(entry, said, reason if _errno(error) in FULL else self._folder_problem())
+
+    def _folder_problem(self) -> str:
+        """Why no result can be written any more, or nothing."""
+        if isinstance(self._folder, StorePath) or not is_folder(self._folder):  # one that is gone is made anew
+            return ""
+        try:
+            check_folder(self._folder)
+        except ImageError as error:
+            return str(error)
+        return ""
 
     def _write_sidecar(self, path: Path) -> None:
         """Write the record of a result into a file beside it, unless it is there."""
@@ -427,19 +447,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-def _check_folder(folder: Path) -> None:
-    """Say now, and once, what would be said of every picture."""
-    try:
-        if isinstance(folder, StorePath):
-            folder.check_writable()
-            return
-        with tempfile.NamedTemporaryFile(prefix=".stylize-", dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise ImageError(f"no file can be made in {folder} ({reason}); choose another folder with -o") from error
 
 
 def _remove_unfinished(folder: Path) -> None:

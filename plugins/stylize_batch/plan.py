@@ -28,12 +28,13 @@ from stylize import (
     as_path,
     chosen_areas,
     digest,
+    is_folder,
     read_record,
     saved_state,
     saving_of,
 )
 from stylize_batch.notes import noted, noted_state
-from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, pairs, search
+from stylize_batch.scan import RAW, Excluded, Found, Names, Passed, check_found, pairs, search
 from stylize_batch.styles import Styles
 
 NEW, FORCED, DAMAGED = "new", "again: forced", "again: damaged"  # why
@@ -126,6 +127,8 @@ class Planner:
         if not quiet:
             for passed in alone:
                 self._passed(passed)
+            if alone and not chosen:
+                log.warning("no style has the name of a picture, and --pair name is asked for")
         items = self._named(chosen, quiet)
         if self._watching:
             arrived = {photo.path for photo in photos if self._arrived(photo.path)}
@@ -234,6 +237,8 @@ class Planner:
                 continue
             other = photo.relative.suffix.lower() in self._others
             items.append(Item(photo, index, target, mask=mask, other=other))
+        if chosen and not items and self._masks is not None and not quiet:
+            log.warning("no picture has a mask of its name in %s", self._options["mask_folder"])
         place = {id(photo): number for number, (photo, _) in enumerate(by_name)}
         return sorted(items, key=lambda item: (item.style, place[id(item.photo)]))  # those of one style together
 
@@ -288,13 +293,11 @@ def _masks(options: Mapping[str, Any], others: Collection[str]) -> dict[str, Pat
     folder = as_path(options["mask_folder"])
     if options.get("mask") is not None or options.get("keep") is not None:
         raise SettingsError("--mask-folder cannot be combined with --mask or --keep")
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise SettingsError(f"--mask-folder {folder} is no folder")
-    return {
-        _without_extension(found.relative): found.path
-        for found in search(folder, others=others)
-        if isinstance(found, Found)
-    }
+    there = [*search(folder, others=others)]
+    check_found(folder, there)
+    return {_without_extension(found.relative): found.path for found in there if isinstance(found, Found)}
 
 
 def _without_extension(place: PurePath) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
 
-from stylize import FORMATS, SettingsError, as_path, is_folder
+from stylize import FORMATS, ImageError, SettingsError, as_path, is_folder
 
 _NAMES = """
     apng avif avifs bmp dds dib exr gif hdr heic heif hif ico j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pcx pgm png pnm ppm
@@ -129,6 +129,21 @@ def search(
         yield from _walk(source, without, excluded, others)
     else:
         yield Found(source, PurePath(source.name))
+
+
+def check_found(source: Path, found: Iterable[Found | Passed]) -> None:
+    """Refuse a folder or a pattern in which :func:`search` has found nothing to paint.
+
+    Raises:
+        ImageError: says so, and if the folder itself cannot be read, why.
+    """
+    found = [*found]
+    if any(isinstance(each, Found) for each in found):
+        return
+    unread = [each for each in found if isinstance(each, Passed) and each.failed]
+    if len(unread) == 1 and unread[0].folder:
+        raise ImageError(f"{source}: no pictures there that can be read ({unread[0].name}: {unread[0].reason})")
+    raise ImageError(f"{source}: no pictures there")
 
 
 def _walk(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylize import SPARE, ImageError, Picture, Settings, load
-from stylize_batch.scan import Excluded, Found, Passed, is_many, names_of, search
+from stylize_batch.scan import Excluded, Found, Passed, check_found, is_many, names_of, search
 
 log = logging.getLogger("stylize.batch")
 
@@ -51,13 +51,11 @@ class Styles:
         paths: list[Path] = []
         for path in given:
             found = [*search(path, [without], excluded)]
+            check_found(path, found)
             for passed in found:
                 if isinstance(passed, Passed) and passed.failed:
                     log.warning("%s", " ".join(f"style {passed.name}: {passed.reason}".split()))
-            more = [each.path for each in found if isinstance(each, Found)]
-            if not more:
-                raise ImageError(f"{path}: no pictures there")
-            paths += more
+            paths += [each.path for each in found if isinstance(each, Found)]
         self.all = [Style(name, (path,)) for name, path in zip(names_of(paths), paths, strict=True)]
         self.how = how or "cross"
 

@@ -74,10 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BaseException as error:  # a bug of stylize or of a plugin
         if os.environ.get("STYLIZE_TRACEBACK"):
             raise
-        if _came_of_an_interrupt(error):
-            code = fail("interrupted", INTERRUPTED)
-        else:
-            code = fail(f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where", 1)
+        code = fail("interrupted", INTERRUPTED) if _came_of_an_interrupt(error) else fail(_unexpected(error), 1)
     if arguments is None:
         for number in (signal.SIGINT, signal.SIGTERM):  # all work is done: these must not change the exit code now
             signal.signal(number, signal.SIG_IGN)
@@ -145,6 +142,13 @@ def _plugins_of_environment() -> list[str] | None:
     """The plugins that STYLIZE_PLUGINS names; None, for all of them, if it is not set."""
     named = os.environ.get("STYLIZE_PLUGINS")
     return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _unexpected(error: BaseException) -> str:
+    """What is said of an error that nobody foresaw: where the system refuses a file, which one and why."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions"
+    return f"unexpected {type(error).__name__}: {error}; STYLIZE_TRACEBACK=1 shows where"
 
 
 def _came_of_an_interrupt(error: BaseException | None) -> bool:

@@ -14,7 +14,7 @@ import click
 from stylize.claims import STALE, Watch, claims_beside, claims_inside, refresh_interval
 from stylize.errors import StylizeError
 from stylize.runfiles import Painter, Status, painters, status
-from stylize.stores import StorePath, as_path
+from stylize.stores import StorePath, as_path, is_file, is_folder
 from stylize.text import counted, duration
 
 SUFFIX = ".claims"
@@ -30,8 +30,8 @@ def status_command(target: Path, as_json: bool) -> None:
     Processes of other machines are watched until they give a sign of life, for at most 15 seconds.
     """
     target = as_path(target)
-    folders = [path for path in _folders(target) if path.is_dir()]
-    if not folders and not target.exists():
+    folders = [path for path in _folders(target) if is_folder(path)]
+    if not folders and not (is_folder(target) or is_file(target)):
         raise StylizeError(f"{target} does not exist, and no run is painting it; give the output folder or clip")
     found = _watched(folders)
     if as_json:
@@ -46,7 +46,7 @@ def status_command(target: Path, as_json: bool) -> None:
 
 def _folders(target: Path) -> Iterator[Path]:
     """Where claims on a target, or on clips in it, may lie."""
-    if target.is_dir():
+    if is_folder(target):
         yield claims_inside(target)
         if not isinstance(target, StorePath):
             yield from sorted(target.glob(f".*{SUFFIX}"))

@@ -11,7 +11,7 @@ from stylize.images.read import digest, load
 from stylize.images.record import RECORD_LIMIT, Saved, read_record, saved_state
 from stylize.images.silence import MAX_PIXELS
 from stylize.images.thumbnail import thumbnail
-from stylize.images.write import atomic_write, check_target, is_leftover, save
+from stylize.images.write import atomic_write, check_file, check_folder, check_target, is_leftover, save
 
 __all__ = [
     "FORMATS",
@@ -26,6 +26,8 @@ __all__ = [
     "as_picture",
     "as_pictures",
     "atomic_write",
+    "check_file",
+    "check_folder",
     "check_target",
     "digest",
     "fill_transparent",

@@ -146,10 +146,39 @@ def check_target(
         with _as_image_error(path):
             path.parent.check_writable()
         return
-    if problem := problem or _meaning_problem(path):
+    if problem:
+        raise TargetError(one_line(f"cannot write {path}: {problem}"))
+    check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Raise now whatever :func:`atomic_write` would raise later about a path on a disk.
+
+    Raises:
+        TargetError: the folder is missing, or the path is that of something else than a file.
+        ImageError: the file or its folder is write-protected, or no file can be made there for another reason.
+    """
+    if problem := _meaning_problem(path):
         raise TargetError(one_line(f"cannot write {path}: {problem}"))
     if problem := _protection_problem(path) or _folder_problem(path):
         raise ImageError(one_line(f"cannot write {path}: {problem}"))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise now, and once, what would be raised of every file that is to be made in a folder that is there.
+
+    Raises:
+        ImageError: no file can be made there.
+    """
+    try:
+        if isinstance(folder, StorePath):
+            folder.check_writable()
+            return
+        with tempfile.NamedTemporaryFile(prefix=".stylize-", dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"no file can be made in {folder} ({reason}); choose another folder with -o") from error
 
 
 def _option_problem(extension: str, quality: int | None, bits: int | None) -> str:
@@ -193,7 +222,7 @@ def _meaning_problem(path: Path) -> str:
 def _protection_problem(path: Path) -> str:
     """Why a file that is there cannot be replaced, or nothing."""
     target = Path(os.path.realpath(path))
-    if target.exists() and not os.access(target, os.W_OK):
+    if target.exists() and not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return "it is write-protected; give another path or change its permissions"
     return ""
 

@@ -13,6 +13,8 @@ from stylize import (
     StorePath,
     bits_option,
     hookimpl,
+    is_file,
+    is_folder,
     jobs_option,
     keep_option,
     mask_option,
@@ -156,10 +158,10 @@ def _is_clip(source: Path, target: Path | None) -> bool:
         if not {ending, "" if target is None else target.suffix.lower()} & (EXTENSIONS - PICTURES):
             return False
         raise SettingsError(f"{stored[0]} is in a store; clips are painted on disks alone: copy what they are made of")
-    into_clip = target is not None and target.suffix.lower() in EXTENSIONS and not target.is_dir()
-    if source.is_dir():
-        return into_clip or (target is not None and "%" in target.name and not target.is_dir())
-    if not source.is_file():
+    into_clip = target is not None and target.suffix.lower() in EXTENSIONS and not is_folder(target)
+    if is_folder(source):
+        return into_clip or (target is not None and "%" in target.name and not is_folder(target))
+    if not is_file(source):
         from stylize_video.pictures import files, is_pattern
 
         return "%" in source.name and is_pattern(source) and bool(files(source))
@@ -170,7 +172,7 @@ def _is_clip(source: Path, target: Path | None) -> bool:
 
 def _is_many(style: Path) -> bool:
     """Whether a folder or a pattern of pictures stands in the place of a style."""
-    return style.is_dir() or ("*" in str(style) and not style.exists())
+    return is_folder(style) or ("*" in str(style) and not is_file(style))
 
 
 def _frames(source: Path) -> int:

@@ -24,6 +24,8 @@ from stylize import (
     StylizeError,
     as_mask,
     chosen_areas,
+    is_file,
+    is_folder,
     mask_file,
     mask_of,
     resize,
@@ -200,10 +202,10 @@ def _made(mask: Mask | None, regions: Iterable[Region], height: int, width: int)
 
 def _as_clip(path: Path) -> Clip | None:
     """The clip that a file, a folder or a pattern of pictures is; None if it is a picture, or nothing known."""
-    if path.is_dir() or is_pattern(path):
+    if is_folder(path) or is_pattern(path):
         return probe_files(path)
     frames = frame_count(path)
-    if frames == 1 or not path.is_file():
+    if frames == 1 or not is_file(path):
         return None
     if frames > 1 and path.suffix.lower() != ".gif":
         return probe_animation(path)

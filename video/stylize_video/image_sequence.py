@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from stylize import ImageError, Picture, StylizeError, TargetError, atomic_write, check_distinct, load
+from stylize import (
+    ImageError,
+    Picture,
+    StylizeError,
+    TargetError,
+    atomic_write,
+    check_distinct,
+    is_file,
+    is_folder,
+    load,
+)
 from stylize.text import one_line
 from stylize_video.ffmpeg import ffmpeg_process, file_url, last_lines
 
@@ -35,7 +46,11 @@ def named(target: Path) -> Path:
 
 def is_sequence(target: Path) -> bool:
     """Whether a target is a sequence: a pattern, an existing folder, or a new path without extension."""
-    return bool(_PATTERN.fullmatch(target.name)) or target.is_dir() or (not target.suffix and not target.exists())
+    return (
+        bool(_PATTERN.fullmatch(target.name))
+        or is_folder(target)
+        or (not target.suffix and not os.path.lexists(target))
+    )
 
 
 def file(target: Path, number: int) -> Path:
@@ -59,7 +74,7 @@ def check(target: Path, count: int, sources: Sequence[Path]) -> None:
     """
     folder = file(target, 0).parent
     for source in sources:  # few of which lie there
-        if source.exists() and folder.is_dir() and source.resolve().parent.samefile(folder):
+        if is_folder(folder) and (is_file(source) or is_folder(source)) and source.resolve().parent.samefile(folder):
             for number in range(count):
                 check_distinct(file(target, number), source)
 

@@ -23,7 +23,9 @@ from stylize import (
     Stylizer,
     TargetError,
     check_distinct,
+    check_folder,
     check_target,
+    is_folder,
 )
 from stylize.text import counted, duration
 from stylize_video import NAMES, contact_sheet, finish, image_sequence
@@ -384,7 +386,7 @@ def _task(
 def _clip(source: Path, options: Mapping[str, Any]) -> Clip:
     """What the source holds, whichever kind of clip it is."""
     given = options.get("fps")
-    if source.is_dir() or is_pattern(source):
+    if is_folder(source) or is_pattern(source):
         return probe_files(source, given or RATE)
     if given is not None:
         raise SettingsError(f"--fps is for pictures that are made a clip; {source} has its own rate")
@@ -429,5 +431,9 @@ def _check_targets(task: Task, *sources: Path) -> None:
             if name in options.get("given", {}) or options.get(name) not in (None, 8):
                 raise SettingsError(f"--{name} is of pictures; for a clip, {other}")
         check_codec(options.get("codec") or default_codec(target), target, crf=options.get("crf"))
-    if (target.is_dir() and not image_sequence.is_sequence(target)) or not target.parent.is_dir():
+    if (is_folder(target) and not image_sequence.is_sequence(target)) or not is_folder(target.parent):
         raise TargetError(f"cannot write {target}: give the path of a file in a folder that is there")
+    if not task.sheet:
+        check_folder(target.parent)
+        if image_sequence.is_sequence(target) and is_folder(target):
+            check_folder(target)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from stylize import Picture, StylizeError, digest, load
+from stylize import Picture, StylizeError, digest, is_file, is_folder, load
 from stylize.text import one_line
 from stylize_video.probe import Clip
 from stylize_video.timing import frame_rate
@@ -51,26 +51,37 @@ def rate_of(text: str) -> Fraction:
 
 def is_pattern(source: Path) -> bool:
     """Whether a path names numbered files, as seq/%04d.png does, and is not itself a file."""
-    return _PATTERN.fullmatch(source.name) is not None and not source.exists()
+    return _PATTERN.fullmatch(source.name) is not None and not is_file(source)
 
 
 def files(source: Path) -> list[Path]:
-    """The pictures of a folder or a pattern, by their numbers; gaps do not matter."""
-    if source.is_dir():
+    """The pictures of a folder or a pattern, by their numbers; gaps do not matter.
+
+    Raises:
+        StylizeError: the folder cannot be read.
+    """
+    if is_folder(source):
         known = {*Image.registered_extensions(), *LIGHT}
-        return sorted((path for path in source.iterdir() if _is_picture(path, known)), key=_by_number)
+        return sorted((path for path in _entries(source) if _is_picture(path, known)), key=_by_number)
     found = _PATTERN.fullmatch(source.name)
-    if found is None or not source.parent.is_dir():
+    if found is None or not is_folder(source.parent):
         return []
     before, width, after = found.groups()
     digits = rf"\d{{{int(width)},}}" if width else r"\d+"
     numbered = re.compile(rf"{re.escape(before)}({digits}){re.escape(after)}")
-    matches = [(int(match[1]), path) for path in source.parent.iterdir() if (match := numbered.fullmatch(path.name))]
+    matches = [(int(match[1]), path) for path in _entries(source.parent) if (match := numbered.fullmatch(path.name))]
     return [path for _, path in sorted(matches)]
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [*folder.iterdir()]
+    except OSError as error:
+        raise StylizeError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+
+
 def _is_picture(path: Path, known: set[str]) -> bool:
-    return path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in known and not path.name.startswith(".") and is_file(path)
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import Any
 
 import av
 
-from stylize import StylizeError
+from stylize import StylizeError, is_file
 from stylize.text import one_line
 from stylize_video.ffmpeg import LOCAL, file_url
 from stylize_video.timing import frame_rate
@@ -155,9 +156,9 @@ def probe(path: Path) -> Clip:
         StylizeError: the file is missing, unreadable, or not a clip.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise StylizeError(f"no such clip: {path}")
-    if not path.is_file():
+    if not is_file(path):
         raise StylizeError(f"{path} is not a file: give a clip")
     try:
         with av.open(file_url(path), metadata_errors="replace", options={"protocol_whitelist": LOCAL}) as container:
