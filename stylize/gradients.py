@@ -81,6 +81,9 @@ class ClosedFormGradient:
             return gradient
         for rows, x, own in blocks(self.features, self.weight, kind):
             into = maps[rows]
+            if not matrix.dim() and own is None and maps.device.type != "cpu":  # one pass instead of two
+                into.addcmul_(x.view(into.shape).to(into.dtype), matrix.to(into.dtype))
+                continue
             added = product(x, matrix, shift) if matrix.dim() else x * matrix
             if own is not None:
                 added *= own[:, None]

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stylize import cuda
 from stylize.gradients import (
     ClosedFormGradient,
     Deferred,
@@ -29,7 +31,7 @@ from stylize.gradients import (
     with_gradients,
     with_plain_gradients,
 )
-from stylize.linalg import blocks, inner, product, root, root_pair, roots
+from stylize.linalg import blocks, inner, product, products, root, root_pair, roots
 from stylize.streams import beside, join
 
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
@@ -72,6 +74,8 @@ def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tens
     """Mean (C,) and Gram matrix (C, C), in one pass."""
     channels, count = features.shape[1], features.shape[2] * features.shape[3]
     if weight is None and features.device.type != "cpu":  # in the encoder's precision, with sums in float32
+        if ours := _kernels_for(features):
+            return _by_kernel(ours, features, central=False)
         x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
         return _mean(features, None), inner(x, x).div_(count)
     first, second = (torch.zeros(shape, device=features.device) for shape in ((channels,), (channels, channels)))
@@ -86,12 +90,30 @@ def _centred_moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C), for accelerators, whose roots need a covariance without negative eigenvalues:
     what subtracting the square of the mean leaves of a flat picture is rounding of either sign. The features are
     centred first, about a mean of some of them, in their own precision."""
+    if ours := _kernels_for(features):
+        return _by_kernel(ours, features, central=True)
     x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
     center = x[::SAMPLED].mean(0, dtype=torch.float32).to(x.dtype)
     x = x - center
     rest = x.mean(0, dtype=torch.float32)
     covariance = inner(x, x).div_(len(x))
     return center.float() + rest, covariance.addr_(rest, rest, alpha=-1)
+
+
+def _kernels_for(features: Tensor) -> ModuleType | None:
+    """The module of kernels, if they take these features."""
+    if features.dtype != torch.bfloat16 or not features.shape[1]:
+        return None
+    ours = cuda.kernels(features.device)
+    return None if ours is None or features.shape[1] % ours.CHANNELS else ours
+
+
+def _by_kernel(ours: ModuleType, features: Tensor, *, central: bool) -> tuple[Tensor, Tensor]:
+    """Mean (C,), and covariance or Gram matrix (C, C)."""
+    channels = features.shape[1]
+    mean, second = (torch.empty(shape, device=features.device) for shape in ((channels,), (channels, channels)))
+    ours.moments(features.detach(), mean, second, central=central)
+    return mean, second
 
 
 def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
@@ -250,7 +272,9 @@ class WassersteinBatch:
         self._trace, self._floor = (torch.stack([getattr(t, name) for t in targets]) for name in ("trace", "floor"))
         self._largest = self._floor.sqrt() / DAMPING  # eigenvalue of the style's covariance
         self._share = torch.tensor(shares, device=device) / torch.stack([target.energy for target in targets])
-        self._eye = torch.eye(size, device=device)
+        self._turned = self._factor.mT.contiguous()
+        # what a picture's moments are written to, layer by layer: zeros remain where a layer has no channels
+        self._seen = torch.zeros(count, size, device=device), torch.zeros(count, size, size, device=device)
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
     def measured(
@@ -258,14 +282,18 @@ class WassersteinBatch:
     ) -> tuple[Tensor, list[ClosedFormGradient]]:
         """The sum over the layers, a scalar, and its gradients with respect to features (1, C, H, W) with position
         weights (H*W,) of each."""
-        mean, covariance = torch.zeros_like(self._mean), self._mean.new_zeros(len(features), *self._eye.shape)
+        mean, covariance = self._seen
         for index, (each, weight) in enumerate(zip(features, weights, strict=True)):
-            own, spread = moments(each, weight)
-            mean[index, : len(own)] = own
-            covariance[index, : len(own), : len(own)] = spread
+            size, ours = each.shape[1], _kernels_for(each) if weight is None else None
+            own, spread = mean[index, :size], covariance[index, :size, :size]
+            if ours is None:
+                for into, found in zip((own, spread), moments(each, weight), strict=True):
+                    into.copy_(found)
+            else:
+                ours.moments(each.detach(), own, spread, central=True)
         norm = self._largest * torch.linalg.matrix_norm(covariance)
-        trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor, norm)
-        matrix = torch.baddbmm(self._eye, self._factor @ inverse, self._factor.mT, alpha=-1)
+        trace, inverse = roots(products(products(self._turned, covariance), self._factor), self._floor, norm)
+        matrix = products(products(self._factor, inverse), self._turned, -1.0, gamma=1.0)
         shift = mean - self._mean
         distance = shift.square().sum(1) + covariance.diagonal(dim1=1, dim2=2).sum(1) + self._trace - 2 * trace
         scale = self._per_position(features, weights)

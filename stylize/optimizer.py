@@ -8,7 +8,7 @@ the last good one is a failed trial, answered by a shorter step from there. All 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -72,8 +72,8 @@ class Optimizer:
         return Curvature()
 
     def _judge(self, values: Tensor, gradient: Tensor) -> None:
-        # a sum over the gradient is NaN or infinite as soon as one element is
-        self.finite = torch.isfinite(values).all() & torch.isfinite(gradient.sum())
+        # a sum is NaN or infinite as soon as one of its numbers is, and 0 times that is NaN
+        self.finite = (values.sum() + gradient.sum()) * 0 == 0
 
 
 class LBFGS(Optimizer):
@@ -192,16 +192,14 @@ class LBFGS(Optimizer):
         return -self._first_move * factor / _rms(self._gradient).clamp_min(1e-30)
 
     def _remember(self, good: Tensor, trial: Tensor, gradient: Tensor) -> None:
-        curvature, length, square, slope = (torch.zeros((), device=trial.device) for _ in range(4))
-        for s, y, before in self._pair(trial, gradient):
-            curvature, length, square = curvature + _dot(s, y), length + _dot(y, y), square + _dot(s, s)
-            slope = slope + _dot(before, s)
+        found = [(_dot(s, y), _dot(y, y), _dot(s, s), _dot(before, s)) for s, y, before in self._pair(trial, gradient)]
+        curvature, length, square, slope = (_sum(products) for products in zip(*found, strict=True))
         left = (1 + curvature / slope).clamp(-1, 1).nan_to_num(0)
         self._left = self._left.lerp(left.to(self._left.dtype), SMOOTH)
         self._length = (self._length * (1 + STRETCH * self._left)).clamp(SHORTEST, FARTHEST)
         keep = good & (curvature > MIN_COSINE * (square * length).sqrt()) & (length > 0)
         slot = (self._stored % len(self._slots)).view(1)
-        made = [torch.zeros(len(self._slots), dtype=self._sy.dtype, device=trial.device) for _ in range(3)]
+        made = []
         pairs = zip(self._pair(trial, gradient), _parts(self._s, self._y), strict=True)
         for (s, y, _), (known_s, known_y) in pairs:
             # when nothing is kept the slot is written with what it holds
@@ -209,12 +207,13 @@ class LBFGS(Optimizer):
             y = torch.where(keep, y, known_y.index_select(0, slot)[0])
             known_s.index_copy_(0, slot, s[None])
             known_y.index_copy_(0, slot, y[None])
-            for sums, rows, vector in zip(made, (known_s, known_y, known_y), (y, s, y), strict=True):
-                sums += _wide(rows) @ _wide(vector)
-        self._sy.index_copy_(1, slot, made[0][:, None])
-        self._sy.index_copy_(0, slot, made[1][None])
-        self._yy.index_copy_(1, slot, made[2][:, None])
-        self._yy.index_copy_(0, slot, made[2][None])
+            s, y = _wide(s), _wide(y)
+            made.append((_wide(known_s) @ y, _wide(known_y) @ s, _wide(known_y) @ y))  # one by one, for their memory
+        with_s, with_y, of_changes = (_sum(products, self._sy.dtype) for products in zip(*made, strict=True))
+        self._sy.index_copy_(1, slot, with_s[:, None])
+        self._sy.index_copy_(0, slot, with_y[None])
+        self._yy.index_copy_(1, slot, of_changes[:, None])
+        self._yy.index_copy_(0, slot, of_changes[None])
         self._gamma = torch.where(keep, curvature / length.clamp_min(1e-30), self._gamma.to(length.dtype)).to(
             self._gamma.dtype
         )
@@ -231,19 +230,18 @@ class LBFGS(Optimizer):
         order = (self._slots + self._stored) % size  # slots, oldest first
         age = size - self._slots  # of the pair in order[i], newest 1
         known = age <= self._stored - self._oldest
-        sy = self._sy[order][:, order] * (known[:, None] & known)
-        yy = self._yy[order][:, order] * (known[:, None] & known)
+        both = known[:, None] & known
+        sy, yy = (sums[order][:, order] * both for sums in (self._sy, self._yy))
         diagonal = sy.diagonal()
         upper = sy.triu(1) + torch.diag(torch.where(known, diagonal, 1.0))
-        p, q = (torch.zeros(size, dtype=small, device=sy.device) for _ in range(2))
-        for s, y, gradient in _parts(self._s, self._y, self._gradient):
-            p += _wide(s) @ gradient
-            q += _wide(y) @ gradient
-        p, q = (torch.where(known, products[order], 0.0) for products in (p, q))
+        found = [
+            (_wide(s) @ gradient, _wide(y) @ gradient) for s, y, gradient in _parts(self._s, self._y, self._gradient)
+        ]
+        p, q = (torch.where(known, _sum(each, small)[order], 0.0) for each in zip(*found, strict=True))
         u = torch.linalg.solve_triangular(upper, p[:, None], upper=True)
         inner = diagonal[:, None] * u + self._gamma * (yy @ u) - self._gamma * q[:, None]
         a = torch.linalg.solve_triangular(upper.T, inner, upper=False)[:, 0]
-        back = torch.argsort(order)
+        back = (self._slots - self._stored) % size  # of each slot, its place in the order
         kind = self._gradient.dtype
         a = torch.where(known, a, 0.0)[back].to(kind)
         b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(kind)
@@ -281,6 +279,14 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     count = PART if flat[0].device.type == "cpu" else LARGE_PART
     for begin in range(0, flat[0].shape[-1], count):
         yield tuple(tensor[..., begin : begin + count] for tensor in flat)
+
+
+def _sum(parts: Sequence[Tensor], kind: torch.dtype | None = None) -> Tensor:
+    """The sum of what was computed part by part, in a dtype."""
+    first, *rest = parts if kind is None else [part.to(kind) for part in parts]
+    for part in rest:
+        first = first + part
+    return first
 
 
 def _rms(image: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ def _import_everything() -> None:
     for name in ("stylize", *PLUGINS):
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            if module.name != "stylize.encoders.kernels" and not module.name.endswith("__main__"):  # that needs Triton
+            if module.name != "stylize.kernels" and not module.name.endswith("__main__"):  # that needs Triton
                 importlib.import_module(module.name)
 
 

@@ -55,6 +55,8 @@ FLOORS = (
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("allocator", "linalg", "streams", "forms", "runfiles"),
+    ("cuda",),
+    ("kernels",),
     ("settings", "errors", "checks", "machines", "page", "stores", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -317,7 +319,7 @@ import pkgutil, sys
 sys.modules |= dict.fromkeys({[*PLUGINS]})  # to import one of them is an ImportError
 import stylize
 for module in pkgutil.walk_packages(stylize.__path__, "stylize."):
-    if module.name != "stylize.encoders.kernels":  # needs Triton
+    if module.name != "stylize.kernels":  # needs Triton
         __import__(module.name)
 from stylize.cli.main import main
 main(["photo.png", "starry.png", "-q", "--encoder", "mini", "--size", "16", "--steps", "1"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
-from types import ModuleType
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stylize import cuda
 from stylize.encoders import EncoderConfig, layer_names
 from stylize.encoders.weights import fingerprint
 from stylize.encoders.winograd import OUT, Winograd
@@ -20,8 +19,6 @@ from stylize.errors import SettingsError
 
 if TYPE_CHECKING:
     from stylize.gradients import ClosedFormGradient
-
-log = logging.getLogger(__name__)
 
 # torchvision's input convention
 MEAN = (0.485, 0.456, 0.406)
@@ -67,7 +64,7 @@ class VGG:
         widths = tuple(widths)
         self.layers = frozenset(layers)
         self._at, self._weights = place, weights
-        self._kernels = cuda_kernels(place.device, place.dtype)
+        self._kernels = cuda.kernels(place.device) if place.dtype == torch.bfloat16 else None
         held = [layer for index, layer, _ in modules(widths) if layer and f"features.{index}.weight" in weights]
         for layer in sorted(self.layers):
             if layer not in held:
@@ -264,37 +261,6 @@ class VGG:
         return own and bool(channels % self._kernels.COLUMNS == 0 and channels <= self._kernels.WIDEST)
 
 
-def cuda_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """The module of kernels for CUDA, where they are of use and work: tried once on each device."""
-    if device.type != "cuda" or dtype != torch.bfloat16 or torch.version.hip is not None:
-        return None
-    return _tried(device)
-
-
-@cache
-def _tried(device: torch.device) -> ModuleType | None:
-    try:
-        from stylize.encoders import kernels
-
-        x = torch.rand(1, 64, 4, 4, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-        weight = torch.zeros(64, 64, 3, 3, device=device, dtype=x.dtype).to(memory_format=torch.channels_last)
-        _fused_convolution(x, weight, x.new_zeros(64), 1)
-        pooled, winner = kernels.pool(x)
-        gradient = kernels.unpool(pooled, pooled, winner, 4, 4)
-        kernels.add(gradient, x, torch.zeros(64, 64, device=device), None)
-        torch.cuda.synchronize(device)  # for errors that come late
-    except Exception as error:  # no Triton, no compiler for it, or a GPU that it does not know
-        log.info("without kernels of our own on %s: %s", device, str(error).partition("\n")[0] or type(error).__name__)
-        return None
-    return kernels
-
-
-def _fused_convolution(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-    """relu(x * weight + bias), in one pass of cuDNN."""
-    sides = (padding, padding)
-    return torch.ops.aten.cudnn_convolution_relu(x, weight, bias, (1, 1), sides, (1, 1), 1)  # type: ignore[no-any-return]
-
-
 class _Network(torch.autograd.Function):
     """All of the network as one function. Whoever knows a gradient of its output number N in closed form may leave it
     in ``output.grad_fn.deferred[N]`` when backward reaches it, and give None."""
@@ -335,7 +301,7 @@ class _Convolution:
         if self.fast is not None and self.fast.pays(*x.shape[2:]):
             return self.fast.forward(x, self._bias)
         if self._fused:
-            return _fused_convolution(x, self.weight, self._bias, self._padding)
+            return cuda.fused_convolution(x, self.weight, self._bias, self._padding)
         return F.relu_(F.conv2d(x, self.weight, self._bias, padding=self._padding))
 
     def back(self, gradient: Tensor, passed: _Passed, *, masked: bool) -> Tensor:
