@@ -52,6 +52,50 @@ def refused(path: Path) -> str:
     return text
 
 
+# --- FITS
+
+
+def fits(path: Path, values: Array, bits: int, **cards: object) -> Path:
+    """A FITS file by hand, from its standard: rows from the bottom, in big-endian numbers, in blocks of 2880 bytes."""
+    planes = values if values.ndim == 2 else np.moveaxis(values, 2, 0)
+    sizes = {f"NAXIS{number}": size for number, size in enumerate(planes.shape[::-1], 1)}
+    header = {"BITPIX": bits, "NAXIS": planes.ndim, **sizes, **cards}
+    text = ["SIMPLE  =                    T / standard", *(f"{key:8}= {value:>20}" for key, value in header.items())]
+    head = "".join(card.ljust(80) for card in [*text, "END"]).encode()
+    dtype = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[bits]
+    data = planes[..., ::-1, :].astype(dtype).tobytes()
+    path.write_bytes(head.ljust(-(-len(head) // 2880) * 2880) + data.ljust(-(-len(data) // 2880) * 2880, b"\0"))
+    return path
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32, 64, -32, -64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fits_of_every_depth(tmp_path: Path, bits: int, channels: int) -> None:
+    unit = photo() if channels == 3 else photo()[..., 0]
+    unit[0, 0], unit[-1, -1] = 0, 1
+    path, tolerance = tmp_path / "a.fits", 1 / 250 if bits == 8 else 1e-4
+    if bits < 0:
+        close(fits(path, unit, bits), unit)
+        close(fits(path, (unit - 3) / 0.25, bits, BSCALE="2.5D-1", BZERO=3.0), unit, tolerance)
+        return
+    largest = 255 if bits == 8 else 2 ** (bits - 1) - 1
+    close(fits(path, np.floor(unit * np.longdouble(largest)), bits), unit, tolerance)
+    zero = -128 if bits == 8 else 2 ** (bits - 1)
+    unsigned = np.floor(unit * np.longdouble(2**bits - 1)) - 2 ** (bits - 1)
+    close(fits(path, unsigned if bits > 8 else unsigned + 128, bits, BSCALE=1.0, BZERO=float(zero)), unit, tolerance)
+    assert load(path).about.bits == bits
+    close(fits(path, np.rint(unit * 100), bits, BSCALE=0.01), unit, 0.006)
+
+
+def test_fits_that_is_damaged_or_has_many_planes(tmp_path: Path) -> None:
+    path = fits(tmp_path / "a.fits", np.repeat(photo()[..., :1], 5, axis=2), -32)
+    assert "first of 5 planes used" in load(path).notes
+    path.write_bytes(path.read_bytes()[:4000])
+    assert "truncated" in refused(path)
+    assert "megapixels" in refused(fits(path, np.zeros((1, 1)), 8, NAXIS1=90000, NAXIS2=90000))
+    assert "NaN" in refused(fits(path, np.full((9, 9), np.nan), -32))
+
+
 # --- TIFF
 
 
@@ -114,6 +158,66 @@ def test_tiff_of_every_type_and_arrangement(
         tiff(path, unit, kind, type_, **options)
         close(path, expected, tolerance)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("type_", ["u4", "i4", "u8", "i8"])
+@pytest.mark.parametrize("bits", [16, 17, 20, 24, 28, 30, 31])
+def test_whole_numbers_that_use_a_part_of_their_bits_are_not_dark(tmp_path: Path, type_: str, bits: int) -> None:
+    unit = np.concatenate([photo(), np.full((24, 35, 1), 0.5)], axis=2)
+    unit[0, 0], unit[-1, -1] = 0, 1
+    for number, white in enumerate((2**bits - 1, 2**bits) if 16 < bits < 31 else (2**bits - 1,)):
+        values = np.rint(unit * white).astype(type_)
+        deep = values.copy()
+        deep[..., 3] = np.rint(unit[..., 3].astype(np.longdouble) * np.iinfo(type_).max)  # opacity of the whole range
+        for name, shown, expected in (
+            ("grey", values[..., 0], unit[..., 0]),
+            ("rgb", values[..., :3], unit[..., :3]),
+            ("rgba", values, unit),
+            ("deep alpha", deep, unit),
+        ):
+            path, rgb = tmp_path / f"{number} {name}.tif", name != "grey"
+            extra = ["unassalpha"] if shown.shape[-1] == 4 else None
+            tifffile.imwrite(path, shown, photometric="rgb" if rgb else "minisblack", extrasamples=extra, metadata=None)
+            close(path, expected, 1e-4)
+            told = [note for note in load(path).notes if "whole numbers" in note]
+            assert len(told) == (bits > 16 and (type_, bits) != ("i4", 31))
+    assert not any(load(path).notes for path in [tmp_path / "0 grey.tif"] if bits == 16)
+
+
+def test_less_bright_pictures_of_part_of_the_bits_are_seen(tmp_path: Path) -> None:
+    for highest in (70_000, 100_000, 1_000_000, 5 * 10**8):
+        tifffile.imwrite(tmp_path / "a.tif", np.rint(photo()[..., 0] / 0.98 * highest).astype("u4"), metadata=None)
+        assert 0.5 < load(tmp_path / "a.tif").rgb.max() <= 1
+
+
+@pytest.mark.parametrize("kind", [("I", int), ("f", float), ("d", float)])
+def test_a_file_that_tells_its_range_is_believed_unless_it_is_wrong(tmp_path: Path, kind: tuple[str, type]) -> None:
+    """SMinSampleValue and SMaxSampleValue, or MinSampleValue and MaxSampleValue, as whole or floating-point numbers."""
+    letter, number = kind
+    code = {"I": 4, "f": 11, "d": 12}[letter]
+    values = np.rint(photo() * 700_000).astype("u4")
+    for highest, expected in ((1_000_000, 1_000_000), (4_000_000, 4_000_000), (3, 2**20 - 1)):
+        for tags in ((340, 341), (280, 281)):
+            told = [(tags[0], code, 1, number(0), True), (tags[1], code, 1, number(highest), True)]
+            tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", metadata=None, extratags=told)
+            close(tmp_path / "a.tif", values / expected, 1e-4)
+    sixteen = (values // 11).astype("u2")  # whose type tells it
+    told = [(341, 3, 1, 63636, True)]
+    tifffile.imwrite(tmp_path / "b.tif", sixteen, photometric="rgb", metadata=None, extratags=told)
+    close(tmp_path / "b.tif", sixteen / 65535, 1e-4)
+
+
+@pytest.mark.parametrize("type_", ["i2", "i4"])
+def test_signed_numbers_below_zero(tmp_path: Path, type_: str) -> None:
+    """As ImageMagick does where the whole range is used; else from the lowest to the highest; noise about 0 is cut."""
+    ends, unit = np.iinfo(type_), photo()[..., 0]
+    unit = (unit - unit.min()) / (unit.max() - unit.min())
+    path = tmp_path / "a.tif"
+    for low, high in ((int(ends.min), int(ends.max)), (-1024, 3071 if type_ == "i4" else 2900)):
+        tifffile.imwrite(path, np.rint(unit * (high - low) + low).astype(type_), metadata=None)
+        close(path, unit, 3e-4)
+    tifffile.imwrite(path, np.rint(unit * ends.max * 1.02 - ends.max * 0.02).astype(type_), metadata=None)
+    close(path, np.clip(unit * 1.02 - 0.02, 0, 1), 1e-4)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 31])

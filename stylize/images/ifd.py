@@ -5,6 +5,7 @@ Pillow's own reader of tags decodes values and loses their types; here they stay
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_FLOATS = {11: "f", 12: "d"}
 _MOST = 2**16  # fields of a directory
 _LONGEST = 2**26  # bytes of a value
 
@@ -116,6 +118,14 @@ class Tags:
         data = self.value(field)
         count = len(data) // SIZES[field.type]
         return struct.unpack(f"{self.order}{count}{_INTEGERS[field.type]}", data[: count * SIZES[field.type]])
+
+    def numbers(self, field: Field | None) -> tuple[float, ...]:
+        """The finite numbers of a field of integers or of floating point, or none."""
+        if field is None or field.type not in _FLOATS:
+            return self.integers(field)
+        data = self.value(field)
+        found = struct.unpack(f"{self.order}{len(data) // SIZES[field.type]}{_FLOATS[field.type]}", data)
+        return tuple(value for value in found if math.isfinite(value))
 
     def fractions(self, field: Field | None) -> tuple[Fraction, ...]:
         """The numbers of a field of rationals with denominators other than 0, or none."""

@@ -27,13 +27,15 @@ from stylize.errors import ImageError, StylizeError
 from stylize.images import about
 from stylize.images.colortags import encoding_of
 from stylize.images.deep import bits_of, light, samples_of, tiff_samples
+from stylize.images.fits import fits_samples, fits_size
+from stylize.images.levels import float_white, whole_levels
 from stylize.images.metadata import ORIENTATIONS, read_exif
 from stylize.images.picture import About, Origin, Picture, fit
 from stylize.images.profiles import Source, check_profile, color_space, source_of, srgb
 from stylize.images.repair import completed_jpeg, jp2_palette, png_essence, png_profile
 from stylize.images.signatures import format_name, raw_format
 from stylize.images.silence import MAX_PIXELS, SILENCE
-from stylize.images.tiff import Layout, Samples, float_white, uncommon_compression, whole_white
+from stylize.images.tiff import Layout, Samples, uncommon_compression
 from stylize.stores import StorePath, as_path
 from stylize.text import one_line
 
@@ -61,10 +63,11 @@ def load(source: File | Image.Image, *, longest: int | None = None, profile: str
     A larger picture is shrunk to the size :func:`fit` gives while it is decoded: it never takes the memory of its full
     size in floating point.
 
-    Whole numbers are relative to the largest that their bits can hold (those of 32 bits to 65535 where none is above
-    it). In floating point 1 is white and what is above is cut off, unless most values are above: then they are taken
-    as levels of 8 or 16 bits. Colours are converted to sRGB by the ICC profile, or by what the file says of its
-    primaries and transfer function; HDR ones are tone-mapped.
+    Whole numbers are relative to the largest that their bits can hold. Of those of 32 bits, only as many bits count as
+    the highest number needs, and at least 16, unless the file tells its range (SMaxSampleValue of a TIFF); a note says
+    so. In floating point 1 is white and what is above is cut off, unless most values are above: then they are taken as
+    levels of 8 or 16 bits. Colours are converted to sRGB by the ICC profile, or by what the file says of its primaries
+    and transfer function; HDR ones are tone-mapped.
 
     With ``profile="keep"`` they stay in the file's own RGB profile, which becomes ``picture.profile``; in the place of
     primaries that are told otherwise a profile is made. Grey and CMYK pictures are converted all the same, as are those
@@ -186,6 +189,10 @@ def _decode(file: BinaryIO, length: int, wanted: _Wanted) -> Picture:
         notes += ["light beyond white is cut off"] if cut else []
         samples = Samples(values, 1.0, values.shape[2] in (2, 4), 1)
         return _of_samples(samples, wanted, (None, About(bits=16)), notes, Source())
+    if kind == "FITS" and (size := fits_size(file)):
+        _refuse_bomb(*size)
+        samples, depth, notes = fits_samples(file)
+        return _of_samples(samples, wanted, (None, About(bits=depth)), notes, Source())
     if kind == "TIFF" and (found := tiff_samples(file, _refuse_bomb)):
         return _of_tiff(file, found, wanted, notes)
     image, source = _opened(file, length, kind, notes)
@@ -284,6 +291,7 @@ def _of_samples(
     """A picture of samples that Pillow had no part in."""
     height, width = samples.values.shape[:2]
     size = wanted.size(height, width)
+    notes += [samples.note] if samples.note else []
     if source.profile:  # for the colour engine alone, which takes 8 bits
         notes.append("16 bits read as 8: its colour profile is of a kind that takes no more")
         box = (0, 0, width, height)
@@ -409,12 +417,15 @@ def _deep_samples(image: Image.Image, file: BinaryIO | None, bits: int) -> Sampl
     if not image.mode.startswith(("I", "F")):
         return None
     values = np.asarray(image)[..., None]
-    white = float_white(values) if image.mode == "F" else whole_white(values)
+    if image.mode == "F":
+        white, note = float_white(values), ""
+    else:
+        values, white, note = whole_levels(values, 32, signed=True)
     key = image.info.get("transparency")
     has_key = isinstance(key, int)
     if has_key:
         values = np.concatenate([values, (values != key) * values.dtype.type(white)], axis=2)
-    return Samples(values, white, has_key, 1)
+    return Samples(values, white, has_key, 1, note=note)
 
 
 def _to_unit(samples: Samples, wanted: tuple[int, int]) -> Array:

@@ -20,6 +20,7 @@ from PIL import Image
 from stylize.errors import ImageError
 from stylize.images.encodings import lab_to_srgb
 from stylize.images.ifd import Field, Tags
+from stylize.images.levels import float_white, whole_levels
 
 Array = NDArray[Any]
 
@@ -38,13 +39,15 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a picture: ``values`` (H, W, C), of which ``white`` is white; grey, RGB or CMYK, perhaps alpha."""
+    """The samples of a picture: ``values`` (H, W, C), of which ``white`` is white; grey, RGB or CMYK, perhaps alpha.
+    ``note`` is what is to be said of them, if anything is."""
 
     values: Array
     white: float
     has_alpha: bool
     orientation: int
     cmyk: bool = False
+    note: str = ""
 
 
 class Layout:
@@ -140,14 +143,19 @@ class Layout:
                 top = values[..., 3:].astype(np.float32) / np.float32(2 ** self.bits[0] - 1)
                 colour = np.concatenate([colour, top], axis=2)
             return Samples(colour, 1, bool(alpha), self.orientation)
-        white = self._white(values)
+        white, note = 1.0, ""
+        if self.formats[0] == _FLOAT:
+            white = float_white(values)
+        else:
+            signed, told = self.formats[0] == _SIGNED, (self._told(340, 280), self._told(341, 281))
+            values, white, note = whole_levels(values, self.bits[0], signed=signed, told=told, alpha=bool(alpha))
         if self.photometric == _WHITE_IS_0:
             values[..., 0] = white - values[..., 0]
         if alpha == 1:
             values = values.astype(np.float32)
             opacity = np.maximum(values[..., -1:] / white, 1 / max(white, 65535))
             values[..., :-1] = np.minimum(values[..., :-1] / opacity, white)
-        return Samples(values, white, bool(alpha), self.orientation, self.photometric == _CMYK)
+        return Samples(values, white, bool(alpha), self.orientation, self.photometric == _CMYK, note)
 
     def _alpha(self, colours: int) -> int:
         """The kind of alpha behind the colours: 1 premultiplied, 2 not, 0 none; where nothing is said of it, 2."""
@@ -156,10 +164,13 @@ class Layout:
         kind = self.extra[0] if self.extra else 2 * (self.samples == colours + 1)
         return kind if kind in (1, 2) else 0
 
-    def _white(self, values: Array) -> float:
-        if self.formats[0] == _FLOAT:
-            return float_white(values)
-        return whole_white(values, self.bits[0] - (self.formats[0] == _SIGNED))
+    def _told(self, *tags: int) -> int | None:
+        """The one number, or that of all samples, that the first of these tags has: SMinSampleValue and the like."""
+        for tag in tags:
+            values = set(self._tags.numbers(self._fields.get(tag)))
+            if len(values) == 1:
+                return round(values.pop())
+        return None
 
     def _lab(self, values: Array) -> Array:
         bits, lab = self.bits[0], values.astype(np.float64)
@@ -279,28 +290,6 @@ class Layout:
 def uncommon_compression(number: int | None) -> str:
     """The name of a compression that Pillow's libtiff may lack, or nothing."""
     return _COMPRESSIONS.get(number or 1, "") if (number or 1) > 7 else ""
-
-
-def float_white(values: Array) -> float:
-    """What counts as white among numbers in floating point: 1, or where most are above 1, that of 8 or 16 bits.
-
-    Raises:
-        ImageError: there are NaN or infinite ones.
-    """
-    if not np.isfinite(values).all():
-        raise ImageError("it holds NaN or infinite values; write it anew without them")
-    visible = values[values > 0]
-    if not visible.size or float(np.median(visible)) <= 1:
-        return 1.0
-    highest = float(values.max())
-    return next((white for white in (255.0, 65535.0) if highest <= white), highest)
-
-
-def whole_white(values: Array, bits: int = 31) -> float:
-    """What counts as white among whole numbers of so many bits: the largest there can be, or 16 bits of 31 or more."""
-    if bits > 30 and values.size and float(values.max()) <= 65535:
-        return 65535.0
-    return 2.0**bits - 1
 
 
 def _half_and_half(bytes_: Array, order: str) -> Array:
