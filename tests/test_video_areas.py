@@ -16,7 +16,7 @@ from stylize import Picture, Settings
 from stylize_video.areas import ClipAreas
 from stylize_video.flow import warp_parts
 from stylize_video.probe import probe
-from stylize_video.steady import PaintedFrame, warp_history
+from stylize_video.steady import Motion
 from tests.conftest import Call, waves
 from tests.test_video import FAST, Paint, clip, failing_at, frames_of, moving, paint, picture, style
 
@@ -249,12 +249,15 @@ def test_what_belongs_to_another_part_is_new_and_what_is_not_painted_does_not_co
     before, now = np.ones((24, 32), np.uint8), np.ones((24, 32), np.uint8)
     before[:, :8] = now[:, :8] = 0  # not painted
     now[:, 24:] = 2
-    past = PaintedFrame(still, still.astype(np.float32) / 255, parts=before)
-    carried = warp_history(still, past, lambda one, other: np.zeros((*one.shape[:2], 2), np.float32), parts=now)
-    assert carried.unseen == pytest.approx(8 / 24)
-    assert not carried.mask[:, :8].any()
-    assert not carried.mask[:, 24:].any()
-    assert carried.mask[:, 8:24].all()
+
+    def flow(one: Array, other: Array) -> Array:
+        return np.zeros((*one.shape[:2], 2), np.float32)
+
+    motion = Motion.between(still, still, flow, parts=now, parts_before=before)
+    assert motion.unseen == pytest.approx(8 / 24)
+    assert not motion.mask[:, :8].any()
+    assert not motion.mask[:, 24:].any()
+    assert motion.mask[:, 8:24].all()
 
 
 def test_parts_follow_the_flow() -> None:

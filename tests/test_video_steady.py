@@ -16,7 +16,7 @@ from stylize import WeightsError
 from stylize_video.flow import engine, valid, warp
 from stylize_video.shots import cuts
 from stylize_video.steady import (
-    PaintedFrame,
+    Motion,
     WarpedHistory,
     expected_steps,
     is_static,
@@ -111,8 +111,10 @@ def test_pixels_from_outside_and_ways_that_do_not_lead_back_are_invalid() -> Non
     assert not valid(edge, -edge)[:, 14:16].any()  # a motion boundary
 
 
-def as_past(content: Array) -> PaintedFrame:
-    return PaintedFrame(content, content.astype(np.float32) / 255)
+def carried_from(before: Array, content: Array, result: Array | None = None, deep: float = 8.0) -> WarpedHistory:
+    """What a frame gives another; its result is as it is itself, if no other is given."""
+    made = before.astype(np.float32) / 255 if result is None else result
+    return warp_history(content, made, Motion.between(content, before, dis(), deep))
 
 
 def dis() -> Any:
@@ -123,7 +125,7 @@ def dis() -> Any:
 
 def test_a_still_scene_is_carried_whole_and_worth_no_step() -> None:
     content = texture(64, 96)
-    carried = warp_history(content, as_past(content), dis())
+    carried = carried_from(content, content)
     assert np.allclose(carried.start, content / 255, atol=1e-3)
     assert carried.mask.all()
     assert (carried.unseen, carried.changed) == (0, pytest.approx(0, abs=1e-4))
@@ -154,14 +156,14 @@ def test_the_noise_of_a_recording_is_no_news(sigma: float) -> None:
     assert not is_static(recorded(small), before)
     assert not is_static(recorded(content * 0.98), before)  # two frames of a slow fade
     assert not is_static(recorded(moved(content, 1, 0)), before)
-    assert warp_history(recorded(content), as_past(before), dis()).changed < 1e-4
-    assert warp_history(recorded(texture(144, 256, 1)), as_past(before), dis()).changed > 0.02
+    assert carried_from(before, recorded(content)).changed < 1e-4
+    assert carried_from(before, recorded(texture(144, 256, 1))).changed > 0.02
 
 
 def test_a_moving_scene_is_carried_along() -> None:
     content = texture(64, 96)
     now = moved(content, 4, 2)
-    carried = warp_history(now, as_past(content), dis())
+    carried = carried_from(content, now)
     assert np.abs(carried.start - now / 255)[carried.mask].mean() < 0.01
     assert carried.mask[12:-4, 12:-4].mean() > 0.95
     assert not carried.mask[:, :3].any()
@@ -176,7 +178,7 @@ def test_new_ground_begins_with_the_content_in_the_colors_of_the_result() -> Non
     def paint(content: Array) -> Array:
         return np.float32(0.2) + np.float32(0.6) * content[..., [2, 0, 1]].astype(np.float32) / 255
 
-    carried = warp_history(now, PaintedFrame(before, paint(before)), dis(), deep=1.0)
+    carried = carried_from(before, now, paint(before), deep=1.0)
     off = np.abs(carried.start - paint(now)).mean(2)
     assert off[:, -3:].mean() < 0.02  # the border, drawn out, would be off by ten times as much
     assert off[34:56, 50:62].mean() < 0.03

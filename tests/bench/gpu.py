@@ -10,7 +10,7 @@
     whole    a picture in memory to a picture in memory: seconds, also scale by scale, peak of memory beside the plan
     large    two steps at 8192 px, whole and in tiles
     folder   64 pictures at 512 px by the command line, in one process and in several: from the first to the last result
-    clip     following frames, flow included
+    clip     following frames as the command line paints them, flow and files included
     profile  the kernels that take the longest
 
 Sections that are named run; all but profile, if none is. VGG-19's weights are seeded random numbers unless
@@ -31,11 +31,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Scale, Settings, Stylizer
@@ -300,35 +298,10 @@ def folder(bench: Bench) -> None:
 
 
 def clip(bench: Bench) -> None:
-    """A photo that is panned over, so that each frame uncovers a little."""
-    from stylize_video.flow import engine
-    from stylize_video.steady import PaintedFrame, warp_history
+    from tests.bench.gpu_clip import paint, panned
 
-    sizes = [(640, 360), (1280, 720)] if bench.cuda else [(64, 36)]
-    for width, height in sizes:
-        wide = resize(bench.content, height * 2, width * 2)[0].permute(1, 2, 0)
-        frames = [(wide[20 : 20 + height, k * 3 : k * 3 + width] * 255).byte().numpy() for k in range(10)]
-        stylizer, flow = bench.stylizer(width), engine("dis", str(bench.device))
-        assert flow is not None
-        result = stylizer(as_tensor(frames[0])).rgb
-        past, took = PaintedFrame(frames[0], as_array(result)), []
-        for frame in frames[1:]:
-            begun = time.perf_counter()
-            carried = warp_history(frame, past, flow)
-            stylized = stylizer(as_tensor(frame), init=as_tensor(carried.start), steps=10)
-            past = PaintedFrame(frame, as_array(stylized.rgb))
-            bench.wait()
-            took.append(time.perf_counter() - begun)
-        print(f"{width}x{height}: {1 / statistics.median(took):.1f} following frames of 10 steps a second", flush=True)
-
-
-def as_tensor(frame: NDArray[Any]) -> Tensor:
-    values = torch.from_numpy(frame).permute(2, 0, 1)[None]
-    return values.float() / 255 if values.dtype == torch.uint8 else values
-
-
-def as_array(image: Tensor) -> NDArray[Any]:
-    return image[0].permute(1, 2, 0).numpy()
+    for width, height in [(640, 360), (1280, 720)] if bench.cuda else [(bench.sizes[0], bench.sizes[0] * 9 // 16)]:
+        print(paint(panned(bench.content, width, height), bench.stylizer(width)), flush=True)
 
 
 def profile(bench: Bench) -> None:

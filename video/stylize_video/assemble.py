@@ -11,7 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -216,6 +215,8 @@ def _covers(encoding: Encoding, folder: Path) -> Mapping[int, Path]:
 
 
 def _cover(clip: Clip, number: int, folder: Path) -> Path | None:
+    import av
+
     end = COVERS.get(dict(clip.covers).get(number, ""))
     if end is None:
         return None
@@ -229,6 +230,8 @@ def _cover(clip: Clip, number: int, folder: Path) -> Path | None:
 
 def _problem(path: Path, encoding: Encoding, count: int) -> str:
     """What is wrong with a file that ffmpeg has written without complaint; empty if nothing is."""
+    import av
+
     try:
         with av.open(file_url(path), metadata_errors="replace") as container:
             video = container.streams.video[0]

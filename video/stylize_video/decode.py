@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import IO, Any
 
-import av
-import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +46,8 @@ def decode_arguments(
 ) -> list[str]:
     """Arguments for ffmpeg: every frame once, upright, deinterlaced, with square pixels, ``height`` x ``width``, as raw
     video on stdout; if ``timed``, it tells in its messages when each of them is shown."""
+    import ffmpeg
+
     begin, stop = clip.window(start, end)
     given: dict[str, Any] = {"protocol_whitelist": LOCAL}
     if clip.alpha and clip.codec in ("vp8", "vp9"):
@@ -209,6 +209,8 @@ def _raw_format(clip: Clip) -> tuple[str, int, type[np.unsignedinteger[Any]]]:
 
 def _input_colors(clip: Clip) -> dict[str, str]:
     """How the scale filter interprets the stored colours; where the file is silent, as players do."""
+    import av
+
     form = av.VideoFormat(clip.pixel_format)
     if form.is_rgb or form.has_palette:
         return {}

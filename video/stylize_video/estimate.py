@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize_video.steady import PaintedFrame, expected_steps, is_static, warp_history
+from stylize_video.steady import Motion, expected_steps, is_static
 
 if TYPE_CHECKING:
     from stylize import Flow, Picture, Step, Stylizer
@@ -43,9 +43,8 @@ class Samples:
         for number, last, frame in self._pairs:
             if number in cuts:
                 continue
-            past = PaintedFrame(last, last / np.float32(255))
             static = is_static(frame, last)
-            steps.append(0 if static else expected_steps(warp_history(frame, past, flow), fewest, most))
+            steps.append(0 if static else expected_steps(Motion.between(frame, last, flow), fewest, most))
         return float(np.mean(steps)) if steps else 0.0
 
 

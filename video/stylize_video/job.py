@@ -38,12 +38,12 @@ from stylize_video.exposure import ExposureMeter
 from stylize_video.ffmpeg import executable
 from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
 from stylize_video.probe import HIDING, Clip, probe
-from stylize_video.shot import Counts, Shot, ShotPainter
+from stylize_video.shot import Counts, ShotPainter
 from stylize_video.shots import cuts
 from stylize_video.styling import Styling
 from stylize_video.task import Task, as_picture, eight_bits, even_size
 from stylize_video.timing import seconds
-from stylize_video.work import Plan, Work
+from stylize_video.work import Plan, Shot, Work
 
 FOLLOWING = ("steady", "every")  # keys of a plan's wants that concern frames that follow others
 LEAD = "clip"  # the claim of the run that makes the clip

@@ -1,4 +1,5 @@
-"""What a video file holds, read with PyAV: its pictures, colour properties, frame times and other streams."""
+"""What a video file holds, read with PyAV: its pictures, colour properties, frame times and other streams. Clips that
+consist of pictures do without it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-import av
 
 from stylize import StylizeError, is_file
 from stylize.text import one_line
@@ -155,6 +154,8 @@ def probe(path: Path) -> Clip:
     Raises:
         StylizeError: the file is missing, unreadable, or not a clip.
     """
+    import av
+
     path = Path(path)
     if not os.path.lexists(path):
         raise StylizeError(f"no such clip: {path}")
@@ -169,6 +170,8 @@ def probe(path: Path) -> Clip:
 
 
 def _describe(path: Path, container: Any) -> Clip:
+    import av
+
     names = set(container.format.name.split(","))
     attached = av.stream.Disposition.attached_pic
     videos = list(container.streams.video)
@@ -261,6 +264,8 @@ def _begin(container: Any, stream: Any) -> Fraction:
 def _scan(container: Any, stream: Any, *, every: bool) -> tuple[Any, list[tuple[int | None, int | None]], bool]:
     """The first frame, (time, length) of every packet that holds one, and whether a frame has transparent pixels, if
     ``every`` frame is to be decoded."""
+    import av
+
     frame, transparent = None, False
     marks: list[tuple[int | None, int | None, int | None]] = []
     with contextlib.suppress(av.FFmpegError):  # the file ends in the middle of something

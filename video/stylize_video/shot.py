@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Stylizer, Term, load
+from stylize_video.ahead import Fate, Preparation, Prepared, frames_ahead
 from stylize_video.areas import FrameAreas
 from stylize_video.curvature import kept, warped
-from stylize_video.decode import InOrder
 from stylize_video.exposure import NONE, Exposure
-from stylize_video.steady import (
-    PaintedFrame,
-    WarpedHistory,
-    as_tensor,
-    expected_steps,
-    is_static,
-    temporal,
-    warp_history,
-)
-from stylize_video.styling import Weights, moved
-from stylize_video.task import DEEP, Task, as_picture, eight_bits
-from stylize_video.work import Plan, Work
+from stylize_video.steady import WarpedHistory, as_tensor, expected_steps, temporal, warp_history
+from stylize_video.styling import Weights
+from stylize_video.task import Task, as_picture
+from stylize_video.work import Plan, Shot, Work
+from stylize_video.writing import Writer, write_png
 
 Array = NDArray[Any]
 
@@ -41,12 +35,13 @@ MOST_REPEATED = 16  # of them
 ENTIRELY = 0.9  # share of what is painted that is new, from which on a frame is painted as a still
 
 
-@dataclass(frozen=True)
-class Shot:
-    """The frames of a shot that are to be painted, and the plan they are of."""
+@dataclass(frozen=True, eq=False)
+class Past:
+    """The result (1, 3, H, W) in [0, 1] of the frame that was painted last, and what is known of the curvature of its
+    loss."""
 
-    frames: range
-    plan: Plan
+    result: Tensor
+    curvature: Curvature
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +130,17 @@ class ShotPainter:
 
     def __init__(self, task: Task, work: Work, flow: Flow) -> None:
         self._task, self._work, self._flow = task, work, flow
-        self._source = InOrder(task.read)
-        self._past: PaintedFrame | None = None  # the last one painted
-        self._areas: FrameAreas | None = None  # its own
-        self._weights: Weights = ()  # of its styles
+        self._past: Past | None = None
         self._counts = Counts()
         self._saved = 0  # the number of the frame whose state was kept last
 
     def begin(self, stylizer: Stylizer) -> None:
         """Paint with a stylizer, of the styles that the clip begins with."""
-        base = stylizer.settings.style_weights or (1.0,) * len(stylizer.styles)
-        self._styles = StylesOf(self._task, stylizer.styles, base)
+        task, base = self._task, stylizer.settings.style_weights or (1.0,) * len(stylizer.styles)
+        self._styles = StylesOf(task, stylizer.styles, base)
+        self._ahead = frames_ahead(stylizer.engine.device, task.height, task.width)
+        self._preparation = Preparation(task, self._flow, self._styles.at)
+        self._writer = Writer(beside=self._ahead > 0)
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that has no such shots as styles are given for.
@@ -160,58 +155,70 @@ class ShotPainter:
         there already.
 
         Raises:
-            StylizeError: the clip can no longer be read.
+            StylizeError: the clip can no longer be read, or a frame cannot be written.
         """
-        every, held = self._task.every, self._task.options.get("hold")
-        self._past = self._areas = None
+        self._past = None
         resumed, known = self._work.read_state(shot.frames) or (shot.frames.start, Curvature())
         self._saved = resumed
-        for number in shot.frames:
-            exposure = shot.plan.exposure(number)
-            shown = self._read(number)
-            samples = exposure.removed(shown)
-            content = eight_bits(samples[..., :3])
-            between = (number - shot.frames.start) % every > 0
-            if number <= resumed and self._work.file(number).exists():
-                if number == resumed and not exposure.hides:
-                    weights = self._styles.at(shot.plan, number)
-                    self._remember(content, load(self._kept(number)), known, self._areas_of(number), weights)
-                continue
-            past: PaintedFrame | None = self._past
-            picture, areas = as_picture(samples, f"frame {number}"), self._areas_of(number)
-            over = Over(exposure, areas, shown)
-            copied = Frame(f"frame {number}", picture, number=number + 1, total=shot.plan.frames, copied=True)
-            # compared with the last painted one: slow changes add up until they are painted
-            weights = self._styles.at(shot.plan, number)
-            same = past is not None and (exposure.hides or self._shows_the_same(content, past, areas, weights))
-            if exposure.hides and past is None:  # a fade from black or white begins with just that
-                self._copy(number, as_picture(shown, picture.name), Over())
-                yield copied
-            elif past is not None and (same or (between and held)):
-                self._copy(number, Picture(as_tensor(past.result), picture.alpha), over)
-                yield copied
-            elif past is not None and between:
-                carried = self._carried(content, past, areas)
-                self._save(number, Picture(as_tensor(carried.start), picture.alpha), over)
-                yield copied
-            else:
-                data = {"number": number, "content": content, "shot": shot.frames, "over": over, "weights": weights}
-                frame = self._styles.given(replace(copied, copied=False, data=data), weights)
-                if areas is not None:
-                    frame = replace(frame, mask=areas.mask, regions=areas.regions)
-                yield frame if past is None else self._following(frame, past)
+        try:
+            with closing(self._preparation.frames(shot, resumed, self._is_done, self._ahead)) as prepared:
+                for frame in prepared:
+                    if frame.fate is Fate.DONE:
+                        self._past = Past(load(self._kept(frame.number)).rgb, known)
+                    elif frame.fate is Fate.PAINTED:
+                        yield self._to_paint(frame, shot)
+                    else:
+                        self._pass_on(frame)
+                        yield Frame(
+                            frame.picture.name,
+                            frame.picture,
+                            number=frame.number + 1,
+                            total=shot.plan.frames,
+                            copied=True,
+                        )
+            self._writer.wait()
+        finally:
+            self._writer.settle()
         self._work.remove_states(shot.frames, before=shot.frames.stop)
 
-    def _copy(self, number: int, picture: Picture, over: Over) -> None:
-        """A frame that needs no painting."""
-        self._counts += Counts(copied=1)
-        self._save(number, picture, over)
-        self._work.note(number, {"steps": 0, "seconds": 0.0})
+    def _is_done(self, number: int) -> bool:
+        return self._work.file(number).exists()
 
-    def _following(self, frame: Frame, past: PaintedFrame) -> Frame:
+    def _pass_on(self, frame: Prepared) -> None:
+        """Keep what is made of a frame without painting."""
+        about: Mapping[str, float | None] | None = {"steps": 0, "seconds": 0.0}
+        past, over = self._past, Over(frame.exposure, frame.areas, frame.shown)
+        if frame.fate is Fate.SHOWN:
+            picture, over = as_picture(frame.shown, frame.picture.name), Over()
+        elif past is None:
+            raise StylizeError(f"{frame.picture.name}: the frame before it was not written")
+        elif frame.fate is Fate.REPEATED:
+            picture = Picture(past.result, frame.picture.alpha)
+        else:
+            picture, about = Picture(self._carried(frame, past).start_tensor(), frame.picture.alpha), None
+        if about is not None:
+            self._counts += Counts(copied=1)
+        plain = self._rounded(picture)
+        self._writer(lambda: self._write(frame.number, plain, over, about))
+
+    def _to_paint(self, prepared: Prepared, shot: Shot) -> Frame:
+        areas = prepared.areas
+        frame = Frame(
+            prepared.picture.name,
+            prepared.picture,
+            number=prepared.number + 1,
+            total=shot.plan.frames,
+            data={"prepared": prepared, "shot": shot.frames, "number": prepared.number},
+        )
+        frame = self._styles.given(frame, prepared.weights)
+        if areas is not None:
+            frame = replace(frame, mask=areas.mask, regions=areas.regions)
+        return frame if self._past is None else self._following(frame, prepared, self._past)
+
+    def _following(self, frame: Frame, prepared: Prepared, past: Past) -> Frame:
         """A frame as it is painted after another."""
-        areas = frame.data["over"].areas
-        carried = self._carried(frame.data["content"], past, areas, self._task.deep)
+        areas = prepared.areas
+        carried = self._carried(prepared, past)
         if areas is not None and carried.unseen > ENTIRELY:  # nothing to go on from
             return frame
         steps = expected_steps(carried, *self._task.steps)
@@ -222,59 +229,40 @@ class ShotPainter:
         curvature = warped(past.curvature, as_tensor(carried.flow), mask, weight)
         return replace(
             frame,
-            init=as_tensor(carried.start),
+            init=carried.start_tensor(),
             steps=steps,
             terms=terms,
             curvature=curvature,
             data={**frame.data, "mask": mask, "weight": weight},
         )
 
+    def _carried(self, frame: Prepared, past: Past) -> WarpedHistory:
+        """What the last painted frame gives another."""
+        assert frame.motion is not None
+        return warp_history(frame.content, as_array(past.result), frame.motion())
+
     def write(self, frame: Frame, painted: Painted) -> None:
-        """Keep the result of a frame."""
-        number, over = frame.data["number"], frame.data["over"]
+        """Keep the result of a frame.
+
+        Raises:
+            StylizeError: it, or one before it, cannot be written.
+        """
+        prepared: Prepared = frame.data["prepared"]
+        over = Over(prepared.exposure, prepared.areas, prepared.shown)
+        rgb = over.unmixed(painted.picture.rgb, frame.image.rgb)
         if painted.stopped:  # good for a part of the clip, but none to go on from
-            rgb = over.of(over.unmixed(painted.picture.rgb, frame.image.rgb))
-            picture = replace(painted.picture, rgb=rgb, exif=None, record=None, origin=None)
-            self._counts += Counts(stopped=(number, pickle.dumps(picture)))
+            picture = replace(painted.picture, rgb=over.of(rgb), exif=None, record=None, origin=None)
+            self._counts += Counts(stopped=(prepared.number, pickle.dumps(picture)))
             return
         self._counts += Counts(painted=1)
         known = Curvature()
         if frame.curvature is not None:
             known = kept(frame.curvature, frame.data["mask"], frame.data["weight"])
-        kept_state = self._keep_state(number, frame.data["shot"], known)
-        bare = replace(painted.picture, rgb=over.unmixed(painted.picture.rgb, frame.image.rgb))
-        result = self._save(number, bare, over)
-        if kept_state:
-            self._work.remove_states(frame.data["shot"], before=number)
-        self._remember(frame.data["content"], result, known, over.areas, frame.data["weights"])
+        plain = self._rounded(replace(painted.picture, rgb=rgb))
         about = {"steps": painted.steps, "seconds": painted.seconds, "style": painted.terms.get("style")}
-        self._work.note(number, about)
-
-    def _remember(
-        self, content: Array, result: Picture, known: Curvature, areas: FrameAreas | None, weights: Weights
-    ) -> None:
-        """What the next frame begins with."""
-        parts = None if areas is None else areas.parts
-        self._past = PaintedFrame(content, as_array(result), known, parts)
-        self._areas, self._weights = areas, weights
-
-    def _areas_of(self, number: int) -> FrameAreas | None:
-        return self._task.areas.at(number, self._task.height, self._task.width)
-
-    def _shows_the_same(self, content: Array, past: PaintedFrame, areas: FrameAreas | None, weights: Weights) -> bool:
-        """Whether nothing has changed since the last frame that was painted, as far as it is painted."""
-        if moved(weights, self._weights):
-            return False
-        if areas is not None:
-            if self._areas is None or not areas.same_as(self._areas):
-                return False
-            content = areas.inside(content, past.content)
-        return is_static(content, past.content)
-
-    def _carried(
-        self, content: Array, past: PaintedFrame, areas: FrameAreas | None, deep: float = DEEP["default"]
-    ) -> WarpedHistory:
-        return warp_history(content, past, self._flow, deep, None if areas is None else areas.parts)
+        state = self._state(prepared.number, known)
+        self._past = Past(plain.rgb, known)
+        self._writer(lambda: self._write(prepared.number, plain, over, about, frame.data["shot"], state))
 
     def _temporal_weight(self, areas: FrameAreas | None) -> float:
         """That of the temporal term, which is a mean over all of the picture, where the others are over what is
@@ -283,48 +271,67 @@ class ShotPainter:
         return weight if areas is None else weight * areas.parts.size / max(1, int(np.count_nonzero(areas.parts)))
 
     def take_counts(self) -> Counts:
-        """What became of frames since this was asked last."""
+        """What became of frames since this was asked last, when all are written.
+
+        Raises:
+            StylizeError: one cannot be written.
+        """
+        self._writer.wait()
         counts, self._counts = self._counts, Counts()
         return counts
 
-    def _save(self, number: int, result: Picture, over: Over) -> Picture:
-        """Keep a frame, as it is shown; and as it is painted, which is what the next one begins with."""
+    def _write(
+        self,
+        number: int,
+        plain: Picture,
+        over: Over,
+        about: Mapping[str, float | None] | None,
+        shot: range = range(0),
+        state: Curvature | None = None,
+    ) -> None:
+        """Keep a frame, as it is shown; and as it is painted, which is what the next one begins with. Whenever this
+        ends, another run can go on."""
+        if state is not None:
+            self._work.write_state(shot, number, state)
         if over.shows_all:
-            return self.save(self._work.file(number), result)
-        plain = self.save(self._work.plain(number), result)
-        self.save(self._work.file(number), replace(plain, rgb=over.of(plain.rgb)))
-        return plain
+            self.save(self._work.file(number), plain)
+        else:
+            self.save(self._work.plain(number), plain)
+            self.save(self._work.file(number), replace(plain, rgb=over.of(plain.rgb)))
+        if state is not None:
+            self._work.remove_states(shot, before=number)
+        if about is not None:
+            self._work.note(number, about)
 
     def _kept(self, number: int) -> Path:
         """Where a frame is as it is painted."""
         plain = self._work.plain(number)
         return plain if plain.exists() else self._work.file(number)
 
-    def save(self, path: Path, result: Picture) -> Picture:
-        """Write a frame; the picture as it is read back."""
+    def save(self, path: Path, result: Picture) -> None:
+        """Write a frame."""
+        if self._task.gives_frames:
+            self._rounded(result).save(path, bits=self._task.bits)
+        else:
+            write_png(path, result, self._task.bits)
+
+    def _rounded(self, result: Picture) -> Picture:
+        """A picture as it is read back."""
         levels = 65535 if self._task.bits > 8 else 255
-        kept = replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
-        kept.save(path, bits=self._task.bits)
-        return kept
+        return replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
 
-    def _read(self, number: int) -> Array:
-        """A frame of the clip."""
-        samples = self._source.at(number)
-        if samples is None:
-            raise StylizeError(f"{self._task.clip.path}: frame {number} can no longer be read")
-        return samples
-
-    def _keep_state(self, number: int, shot: range, known: Curvature) -> bool:
-        """Keep what another run needs to go on from a frame with the same result; of large frames, now and then.
-        Whether it was."""
+    def _state(self, number: int, known: Curvature) -> Curvature | None:
+        """What another run needs to go on from a frame with the same result, on the CPU, as it is only there that other
+        threads may compute; None of most large frames, which it paints again."""
         size = 0 if known.moves is None else 4 * known.moves.numel()
         if number - self._saved < min(MOST_REPEATED, math.ceil(size / STATE_BYTES)):
-            return False
-        self._work.write_state(shot, number, known)
+            return None
         self._saved = number
-        return True
+        if known.moves is None or known.changes is None:
+            return known
+        return Curvature(known.moves.cpu(), known.changes.cpu())
 
 
-def as_array(picture: Picture) -> Array:
-    """The colours of a picture, (H, W, 3)."""
-    return np.ascontiguousarray(picture.rgb[0].permute(1, 2, 0).numpy())
+def as_array(image: Tensor) -> Array:
+    """The colours of a picture (1, 3, H, W), (H, W, 3)."""
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())

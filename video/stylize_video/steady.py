@@ -7,7 +7,8 @@ Ruder, Dosovitskiy, Brox 2016, "Artistic Style Transfer for Videos".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -16,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylize import Curvature, Term, luminance
-from stylize_video.flow import valid, visible, warp, warp_parts
+from stylize import Term, luminance
+from stylize_video.flow import smooth, visible, warp, warp_parts
 
 if TYPE_CHECKING:
     from stylize import Flow
@@ -30,21 +31,61 @@ STILL, MOVED = 0.75, 2.0  # levels of 255: mean difference, and of one square, a
 UNSEEN = 0.002  # share of pixels that is ignored
 NEW = 8.0  # levels above the noise from which on a pixel shows something else
 FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
+DEEP = 8.0  # px into new ground from where on it begins with the photo alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
 
-@dataclass(frozen=True)
-class PaintedFrame:
-    """A frame that is done: its content (H, W, 3) in uint8, its result (H, W, 3) in float32, in [0, 1], what is known
-    of the curvature of its loss, and, where there are masks, to which part of the picture each pixel belongs: ``parts``
-    (H, W) in uint8, 0 for what is not painted."""
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What the contents alone tell of a frame and an earlier one: the ``flow`` (H, W, 2) back to it, the ``mask``
+    (H, W) where the frame is held to it, and how much the ``photo`` (H, W) counts in its start, in [0, 1]; None: not at
+    all.
 
-    content: Array
-    result: Array
-    curvature: Curvature = field(default_factory=Curvature)
-    parts: Array | None = None
+    ``unseen`` is the share of pixels that are new ground, ``changed`` the mean difference above the noise of the
+    content from its warped predecessor, in [0, 1], where that was visible.
+    """
+
+    flow: Array
+    mask: Array
+    photo: Array | None
+    unseen: float
+    changed: float
+
+    @classmethod
+    def between(
+        cls,
+        content: Array,
+        before: Array,
+        flow: Flow,
+        deep: float = DEEP,
+        parts: Array | None = None,
+        parts_before: Array | None = None,
+    ) -> Motion:
+        """Of two contents (H, W, 3) in uint8; ``deep`` is how many px into new ground the photo is all there is.
+
+        New is what was not visible, what looks different now, and what belongs to another part of the picture, where
+        there are masks: ``parts`` (H, W) in uint8 tell which each pixel belongs to, 0 for what is not painted and does
+        not count. Frames further back are not searched for it: at two flows each that cost more than it gave.
+        """
+        back, forth = flow(content, before), flow(before, content)
+        apart = above_noise(content.astype(np.float32) - warp(before, back), content)
+        seen = visible(back, forth)
+        new = ~seen | (apart > NEW)
+        inside = np.ones_like(new)
+        if parts is not None and parts_before is not None:
+            inside = parts > 0
+            new = (new | (parts != warp_parts(parts_before, back))) & inside
+        mask = seen & smooth(back) & ~new & inside
+        seen &= inside
+        changed = float(apart[seen].mean()) / 255 if seen.any() else 1.0
+        photo = None
+        if new.any():
+            depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
+            photo = (depth / deep).clip(0, 1) * new
+        unseen = int(np.count_nonzero(new)) / max(1, int(np.count_nonzero(inside)))
+        return cls(back, mask, photo, unseen, changed)
 
 
 @dataclass(frozen=True)
@@ -62,9 +103,17 @@ class WarpedHistory:
     unseen: float
     changed: float
 
+    def start_tensor(self) -> Tensor:
+        """The start (1, 3, H, W), the same at each call."""
+        return self._tensors[0]
+
     def mask_tensor(self) -> Tensor:
-        """The mask (1, 1, H, W) in float32."""
-        return as_tensor(self.mask[..., None].astype(np.float32))
+        """The mask (1, 1, H, W) in float32, the same at each call."""
+        return self._tensors[1]
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return as_tensor(self.start), as_tensor(self.mask[..., None].astype(np.float32))
 
 
 def is_static(content: Array, before: Array) -> bool:
@@ -72,8 +121,12 @@ def is_static(content: Array, before: Array) -> bool:
     apart = content.astype(np.float32) - before
     if np.abs(apart.mean((0, 1))).max() > STILL:  # of all pixels together, in which noise plays no part: a fade
         return False
-    moved = above_noise(apart, content)
-    return bool(moved.mean() <= STILL and np.count_nonzero(moved > MOVED) <= UNSEEN * moved.size)
+    means, most = cv2.boxFilter(apart, -1, (BLOCK, BLOCK)), _most_noise(content)
+    peaks, few = np.abs(means).max(2), UNSEEN * content.shape[0] * content.shape[1]
+    if np.count_nonzero(peaks - NOISE * most > MOVED) > few:  # however little of it is noise, which takes time to tell
+        return False
+    moved = _above(peaks, min(_spread(means), most))
+    return bool(moved.mean() <= STILL and np.count_nonzero(moved > MOVED) <= few)
 
 
 def above_noise(apart: Array, content: Array) -> Array:
@@ -84,40 +137,31 @@ def above_noise(apart: Array, content: Array) -> Array:
     taken for more than twice what the fine detail of ``content``, (H, W, 3) in uint8, can hold of it.
     """
     means = cv2.boxFilter(apart, -1, (BLOCK, BLOCK))
-    spread = float(np.median(np.abs(means - np.median(means, (0, 1))))) / QUARTILE
+    return _above(np.abs(means).max(2), min(_spread(means), _most_noise(content)))
+
+
+def _above(peaks: Array, noise: float) -> Array:
+    return np.asarray(np.maximum(0, peaks - NOISE * noise))
+
+
+def _spread(means: Array) -> float:
+    """The standard deviation of most of the means (H, W, C)."""
+    return float(np.median(np.abs(means - np.median(means, (0, 1))))) / QUARTILE
+
+
+def _most_noise(content: Array) -> float:
+    """The most that noise can move the difference of two means, by the fine detail of a frame (Immerkaer 1996)."""
     detail = cv2.filter2D(cv2.cvtColor(content, cv2.COLOR_RGB2GRAY).astype(np.float32), -1, IMMERKAER)
-    most = float(np.median(np.abs(detail))) / QUARTILE / 6  # Immerkaer 1996, of one frame and pixel
-    noise = min(spread, 2 * math.sqrt(2) * most / BLOCK)
-    return np.asarray(np.maximum(0, np.abs(means).max(2) - NOISE * noise))
+    return 2 * math.sqrt(2) * (float(np.median(np.abs(detail))) / QUARTILE / 6) / BLOCK
 
 
-def warp_history(
-    content: Array, past: PaintedFrame, flow: Flow, deep: float = 8.0, parts: Array | None = None
-) -> WarpedHistory:
-    """The last result, warped to where its pixels are now, and on new ground the content in the colours of the result,
-    up to ``deep`` px from what is known: strokes that are begun need fewer steps.
-
-    New is what was not visible, what looks different now, and what belongs to another of the ``parts``; what is not
-    painted does not count. Frames further back are not searched for it: at two flows each that cost more than it gave.
-    """
-    back, forth = flow(content, past.content), flow(past.content, content)
-    apart = above_noise(content.astype(np.float32) - warp(past.content, back), content)
-    seen = visible(back, forth)
-    new = ~seen | (apart > NEW)
-    inside = np.ones_like(new)
-    if parts is not None and past.parts is not None:
-        inside = parts > 0
-        new = (new | (parts != warp_parts(past.parts, back))) & inside
-    mask = valid(back, forth) & ~new & inside
-    seen &= inside
-    difference = float(apart[seen].mean()) / 255 if seen.any() else 1.0
-    start = warp(past.result, back)
-    if new.any():
-        depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
-        share = (depth / deep).clip(0, 1)[..., None]
-        start += share * new[..., None] * (recolored(content, start, mask) - start)
-    unseen = int(np.count_nonzero(new)) / max(1, int(np.count_nonzero(inside)))
-    return WarpedHistory(start.clip(0, 1), mask, back, unseen, difference)
+def warp_history(content: Array, result: Array, motion: Motion) -> WarpedHistory:
+    """An earlier result (H, W, 3), warped to where its pixels are in a content (H, W, 3) in uint8, and on new ground
+    the content in the colours of the result: strokes that are begun need fewer steps."""
+    start = warp(result, motion.flow)
+    if motion.photo is not None:
+        start += motion.photo[..., None] * (recolored(content, start, motion.mask) - start)
+    return WarpedHistory(start.clip(0, 1), motion.mask, motion.flow, motion.unseen, motion.changed)
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:
@@ -138,7 +182,7 @@ def recolored(content: Array, result: Array, known: Array) -> Array:
     return np.asarray(made + cv2.blur((result - made) * known[..., None], (side, side)) / np.maximum(share, 0.02))
 
 
-def expected_steps(carried: WarpedHistory, fewest: int, most: int) -> int:
+def expected_steps(carried: WarpedHistory | Motion, fewest: int, most: int) -> int:
     """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
     what is warped there; half of them for a quarter of that; and ``fewest`` at least, unless ``most`` is less."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)
@@ -147,7 +191,7 @@ def expected_steps(carried: WarpedHistory, fewest: int, most: int) -> int:
 
 def temporal(carried: WarpedHistory, weight: float, *, grey: bool) -> Term:
     """The temporal loss of the paper (eq. 7): weight x mean(mask x (x - carried)^2)."""
-    target, mask = as_tensor(carried.start), carried.mask_tensor()
+    target, mask = carried.start_tensor(), carried.mask_tensor()
     if grey:  # as the picture is while only its brightness is painted
         target = luminance(target).expand(-1, 3, -1, -1)
 

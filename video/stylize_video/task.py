@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
-from stylize_video import image_sequence
+from stylize_video import image_sequence, steady
 from stylize_video.areas import ClipAreas
 from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
@@ -23,7 +23,11 @@ from stylize_video.styling import Styling
 Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
-DEEP = {"draft": 24.0, "default": 8.0, "best": 4.0}  # px into new ground from where on it begins with the photo alone
+DEEP = {
+    "draft": 24.0,
+    "default": steady.DEEP,
+    "best": 4.0,
+}  # px into new ground from where on it begins with the photo alone
 STEPS = {"draft": (2, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
@@ -77,6 +81,12 @@ class Task:
     def effort(self) -> str:
         """How much is done for a frame that follows another: a key of :data:`STEPS`."""
         return next((name for name in ("draft", "best") if self.options.get(name)), "default")
+
+    @property
+    def gives_frames(self) -> bool:
+        """Whether the frames in the making are the result themselves, which has a colour profile."""
+        is_png = image_sequence.file(self.target, 0).suffix.lower() == ".png"
+        return is_png and image_sequence.is_sequence(self.target)
 
     @property
     def keeps_colors(self) -> bool:

@@ -51,6 +51,14 @@ class Plan:
         return [range(begin, end) for begin, end in zip(self.begins, ends, strict=True)]
 
 
+@dataclass(frozen=True)
+class Shot:
+    """The frames of a shot that are to be painted, and the plan they are of."""
+
+    frames: range
+    plan: Plan
+
+
 class Work:
     """The hidden folder ``.NAME.work`` beside the target; ``claims`` is where runs claim the shots they paint."""
 

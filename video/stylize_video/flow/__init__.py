@@ -96,8 +96,18 @@ def visible(back: Array, forth: Array) -> Array:
     return np.asarray(inside & consistent)
 
 
+def smooth(flow: Array) -> Array:
+    """Which pixels of a flow (H, W, 2) are not at motion boundaries (eq. 6), booleans (H, W)."""
+    down, right = np.gradient(flow, axis=0), np.gradient(flow, axis=1)
+    return np.asarray((down**2 + right**2).sum(2) <= 0.01 * (flow**2).sum(2) + 0.002)
+
+
 def valid(back: Array, forth: Array) -> Array:
-    """Where the flow ``back`` can be relied on: pixels that were visible, and not at motion boundaries (eq. 6)."""
-    down, right = np.gradient(back, axis=0), np.gradient(back, axis=1)
-    smooth = (down**2 + right**2).sum(2) <= 0.01 * (back**2).sum(2) + 0.002
-    return np.asarray(visible(back, forth) & smooth)
+    """Where the flow ``back`` can be relied on: pixels that were visible, and not at motion boundaries."""
+    return np.asarray(visible(back, forth) & smooth(back))
+
+
+def is_thread_safe(flow: Flow) -> bool:
+    """Whether an engine may be called in several threads at once, beside the painting: those that are functions of
+    OpenCV on the CPU. Nothing is known of others."""
+    return flow in (_dis, _farneback)
