@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stylize import allocator
 from stylize.contracts import Chain, Executor, Frame, Job, Painted, Request
 from stylize.errors import ClaimLostError, PluginError, SettingsError
 from stylize.gradients import gradients_enabled
@@ -96,6 +97,7 @@ def join(
     """
     from stylize.host import plugin_manager
 
+    allocator.allow()  # this process paints, and that is all it does
     host = plugin_manager(only=plugins)
     job = request.open(host)
     stylizer = request.stylizer(job, host)

@@ -23,7 +23,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from stylize import allocator
 from stylize.contracts import Chain, Executor, Frame, Request, hookimpl
 from stylize.errors import ClaimLostError, SettingsError, StylizeError
 from stylize.executors import PAUSE, Backlog, Run, Serial, join
@@ -250,7 +249,6 @@ def _step(values: Mapping[str, Any]) -> Step:
 def _work(connection: Connection, packed: bytes) -> None:
     """Paint the chains that come through a connection, until None comes or the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    allocator.allow()
     logging.getLogger("stylize").addHandler(logging.NullHandler())  # what is logged at the start was said already
     sender = _Sender(connection)
     threading.Thread(target=_end_with_the_first, name="parent", daemon=True).start()

@@ -171,9 +171,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
 
 
 def test_the_shots_of_a_clip_are_painted_on_workers(call: Call, folder: Path) -> None:
-    import numpy as np
-
-    from tests.test_video import clip, frames_of, moving
+    from tests.test_video import clip, moving
 
     small_photos(folder)
     clip(folder / "in.mkv", [*moving(8, 0), *moving(8, 1)])
@@ -181,8 +179,7 @@ def test_the_shots_of_a_clip_are_painted_on_workers(call: Call, folder: Path) ->
     assert call(*command, "-o", "one.mkv").code == 0
     done = call(*command, "-o", "out.mkv", "--executor", "dask")
     assert done.code == 0, done.err
-    pairs = zip(frames_of(Path("one.mkv")), frames_of(Path("out.mkv")), strict=True)
-    assert all(np.array_equal(one, other) for one, other in pairs)
+    assert Path("one.mkv").read_bytes() == Path("out.mkv").read_bytes()
 
 
 def test_errors_of_the_stylizer_are_told(tmp_path: Path) -> None:

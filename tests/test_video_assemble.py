@@ -85,6 +85,14 @@ def test_everything_that_a_container_can_hold_is_kept_as_it_was(paint: Paint, so
     ]
 
 
+def test_a_clip_made_again_has_the_same_bytes(paint: Paint, folder: Path) -> None:
+    clip(folder / "in.mkv", moving(2))
+    paint("in.mkv")
+    first = (folder / "out.mkv").rename(folder / "first.mkv")
+    paint("in.mkv")
+    assert (folder / "out.mkv").read_bytes() == first.read_bytes()
+
+
 def test_what_a_container_cannot_hold_is_named_and_the_rest_is_kept(paint: Paint, sources: Path) -> None:
     said = paint("rich.mkv", target="out.mp4", codec=False).err
     assert "left out in out.mp4: attachment font.ttf: .mp4 files cannot hold it" in said

@@ -237,8 +237,8 @@ def _kill(
         return True
     nanny = running[draw.choice(("nanny1", "nanny2"))]
     if who == "worker":
-        children = Path(f"/proc/{nanny.pid}/task/{nanny.pid}/children")
-        workers = [int(each) for each in children.read_text().split()] if children.exists() else []
+        threads = [*Path(f"/proc/{nanny.pid}/task").glob("*/children")]
+        workers = [int(each) for children in threads for each in children.read_text().split()]
         workers = [each for each in workers if is_alive(each) and b"spawn_main" in _command(each)]
         for worker in workers[:1]:
             os.kill(worker, signal.SIGKILL)

@@ -19,6 +19,7 @@ from stylize_video.streams import Track, timecode_at, tracks
 from stylize_video.timing import SHORTEST
 
 FRAME_NAME = "%08d.png"  # of the painted frames in their folder, from 0
+RANDOM = ("matroska", "webm")  # muxers that number segments and tracks at random, unless told not to
 TIME_BASE = 90_000  # ticks per second: the frame times of cameras and containers are whole numbers of them
 SAME_CLOCK_AS_PICTURES = ("-map", "1:V:0", "-c:v", "copy", "-f", "null", "-")  # see decode.py
 
@@ -99,6 +100,7 @@ def encode_arguments(
         streams, kept = _along(encoding, muxer, covers or {})
         options |= kept | {"map_metadata": 1, "map_chapters": 1}
     options |= {"max_muxing_queue_size": 4096, "max_error_rate": 1}
+    options |= {"fflags": "+bitexact"} if muxer in RANDOM else {}  # the same clip in the same bytes
     if "c:v:1" in options:  # a cover picture, which is none of the encoder's business
         options = {f"{key}:0" if key.endswith(":v") else key: value for key, value in options.items()}
     lists = [key for key, value in options.items() if isinstance(value, list)]
