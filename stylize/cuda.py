@@ -32,7 +32,6 @@ def _tried(device: torch.device) -> ModuleType | None:
         matrix = torch.zeros(64, 64, device=device)
         kernels.add(gradient, x, matrix, None)
         kernels.moments(x, matrix[0], matrix, central=True)
-        kernels.multiply(matrix[None], matrix[None])
         torch.cuda.synchronize(device)  # for errors that come late
     except Exception as error:
         log.info("without kernels of our own on %s: %s", device, str(error).partition("\n")[0] or type(error).__name__)

@@ -115,6 +115,17 @@ def deferred(features: Tensor) -> Deferred | None:
     return found
 
 
+def ready(features: Tensor) -> torch.cuda.Event | None:
+    """When features as an encoder gave them are there, on CUDA, which may be long before all of them are; None where
+    that is not known.
+
+    An encoder's autograd function offers an event for each output as the attribute ``ready`` of its context.
+    """
+    events = getattr(features.grad_fn, "ready", None)
+    found: torch.cuda.Event | None = None if events is None else events[features.output_nr]
+    return found
+
+
 def hand_over(gradient: ClosedFormGradient, collection: Deferred | None) -> Tensor | None:
     """What a backward function returns: None if the gradient could be deferred, else the gradient."""
     if collection is None:

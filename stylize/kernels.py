@@ -2,8 +2,7 @@
 
 On a GPU large pictures spend as much time moving feature maps through memory as multiplying them. Each kernel reads
 and writes its maps once, where torch's operations would do so two to four times. Maps are (1, C, H, W), channels-last,
-in bfloat16. Small pictures spend their time on the roots of matrices, which are in float32: torch multiplies those
-without the tensor cores. Whoever calls the kernels has another way for where they cannot run (:mod:`stylize.cuda`).
+in bfloat16. Whoever calls the kernels has another way for where they cannot run (:mod:`stylize.cuda`).
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from torch import Tensor
 BLOCK = 1024  # numbers for each program of the pooling
 ROWS, COLUMNS = 128, 64  # of the result, for each program of the product
 WIDEST = 256  # channels from which on a library's product, and passes of their own, are as fast
-CHANNELS = 64  # whose multiples moments and products take
+CHANNELS = 64  # whose multiples moments take
 SAMPLES = 4096  # positions that tell about where a mean is
-STRIDE = 16  # one of so many positions at least
 DEPTH = 64  # positions that are multiplied at once for moments
 WIDTH, PARTS = 256, 16  # of the sums over them: numbers for each program, and how many of the parts it adds at once
-PROGRAMS = 264  # of the moments: twice as many as an H100 has multiprocessors
+PROGRAMS = 132  # of the moments: as many as an H100 has multiprocessors
 
 
 @triton.jit(do_not_specialize=["wide", "across", "count"])
@@ -86,9 +84,8 @@ def _moments(x, center, products, sums, count, span, channels: tl.constexpr, til
         inside = (position < count)[:, None]
         at = x + position[:, None] * channels
         apart = tl.load(at + row_channel[None], mask=inside, other=0.0).to(tl.float32) - row_center
-        apart = tl.where(inside, apart, 0.0)
-        added += tl.sum(apart, 0)
-        left = apart.to(x.dtype.element_ty)
+        left = tl.where(inside, apart, 0.0).to(x.dtype.element_ty)
+        added += tl.sum(left.to(tl.float32), 0)  # of what is multiplied: else the covariance may be less than zero
         right = left
         if tile < channels:
             apart = tl.load(at + column_channel[None], mask=inside, other=0.0).to(tl.float32) - column_center
@@ -132,36 +129,6 @@ def _sum_up(  # type: ignore[no-untyped-def]
         total -= of_row * of_column
     tl.store(second + row * stride + column, total)
     tl.store(mean + column, of_column + tl.load(center + column), mask=row == 0)
-
-
-@triton.jit
-def _multiply(  # type: ignore[no-untyped-def]
-    left,
-    right,
-    added,
-    result,
-    alpha,
-    beta,
-    gamma,
-    size: tl.constexpr,
-    tile: tl.constexpr,
-    depth: tl.constexpr,
-    adds: tl.constexpr,
-):
-    begin = tl.program_id(2) * size * size
-    row, column = tl.program_id(0) * tile + tl.arange(0, tile), tl.program_id(1) * tile + tl.arange(0, tile)
-    total = tl.zeros([tile, tile], tl.float32)
-    for first in range(0, size, depth):
-        inner = first + tl.arange(0, depth)
-        one = tl.load(left + begin + row[:, None] * size + inner[None])
-        other = tl.load(right + begin + inner[:, None] * size + column[None])
-        total = tl.dot(one, other, total, input_precision="tf32x3")
-    total *= alpha
-    at = begin + row[:, None] * size + column[None]
-    if adds:
-        total += beta * tl.load(added + at)
-    total += tl.where(row[:, None] == column[None], gamma, 0.0)
-    tl.store(result + at, total)
 
 
 def _on(x: Tensor) -> AbstractContextManager[object]:
@@ -219,7 +186,7 @@ def moments(x: Tensor, mean: Tensor, second: Tensor, *, central: bool) -> None:
     rows = x[0].permute(1, 2, 0).flatten(0, 1)
     center = mean.new_zeros(channels)
     if central:  # an odd stride, which meets all columns of the map
-        center = rows[:: max(STRIDE, count // SAMPLES) | 1].mean(0).float()  # such that differences are exact
+        center = rows[:: max(1, count // SAMPLES) | 1].mean(0).float()  # such that most differences are exact
     tile = min(channels, 2 * CHANNELS) if channels % (2 * CHANNELS) == 0 else CHANNELS
     pieces = channels // tile
     parts = max(1, min(triton.cdiv(count, DEPTH), PROGRAMS // pieces**2))
@@ -232,20 +199,3 @@ def moments(x: Tensor, mean: Tensor, second: Tensor, *, central: bool) -> None:
         launched(rows, center, products, sums, count, span, channels, tile, DEPTH, num_warps=warps)
         made = center, mean, second, count, parts, second.stride(0), central, channels
         _sum_up[(channels**2 // WIDTH,)](products, sums, *made, WIDTH, PARTS)
-
-
-def multiply(
-    left: Tensor, right: Tensor, alpha: float = 1.0, added: Tensor | None = None, beta: float = 0.0, gamma: float = 0.0
-) -> Tensor:
-    """alpha L R + beta A + gamma 1 of matrices (B, k, k) in float32, contiguous, k a multiple of :data:`CHANNELS`.
-
-    The tensor cores multiply in TF32 three times, the parts that it rounds off, too: as exact as float32.
-    """
-    count, size, _ = left.shape
-    result = torch.empty_like(left)
-    tile = 64 if size > WIDEST else 32
-    with _on(left):
-        grid = size // tile, size // tile, count
-        other = left if added is None else added
-        _multiply[grid](left, right, other, result, alpha, beta, gamma, size, tile, 32, added is not None)
-    return result

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stylize import cuda
-
 BLOCK = 2**20  # numbers in a block that stays in a CPU's cache: 4 MB in float32
 DILATION = (2, 2)
 SMALL = 2**15  # numbers: torch does not hand smaller convolutions to oneDNN
@@ -119,23 +117,6 @@ def blocks(
         yield rows, x.flatten(0, 1), own
 
 
-def products(
-    left: Tensor, right: Tensor, alpha: float = 1.0, added: Tensor | None = None, beta: float = 0.0, gamma: float = 0.0
-) -> Tensor:
-    """alpha L R + beta A + gamma 1 of matrices (B, k, m), (B, m, k) and (B, k, k)."""
-    ours, square = cuda.kernels(left.device), left.shape == right.shape and left.shape[1] == left.shape[2]
-    if ours is not None and square and left.dtype == torch.float32 and left.shape[1] % ours.CHANNELS == 0:
-        given = left.contiguous(), right.contiguous(), alpha, None if added is None else added.contiguous()
-        found: Tensor = ours.multiply(*given, beta, gamma)
-        return found
-    made = torch.bmm(left, right) if added is None else torch.baddbmm(added, left, right, beta=beta, alpha=alpha)
-    if added is None and alpha != 1:
-        made.mul_(alpha)
-    if gamma:
-        made.diagonal(dim1=1, dim2=2).add_(gamma)
-    return made
-
-
 # --- roots -----------------------------------------------------------------------------------------------------------
 
 
@@ -176,11 +157,12 @@ def roots(matrices: Tensor, floors: Tensor, scales: Tensor | None = None) -> tup
     scaled.diagonal(dim1=1, dim2=2).add_((lift / norm)[:, 0])
     y, z = scaled, None  # y tends to the root, z to its inverse; both commute with the matrix
     for number, (a, b, c) in enumerate(POLYNOMIALS, 1):
-        x = y if z is None else products(z, y)
-        polynomial = products(x, x, c, added=x, beta=b, gamma=a)
-        z = polynomial if z is None else products(polynomial, z)
+        x = y if z is None else z @ y
+        polynomial = torch.baddbmm(x, x, x, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        z = polynomial if z is None else polynomial @ z
         if number < len(POLYNOMIALS):
-            y = products(y, polynomial)
+            y = y @ polynomial
     assert z is not None
     inverse = (z + z.mT) / (2 * norm.sqrt())
     trace = (scaled * inverse).sum((1, 2)) * norm[:, 0, 0] - matrices.shape[1] * lift[:, 0, 0].sqrt()

@@ -28,10 +28,11 @@ from stylize.gradients import (
     Deferred,
     deferred,
     hand_over,
+    ready,
     with_gradients,
     with_plain_gradients,
 )
-from stylize.linalg import blocks, inner, product, products, root, root_pair, roots
+from stylize.linalg import blocks, inner, product, root, root_pair, roots
 from stylize.streams import beside, join
 
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
@@ -272,7 +273,7 @@ class WassersteinBatch:
         self._trace, self._floor = (torch.stack([getattr(t, name) for t in targets]) for name in ("trace", "floor"))
         self._largest = self._floor.sqrt() / DAMPING  # eigenvalue of the style's covariance
         self._share = torch.tensor(shares, device=device) / torch.stack([target.energy for target in targets])
-        self._turned = self._factor.mT.contiguous()
+        self._eye = torch.eye(size, device=device)
         # what a picture's moments are written to, layer by layer: zeros remain where a layer has no channels
         self._seen = torch.zeros(count, size, device=device), torch.zeros(count, size, size, device=device)
         self._scales: dict[tuple[int, ...], Tensor] = {}
@@ -292,8 +293,8 @@ class WassersteinBatch:
             else:
                 ours.moments(each.detach(), own, spread, central=True)
         norm = self._largest * torch.linalg.matrix_norm(covariance)
-        trace, inverse = roots(products(products(self._turned, covariance), self._factor), self._floor, norm)
-        matrix = products(products(self._factor, inverse), self._turned, -1.0, gamma=1.0)
+        trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor, norm)
+        matrix = torch.baddbmm(self._eye, self._factor @ inverse, self._factor.mT, alpha=-1)
         shift = mean - self._mean
         distance = shift.square().sum(1) + covariance.diagonal(dim1=1, dim2=2).sum(1) + self._trace - 2 * trace
         scale = self._per_position(features, weights)
@@ -319,11 +320,11 @@ def wasserstein_of_batches(
     batches: Sequence[tuple[WassersteinBatch, Sequence[Tensor], Sequence[Tensor | None]]],
 ) -> Tensor:
     """The sum of several batches, of their features and position weights; on CUDA each batch has a stream of its own,
-    as none fills the chip."""
+    as none fills the chip, and starts as soon as its features are there."""
     total, features, gradients = [], list[Tensor](), list[ClosedFormGradient]()
     with torch.no_grad():
         for number, (batch, maps, weights) in enumerate(batches):
-            with beside(maps[0].device, number):
+            with beside(maps[0].device, number, [ready(each) for each in maps]):
                 value, found = batch.measured(maps, weights)
             total.append(value)
             features += maps

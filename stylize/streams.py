@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -20,14 +20,28 @@ def _stream(device: torch.device, purpose: object, thread: int) -> torch.cuda.St
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """What the current stream has been given so far, on CUDA."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 @contextmanager
-def beside(device: torch.device, purpose: object) -> Iterator[None]:
-    """On CUDA, work on a side stream that starts after what the current one has been given; :func:`join` it later."""
+def beside(device: torch.device, purpose: object, after: Sequence[torch.cuda.Event | None] = (None,)) -> Iterator[None]:
+    """On CUDA, work on a side stream that starts after some events, or if one is None after all that the current stream
+    has been given; :func:`join` it later."""
     if device.type != "cuda":
         yield
         return
     stream = side_stream(device, purpose)
-    stream.wait_stream(torch.cuda.current_stream(device))
+    for event in after:
+        if event is None:
+            stream.wait_stream(torch.cuda.current_stream(device))
+        else:
+            stream.wait_event(event)
     with torch.cuda.stream(stream):
         yield
 

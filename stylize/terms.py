@@ -37,6 +37,7 @@ SELF_SIMILARITY = 6.0  # what the content weight is multiplied by, as such dista
 FEATURES = 0.2  # share of the content weight that the features themselves keep beside self-similarity
 TURNS = ((), (3,), (2,), (2, 3))  # axes: as it is, mirrored, upside down, turned
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
+APART = 2**19  # pixels from which on they compute those of wide layers one by one, while the network goes on
 COARSER = 0.3  # weight of the distance to the picture of the scale before, at fine scales
 PAPER_ACTIVATION = 32.0  # mean of relu1_1 of the original VGG-19 over photographs and paintings
 MOMENTS_KEPT = 32  # of styles at a scale
@@ -182,7 +183,8 @@ class StyleTarget:
         if key not in self._known:
             self._known[key] = self._measure(scale.longest, tuple(layers), symmetric=scale.symmetric)
         known = self._known[key]
-        batches = _batches({layer: (known[layer], weight / total) for layer, weight in layers.items()})
+        shares = {layer: (known[layer], weight / total) for layer, weight in layers.items()}
+        batches = _batches(shares, apart=scale.height * scale.width >= APART)
 
         def distance(image: Tensor, features: Features) -> Tensor:
             if batches:
@@ -267,20 +269,18 @@ class _Gram:
         return losses.gram_of_moments(second, self.target, self.energy)
 
 
-def _batches(layers: Mapping[str, tuple[_Layer, float]]) -> list[tuple[list[str], losses.WassersteinBatch]]:
-    """On accelerators, the layers whose distances are computed together: narrow ones, and wide ones."""
-    found = []
-    for wide in (False, True):
-        own = {
-            layer: (known.target, share)
-            for layer, (known, share) in layers.items()
-            if isinstance(known, _Wasserstein)
-            and known.target.mean.device.type != "cpu"
-            and (len(known.target.mean) > NARROW) == wide
-        }
-        if own:
-            found.append((list(own), losses.WassersteinBatch(*zip(*own.values(), strict=True))))
-    return found
+def _batches(
+    layers: Mapping[str, tuple[_Layer, float]], *, apart: bool
+) -> list[tuple[list[str], losses.WassersteinBatch]]:
+    """On accelerators, the layers whose distances are computed together: narrow ones, and wide ones, unless those are
+    to be computed ``apart``."""
+    groups: dict[str, dict[str, tuple[losses.Gaussian, float]]] = {}
+    for layer, (known, share) in layers.items():
+        if isinstance(known, _Wasserstein) and known.target.mean.device.type != "cpu":
+            wide = len(known.target.mean) > NARROW
+            group = groups.setdefault(layer if wide and apart else str(wide), {})
+            group[layer] = known.target, share
+    return [(list(own), losses.WassersteinBatch(*zip(*own.values(), strict=True))) for own in groups.values()]
 
 
 def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions, *, detail: float = 1.0) -> Term:

@@ -58,21 +58,17 @@ for height, width, channels in ((8, 10, 64), (37, 41, 64), (7, 9, 128), (2, 3, 2
         mean, large = (torch.full(shape, 7.0, device=device) for shape in ((channels,), (channels + 64,) * 2))
         kernels.moments(x, mean, large[:channels, :channels], central=central)
         assert torch.all(large[channels:] == 7) and torch.all(large[:, channels:] == 7)
-        torch.testing.assert_close(mean.double(), rows.mean(0), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mean.double(), rows.mean(0), rtol=1e-3, atol=1e-3)
         own = rows - rows.mean(0) if central else rows
         scale = own.square().mean().item() + 1e-3
         close = 2e-2 if dtype == torch.bfloat16 else 4e-3
         torch.testing.assert_close(
             large[:channels, :channels].double(), own.T @ own / len(rows), rtol=close, atol=close * scale
         )
-
-for count, size in ((2, 64), (1, 128), (2, 320)):
-    left, right, added = (torch.randn(count, size, size, generator=generator).to(device) for _ in range(3))
-    product, eye = left.double() @ right.double(), torch.eye(size, device=device, dtype=torch.double)
-    close = {"rtol": 1e-5, "atol": 1e-4}
-    torch.testing.assert_close(kernels.multiply(left, right).double(), product, **close)
-    found = kernels.multiply(left, right, -0.5, added, 2.0, gamma=3.0)
-    torch.testing.assert_close(found.double(), -0.5 * product + 2 * added + 3 * eye, **close)
+    x = random(1, channels, height, width) + 3
+    kernels.moments(x, mean, large[:channels, :channels], central=True)  # no eigenvalue below zero but for rounding
+    values = torch.linalg.eigvalsh(large[:channels, :channels].double())
+    assert values[0] > -1e-6 * values[-1].clamp_min(1e-3), (height, width, channels)
 """
 
 

@@ -16,6 +16,7 @@ from stylize.encoders import EncoderConfig, layer_names
 from stylize.encoders.weights import fingerprint
 from stylize.encoders.winograd import OUT, Winograd
 from stylize.errors import SettingsError
+from stylize.streams import mark
 
 if TYPE_CHECKING:
     from stylize.gradients import ClosedFormGradient
@@ -263,14 +264,19 @@ class VGG:
 
 class _Network(torch.autograd.Function):
     """All of the network as one function. Whoever knows a gradient of its output number N in closed form may leave it
-    in ``output.grad_fn.deferred[N]`` when backward reaches it, and give None."""
+    in ``output.grad_fn.deferred[N]`` when backward reaches it, and give None; ``output.grad_fn.ready[N]`` says when
+    that output is there."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, network: VGG, names: Sequence[str]) -> tuple[Tensor, ...]:
         ctx.network, ctx.names, ctx.trail, ctx.kind = network, names, [], image.dtype
         ctx.deferred = [list[Any]() for _ in names]
         ctx.set_materialize_grads(False)
-        return tuple(feature for _, feature in network._features(image, ctx.trail))
+        found, ctx.ready = [], []
+        for _, feature in network._features(image, ctx.trail):
+            found.append(feature)
+            ctx.ready.append(mark(feature.device))
+        return tuple(found)
 
     @staticmethod
     @once_differentiable
