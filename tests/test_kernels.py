@@ -65,11 +65,11 @@ for height, width, channels in ((8, 10, 64), (37, 41, 64), (7, 9, 128), (2, 3, 2
         torch.testing.assert_close(
             large[:channels, :channels].double(), own.T @ own / len(rows), rtol=close, atol=close * scale
         )
-    x = random(1, channels, height, width) + 3
+    x = random(1, channels, height, width) ** 3
     kernels.SAMPLES = 1  # about the first position, which is far from the mean
     kernels.moments(x, mean, large[:channels, :channels], central=True)  # no eigenvalue below zero but for rounding
     values = torch.linalg.eigvalsh(large[:channels, :channels].double())
-    assert values[0] > -1e-5 * values[-1].clamp_min(1e-3), (height, width, channels)
+    assert values[0] > -3e-6 * values[-1].clamp_min(1e-3), (height, width, channels)
 """
 
 
