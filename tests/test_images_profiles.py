@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,9 @@ from stylize.images.encodings import Encoding, adobe_rgb, of_cicp, power
 from stylize.images.profiles import made_of
 from stylize.images.tables import of_tables
 from stylize.testing import tiny_encoder
-from tests.conftest import Call
+from tests.conftest import Call, waves
+
+tifffile: Any = pytest.importorskip("tifffile")
 
 Array = NDArray[Any]
 
@@ -33,6 +36,7 @@ PROFILES = {
     "prophoto": made_of(Encoding(_PROPHOTO, power(1.8))),
 }
 OUTSIDE = (0, 255, 0)  # a green that sRGB has not, in each of them
+STYLES = ((0.4, 0.4, 0.4), (0.7, 0.1, 0.1), (0.1, 0.2, 0.7))
 FORMATS = ("png", "jpg", "webp", "tif", "avif")
 
 
@@ -233,6 +237,34 @@ def test_the_command_line_keeps_a_profile(call: Call, folder: Path) -> None:
     assert replayed.code == 0
     assert profile_in(folder / "b.png") == PROFILES["p3"]
     assert (folder / "a.png").read_bytes() == (folder / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["none", "luminance", "match"])
+@pytest.mark.parametrize(("name", "bits"), [("p3", 8), ("prophoto", 16)])
+def test_masks_and_regions_in_a_profile_that_is_kept(tmp_path: Path, name: str, bits: int, mode: str) -> None:
+    """The photo's own samples where the mask is black; elsewhere what is painted looks as it does in sRGB."""
+    kind, path = (np.uint8, tmp_path / "a.png") if bits == 8 else (np.uint16, tmp_path / "a.tif")
+    pixels = (waves(24, 32, 3)[0].permute(1, 2, 0).numpy() * np.iinfo(kind).max).astype(kind)
+    if bits == 8:
+        Image.fromarray(pixels).save(path, icc_profile=PROFILES[name])
+    else:
+        tifffile.imwrite(path, pixels, photometric="rgb", iccprofile=PROFILES[name], metadata=None)
+    grey, red, blue = (waves(32, 32, 5) * 0.2 + torch.tensor(color).view(1, 3, 1, 1) for color in STYLES)
+    mask, above, below = torch.ones(24, 32), torch.zeros(24, 32), torch.zeros(24, 32)
+    mask[:, :10], above[:12], below[12:] = 0, 1, 1
+    settings = stylize.Settings(encoder="tiny", size=32, steps=(12,), preserve_color=mode)
+    stylizer = stylize.Stylizer(Picture(grey), settings, encoders=[tiny_encoder()])
+    regions = [(above, Picture(red)), (below, Picture(blue))]
+    kept, plain = (stylizer(path, mask=mask, regions=regions, profile=profile) for profile in ("keep", "srgb"))
+    kept.save(tmp_path / "b.png")
+    found = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
+    assert found is not None
+    assert found.dtype == kind
+    assert np.array_equal(found[:, :10, ::-1], pixels[:, :10])
+    assert profile_in(tmp_path / "b.png") == PROFILES[name]
+    for rows in (slice(2, 10), slice(14, 22)):
+        ours, theirs = (each[:, :, rows, 13:].mean((0, 2, 3)) for each in (kept.in_profile().rgb, plain.rgb))
+        assert (ours - theirs).abs().max() < 0.06
 
 
 def test_a_folder_is_painted_again_in_other_colours_only(call: Call, folder: Path) -> None:
