@@ -141,6 +141,8 @@ def recipe(record: Mapping[str, Any], picture: Path, sources: Path | None) -> tu
         StylizeError: a file is missing or has changed, or the record is not one of ours.
     """
     try:
+        if not isinstance(record["settings"], Mapping):
+            raise TypeError(f"'settings' is {shortened(record['settings'])}")
         settings = Settings.from_dict(record["settings"])
         content, *styles = (_found(each, picture, sources) for each in (record["content"], *record["styles"]))
         if start := record.get("init"):

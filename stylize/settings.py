@@ -234,7 +234,8 @@ class Settings:
         """What ``memory`` allows; None: what is free."""
         if self.memory == "auto":
             return None
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt])(i?)b?", self.memory.strip(), re.ASCII | re.IGNORECASE)
+        size = r"(\d{1,12}(?:\.\d{1,12})?) *([kmgt])(i?)b?"
+        found = re.fullmatch(size, self.memory.strip(), re.ASCII | re.IGNORECASE)
         if found is None:
             raise SettingsError(f"memory is {self.memory!r}; it must be auto, or a size such as 8GiB or 500MB")
         power = "kmgt".index(found[2].lower()) + 1

@@ -482,6 +482,7 @@ def test_a_replay_of_something_else_is_one_clear_line(call: Call, photos: Path, 
         '{"settings": {"sizes": 5}, "content": null, "styles": []}': "unknown setting 'sizes'",
         '{"settings": {}, "content": null, "styles": []}': "in no file",
         '{"settings": 5, "content": 6, "styles": 7}': "is not complete",
+        '{"settings": [["size", 32]], "content": {}, "styles": []}': "is not complete ('settings' is [['size', 32]])",
         '{"settings": {}, "content": {"path": "style.png", "sha256": "0"}, "styles": []}': "has changed",
         '{"settings": {}, "content": {}, "styles": [], "options": 5}': "is not complete",
     }.items():
@@ -490,6 +491,30 @@ def test_a_replay_of_something_else_is_one_clear_line(call: Call, photos: Path, 
         assert done.code in (1, 2)
         assert words in done.err
         assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        *(("saving", "quality", value) for value in ("x", {}, [1], float("nan"), 101)),
+        *(("saving", "bits", value) for value in (7, {}, [8], 10**30)),
+        *(("saving", "profile", value) for value in ("p3", {}, 5)),
+        *(("options", "pair", value) for value in ("no", {}, [1])),
+        ("options", "exclude", 5),
+    ],
+)
+def test_a_record_with_odd_options_is_one_clear_line(
+    call: Call, photos: Path, folder: Path, group: str, name: str, value: object
+) -> None:
+    assert call("photos/a.png", "style.png", "-o", "one.png", *FAST).code == 0
+    record = read_record("one.png")
+    assert record is not None
+    record.setdefault(group, {})[name] = value
+    Picture(load("one.png").rgb, record=record).save("odd.png")
+    done = call("replay", "odd.png", "-o", "two.png")
+    assert done.code in (1, 2)
+    assert re.fullmatch(f"stylize: the record is damaged: {name} is .*, which it cannot be\n", done.err)
+    assert not Path("two.png").exists()
 
 
 # What goes wrong

@@ -25,6 +25,7 @@ from stylize.cli.session import INTERRUPTED, current_host, current_preview, enco
 from stylize.errors import SettingsError, StylizeError
 from stylize.options import recorded
 from stylize.settings import RECONSTRUCTION, TEXTURE, Settings
+from stylize.text import shortened
 
 if TYPE_CHECKING:
     from stylize.host import Host
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from stylize.observing import Step
 
 GRID = Settings(size=256)  # one cell
+_SAVED = frozenset(("bits", "quality", "no_location", "profile"))  # of records
 
 # What means nothing where one layer is reconstructed, at one scale.
 _NOT_OF_A_LAYER = (
@@ -158,9 +160,23 @@ def _recorded_options(host: Host, record: Mapping[str, Any], content: Path, styl
     with command.make_context("run", [str(content), *map(str, styles)], parent=context) as made:
         theirs = [each for each in command.params if host.is_recorded(str(each.name)) and each.name in recorded]
         given = {str(each.name): recorded[each.name] for each in theirs}
-        read = {str(each.name): each.type_cast_value(made, recorded[each.name]) for each in theirs}
-        kept = {key: saving[key] for key in ("bits", "quality", "no_location", "profile") if key in saving}
+        read = {str(each.name): _read(each, made, recorded[each.name]) for each in theirs}
+        saved = [each for each in command.params if each.name in _SAVED and each.name in saving]
+        kept = {str(each.name): _read(each, made, saving[str(each.name)]) for each in saved}
         return {**made.params, **read, **kept, "given": given}
+
+
+def _read(option: click.Parameter, context: click.Context, value: object) -> Any:
+    """The value of an option as a record has it.
+
+    Raises:
+        StylizeError: it is none of that option.
+    """
+    try:
+        return option.type_cast_value(context, value)
+    except (click.BadParameter, TypeError, ValueError, AttributeError) as error:
+        problem = f"{option.name} is {shortened(value)}, which it cannot be"
+        raise StylizeError(f"the record is damaged: {problem}") from error
 
 
 @output_options()
