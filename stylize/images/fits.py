@@ -34,10 +34,11 @@ def fits_samples(file: BinaryIO) -> tuple[Samples, int, list[str]]:
     bits = _integer(header, "BITPIX") or 8
     used = 3 if planes == 3 else 1
     kind = np.dtype(_TYPES[bits])
-    file.seek(start)
-    data = file.read(used * height * width * kind.itemsize)
-    if len(data) < used * height * width * kind.itemsize:
+    length = used * height * width * kind.itemsize
+    if file.seek(0, 2) - start < length:
         raise ImageError("truncated or damaged; get a complete copy")
+    file.seek(start)
+    data = file.read(length)
     stored = np.frombuffer(data, kind).reshape(used, height, width)
     values: NDArray[Any] = np.moveaxis(stored, 0, 2)[::-1]  # rows begin at the bottom
     notes = [f"first of {planes} planes used"] if planes not in (1, 3) else []
