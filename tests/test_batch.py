@@ -493,16 +493,16 @@ def test_a_replay_of_something_else_is_one_clear_line(call: Call, photos: Path, 
         assert done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("group", "name", "value"),
-    [
-        *(("saving", "quality", value) for value in ("x", {}, [1], float("nan"), 101)),
-        *(("saving", "bits", value) for value in (7, {}, [8], 10**30)),
-        *(("saving", "profile", value) for value in ("p3", {}, 5)),
-        *(("options", "pair", value) for value in ("no", {}, [1])),
-        ("options", "exclude", 5),
-    ],
-)
+ODD: dict[tuple[str, str], list[Any]] = {
+    ("saving", "quality"): ["x", {}, [1], float("nan"), 101],
+    ("saving", "bits"): [7, {}, [8], 10**30],
+    ("saving", "profile"): ["p3", {}, 5],
+    ("options", "pair"): ["no", {}, [1]],
+    ("options", "exclude"): [5],
+}
+
+
+@pytest.mark.parametrize(("group", "name", "value"), [(*key, value) for key, values in ODD.items() for value in values])
 def test_a_record_with_odd_options_is_one_clear_line(
     call: Call, photos: Path, folder: Path, group: str, name: str, value: object
 ) -> None:
