@@ -1,18 +1,15 @@
-"""Arrays: NumPy arrays of any number type <-> :class:`stylize.Picture`, and painting within a mask.
+"""Arrays: NumPy arrays of any number type <-> :class:`stylize.Picture`.
 
 For programs that hold their pictures as arrays.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stylize.images import Picture
 
@@ -54,25 +51,3 @@ def painted_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind in "iu":
         return np.dtype(np.uint8 if dtype.itemsize == 1 else np.uint16)
     return np.dtype(np.uint8 if dtype.kind == "b" else np.float32)
-
-
-def soft_mask(mask: Array) -> Tensor:
-    """A mask (H, W) as weights (1, 1, H, W) in [0, 1], blurred over two pixels to either side of its edge."""
-    weights = torch.tensor(mask, dtype=torch.float32)[None, None]
-    for _ in range(2):
-        weights = F.avg_pool2d(F.pad(weights, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return weights
-
-
-def masked(picture: Picture, mask: Array) -> Picture:
-    """The picture with alpha 0 outside a mask (H, W) of booleans, so that only what is inside is painted.
-
-    It has no origin any more: the file it came from is not what is painted.
-    """
-    inside = torch.tensor(mask, dtype=torch.float32)[None, None]
-    return replace(picture, alpha=inside if picture.alpha is None else inside * picture.alpha, origin=None)
-
-
-def composited(content: Tensor, painted: Tensor, mask: Array) -> Tensor:
-    """``painted`` inside a mask (H, W) with a soft edge, ``content`` outside; both (1, C, H, W), in [0, 1]."""
-    return torch.lerp(content, painted, soft_mask(mask))

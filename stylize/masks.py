@@ -49,6 +49,12 @@ class Mask:
         what is black stays exactly that."""
         return softened(resize(self.weights, height, width), inward=True)
 
+    def over(self, content: Tensor, painted: Tensor) -> Tensor:
+        """What is painted laid over the content, both (1, C, H, W), of any size and of the content's: where the mask is
+        black, these are the content's own pixels."""
+        size = (content.shape[2], content.shape[3])
+        return laid_over(content, resize(painted, *size), self.at(*size))
+
     def check_proportions(self, height: int, width: int) -> None:
         """Refuse a picture of that size if it is shaped otherwise.
 
@@ -155,6 +161,11 @@ def _seen(picture: Picture, weights: Tensor) -> Tensor:
     if picture.alpha is not None:
         weights = weights * picture.alpha
     return ((weights * LEVELS).round() / LEVELS).float()
+
+
+def laid_over(content: Tensor, painted: Tensor, weights: Tensor) -> Tensor:
+    """What is painted over the content, mixed by weights (1, 1, H, W); where they are 0, exactly the content."""
+    return torch.where(weights > 0, torch.lerp(content, painted, weights), content)
 
 
 def softened(weights: Tensor, *, inward: bool = False) -> Tensor:

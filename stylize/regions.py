@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stylize.errors import SettingsError
 from stylize.images import Origin, Picture, Source, as_pictures, resize
-from stylize.masks import Mask, MaskSource, as_mask, mask_file, softened
+from stylize.masks import Mask, MaskSource, as_mask, laid_over, mask_file, softened
 from stylize.objective import Sums, Term
 from stylize.terms import Positions
 
@@ -200,8 +200,7 @@ class Layout:
         height, width = painted.shape[2:]
         same = (height, width) == self._picture.size
         below = self._picture.rgb if same else resize(self._picture.opaque().rgb, height, width)
-        weights = resize(self._mask, height, width)
-        return torch.where(weights > 0, torch.lerp(below, painted, weights), below)
+        return laid_over(below, painted, resize(self._mask, height, width))
 
 
 @dataclass(frozen=True)

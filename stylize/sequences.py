@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stylize.observing import Step
     from stylize.stylizer import Stylizer
 
-CLIP, RESULT = "clip.mkv", "painted"
+CLIP, RESULT, MASKS = "clip.mkv", "painted", "masks"
 FORMATS = {  # of pixels, by type and number of channels: as they are, and as they are stored without loss
     ("uint8", 3): ("rgb24", "bgr0"),
     ("uint8", 4): ("rgba", "bgra"),
@@ -35,6 +35,7 @@ def paint_frames(
     host: Host,
     *,
     options: Mapping[str, Any] | None = None,
+    masks: Iterable[NDArray[Any]] | None = None,
     rate: int = 25,
     on_step: Callable[[Frame, Step], object] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -48,6 +49,7 @@ def paint_frames(
         stylizer: for the size and style of the results, which have 8 or 16 bits like the frames, and even sides.
         host: whose plugins open the clip, add terms, observe and finish.
         options: of the command line, by name, such as ``temporal_weight``; those not given have their defaults.
+        masks: what of each frame is painted, (H, W) of booleans or in [0, 1]: elsewhere the frames stay as they are.
         rate: frames per second, by which changes of scene are told from motion.
         on_step: called after every step of a frame, whose ``number`` counts from 1.
         stop: asked after every step; once True, only the frames finished so far are given.
@@ -63,6 +65,8 @@ def paint_frames(
     with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
         source, target = Path(folder, CLIP), Path(folder, RESULT)
         _write(frames, source, rate)
+        if masks is not None:
+            all_options["mask"] = str(_written(masks, Path(folder, MASKS)))
         job = host.open(source, (), target, stylizer.settings, all_options)
         run(job, stylizer, host=host, options=all_options, on_step=on_step, stop=stop)
         yield from _read(target)
@@ -90,6 +94,18 @@ def _write(frames: Iterable[NDArray[Any]], path: Path, rate: int) -> None:
         if not shape:
             raise SettingsError("a clip must have at least one frame")
         container.mux(stream.encode())
+
+
+def _written(masks: Iterable[NDArray[Any]], folder: Path) -> Path:
+    """Masks as numbered pictures in a new folder."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    for number, mask in enumerate(masks, 1):
+        levels = (np.asarray(mask, np.float64).clip(0, 1) * 65535).round().astype(np.uint16)
+        Image.fromarray(levels).save(folder / f"{number:06}.png", compress_level=1)
+    return folder
 
 
 def _read(folder: Path) -> Iterator[Picture]:

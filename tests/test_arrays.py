@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from stylize import Origin, Picture
-from stylize.arrays import as_array, as_picture, composited, masked, painted_dtype, soft_mask, value_range
+from stylize.arrays import as_array, as_picture, painted_dtype, value_range
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
@@ -48,34 +45,3 @@ def test_what_is_no_number_is_black_and_flat_layers_are_no_error() -> None:
 def test_the_depth_of_a_layer_is_kept(dtype: Any, painted: Any, white: float) -> None:
     assert painted_dtype(np.dtype(dtype)) == painted
     assert value_range(np.dtype(dtype)) == (0, white)
-
-
-def test_the_edge_of_a_mask_is_soft_for_two_pixels() -> None:
-    mask = np.zeros((9, 20), bool)
-    mask[:, 10:] = True
-    row = soft_mask(mask)[0, 0, 4].tolist()
-    assert row[:8] == [0] * 8
-    assert row[12:] == pytest.approx([1] * 8)
-    assert 0 < row[8] < row[9] < 0.5 < row[10] < row[11] < 1
-
-
-def test_a_masked_picture_is_transparent_outside_and_has_no_origin() -> None:
-    rgb, mask = torch.rand(1, 3, 2, 3, generator=torch.Generator().manual_seed(0)), np.eye(2, 3, dtype=bool)
-    plain = masked(Picture(rgb, origin=Origin(Path("a.png"), "0")), mask)
-    assert plain.origin is None
-    assert plain.alpha is not None
-    assert plain.alpha[0, 0].tolist() == [[1, 0, 0], [0, 1, 0]]
-    half = masked(Picture(rgb, torch.full((1, 1, 2, 3), 0.5)), mask)
-    assert half.alpha is not None
-    assert half.alpha[0, 0].tolist() == [[0.5, 0, 0], [0, 0.5, 0]]
-    assert torch.equal(half.rgb, rgb)
-
-
-def test_a_composite_is_painted_inside_and_untouched_outside() -> None:
-    content, painted = torch.zeros(1, 3, 12, 12), torch.ones(1, 3, 12, 12)
-    mask = np.zeros((12, 12), bool)
-    mask[:, 6:] = True
-    row = composited(content, painted, mask)[0, 0, 5]
-    assert row[:4].tolist() == [0] * 4
-    assert row[8:].tolist() == [1] * 4
-    assert torch.equal(row, row.sort().values)

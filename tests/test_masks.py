@@ -110,6 +110,15 @@ def test_edges_become_soft_inward_only() -> None:
     assert float((softened(slope, inward=True) - slope).abs().max()) < 0.02  # a soft mask stays as it is
 
 
+def test_what_is_painted_small_is_laid_over_a_larger_content() -> None:
+    content, mask = torch.rand(1, 3, 24, 32), torch.zeros(1, 1, 24, 32)
+    mask[..., 16:] = 1
+    laid = Mask(mask).over(content, torch.ones(1, 3, 12, 16))
+    assert torch.equal(laid[..., :16], content[..., :16])
+    torch.testing.assert_close(laid[..., 20:], torch.ones(1, 3, 24, 12))
+    assert (laid >= content - 1e-6).all()
+
+
 # What is painted
 
 

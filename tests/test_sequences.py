@@ -53,6 +53,19 @@ def test_frames_come_out_in_order_and_the_first_is_painted_like_a_picture(
         assert torch.allclose(made[0].rgb, stylizer(content).rgb, atol=0.51 / 255)
 
 
+def test_frames_are_painted_within_masks_of_their_own(stylizer: Stylizer, folder: Path) -> None:
+    frames = clip(3, "uint16")
+    inside = np.zeros((3, 30, 40), bool)
+    for number in range(3):
+        inside[number, :, 12 + 4 * number :] = True
+    made = list(paint_frames(frames, stylizer, plugin_manager(), masks=inside))
+    assert len(made) == 3
+    for frame, mask, picture in zip(frames, inside, made, strict=True):
+        levels = (picture.rgb[0].permute(1, 2, 0).numpy() * 65535).round().astype(np.uint16)
+        assert np.array_equal(levels[~mask], frame[~mask])
+        assert np.mean(levels[mask] != frame[mask]) > 0.9
+
+
 def test_a_still_clip_is_painted_once(stylizer: Stylizer, folder: Path) -> None:
     seen: list[int] = []
     still = clip(1) * 5

@@ -26,6 +26,7 @@ from stylize import (
     Frame,
     Host,
     Job,
+    Mask,
     Painted,
     Picture,
     Settings,
@@ -109,9 +110,8 @@ class BatchJob(Job):
                 self.results[number] = content
                 continue
             init = self._init[min(number, len(self._init) - 1)].opaque().rgb if self._init else None
-            data = {"number": number}
-            shown = content if self._mask is None else within(content, self._mask[number])
-            yield Frame(content.name, shown, init, number=number + 1, total=len(self.content), data=data)
+            mask, data = None if self._mask is None else Mask(self._mask[number][None]), {"number": number}
+            yield Frame(content.name, content, init, mask=mask, number=number + 1, total=len(self.content), data=data)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         number = frame.data["number"]
@@ -123,16 +123,9 @@ class BatchJob(Job):
         return painted if self._mask is None else composited(self.content[number], painted, self._mask[number])
 
 
-def within(content: Picture, mask: Tensor) -> Picture:
-    """A picture that is transparent where a mask (1, H, W) is 0, so that only the rest counts."""
-    inside = (mask[None] > 0).float()
-    return replace(content, alpha=inside if content.alpha is None else inside * content.alpha)
-
-
 def composited(content: Picture, painted: Picture, mask: Tensor) -> Picture:
     """``painted`` at the content's size where a mask (1, H, W) is 1, the content where it is 0."""
-    rgb = torch.lerp(content.rgb, resize(painted.rgb, *content.size), mask)
-    return replace(painted, rgb=rgb, alpha=content.alpha)
+    return replace(painted, rgb=Mask(mask[None]).over(content.rgb, painted.rgb), alpha=content.alpha)
 
 
 def paint(job: BatchJob, styles: Sequence[Picture], settings: Settings) -> None:
@@ -174,18 +167,18 @@ def clip(
     settings = on_comfy_device(settings)
     make_room(*fit(*content[0].size, settings.size, upscale=settings.upscale))
     stylizer = stylizer_for(styles, settings, host, progress)
-    shown = content if mask is None else [within(*each) for each in zip(content, mask, strict=True)]
-    opaque = all(each.alpha is None for each in shown)
+    opaque = all(each.alpha is None for each in content)
 
     def frame(picture: Picture) -> Array:
         alpha = None if opaque or picture.alpha is not None else torch.ones_like(picture.rgb[:, :1])
         return as_array(picture if alpha is None else replace(picture, alpha=alpha), np.dtype(np.uint8))
 
     made = paint_frames(
-        map(frame, shown),
+        map(frame, content),
         stylizer,
         host,
         options=options,
+        masks=None if mask is None else (each[0].numpy() for each in mask),
         on_step=lambda frame, step: progress.step(frame.number - 1, step, step.image),
         stop=management.processing_interrupted,
     )

@@ -17,6 +17,7 @@ from stylize import (
     Frame,
     Host,
     Job,
+    Mask,
     Painted,
     Picture,
     Record,
@@ -25,6 +26,7 @@ from stylize import (
     Step,
     StylizeError,
     Stylizer,
+    as_mask,
     fit,
     hookimpl,
     load,
@@ -33,7 +35,7 @@ from stylize import (
     resize,
     run,
 )
-from stylize.arrays import Array, as_array, composited, masked, painted_dtype
+from stylize.arrays import Array, as_array, painted_dtype
 from stylize.text import duration
 from stylize_napari.layers import Index, Slices, mask_of
 
@@ -61,8 +63,9 @@ class LayerJob(Job):
     ) -> None:
         self.content = content
         self._styles = (styles,) if isinstance(styles, (Slices, Path)) else tuple(styles)
-        self._labels, self._mask = labels, None if labels is None else mask_of(np.asarray(labels.data), content)
-        self._indices = [index for index in np.ndindex(content.lead) if self._mask is None or self._mask[index].any()]
+        self._labels, self._inside = labels, None if labels is None else mask_of(np.asarray(labels.data), content)
+        every = [*np.ndindex(content.lead)]
+        self._indices = [index for index in every if self._inside is None or self._inside[index].any()]
         if not self._indices:
             raise StylizeError("nothing is labelled in the mask; paint some labels, or choose no mask")
         self.size = content.size if labels is not None else fit(*content.size, size)
@@ -101,7 +104,8 @@ class LayerJob(Job):
     def frames(self, chain: Chain) -> Iterator[Frame]:
         number, index = chain.data
         name = " ".join([self.content.name, *map(str, index)])
-        yield Frame(name, self.picture(index), number=number, total=len(self._indices), data={"index": index})
+        place = {"number": number, "total": len(self._indices)}
+        yield Frame(name, self.content.picture(index), mask=self.mask(index), data={"index": index}, **place)
 
     def write(self, frame: Frame, painted: Painted) -> None:
         self.show(frame.data["index"], painted.picture.rgb)
@@ -109,21 +113,14 @@ class LayerJob(Job):
         stopped = painted.stopped or frame.number != frame.total
         self.record = replace(record, stopped=stopped, more=self._layers).to_dict()
 
-    @property
-    def has_alpha(self) -> bool:
-        """Whether slices may be transparent somewhere."""
-        return self.content.channels == 4 or self._mask is not None
-
-    def picture(self, index: Index) -> Picture:
-        """A slice as it is painted: transparent where there is no label."""
-        picture = self.content.picture(index)
-        return picture if self._mask is None else masked(picture, self._mask[index])
+    def mask(self, index: Index) -> Mask | None:
+        """Where a slice is painted, if not everywhere."""
+        return None if self._inside is None else as_mask(self._inside[index])
 
     def show(self, index: Index, painted: Tensor) -> None:
         """Put a picture (1, 3, H, W) of any size where it belongs."""
-        painted = resize(painted, *self.size)
-        if self._mask is not None:
-            painted = composited(self.content.picture(index).rgb, painted, self._mask[index])
+        mask = self.mask(index)
+        painted = resize(painted, *self.size) if mask is None else mask.over(self.content.picture(index).rgb, painted)
         self.canvas[index][..., :3] = as_array(Picture(painted), self._dtype)
 
     def finished(self) -> None:
@@ -179,16 +176,23 @@ def _paint_clips(
 
         def frames(place: Index = place) -> Iterator[Array]:
             for moment in range(job.content.lead[0]):
-                picture = job.picture((moment, *place))
+                picture = job.content.picture((moment, *place))
                 alpha = torch.ones_like(picture.rgb[:, :1]) if picture.alpha is None else picture.alpha
-                yield as_array(replace(picture, alpha=alpha) if job.has_alpha else picture, kind)
+                yield as_array(replace(picture, alpha=alpha) if job.content.channels == 4 else picture, kind)
+
+        def masks(place: Index = place) -> Iterator[Array]:
+            for moment in range(job.content.lead[0]):
+                mask = job.mask((moment, *place))
+                assert mask is not None
+                yield mask.weights[0, 0].numpy()
 
         def index(frame: Frame, place: Index = place) -> Index:
             return (frame.number - 1, *place)
 
         watched = _Watched(job, look, index, (number, len(places)))
         host.register(watched, "napari")
-        made = paint_frames(frames(), stylizer, host, options=options, on_step=watched.step, stop=stop)
+        within = None if job.mask((0, *place)) is None else masks()
+        made = paint_frames(frames(), stylizer, host, options=options, masks=within, on_step=watched.step, stop=stop)
         for moment, picture in enumerate(made):
             job.show((moment, *place), picture.rgb)
         host.unregister(watched)
