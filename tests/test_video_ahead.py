@@ -177,6 +177,19 @@ def test_frames_are_the_same_as_without_and_however_often_it_is_interrupted(
     assert all(each == found[0] for each in found[1:])
 
 
+def test_large_frames_after_the_last_kept_state_are_painted_again(
+    tmp_path: Path, ahead: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylize_video.shot.STATE_BYTES", 20_000)  # every fourth frame
+    ahead(AHEAD)
+    painting = Painting(tmp_path, panned(9))
+    assert len(painting.paint(7)) == 7
+    number, _ = painting.work.read_state(range(9)) or (None, None)
+    assert number == 4
+    (tmp_path / "undisturbed").mkdir()
+    assert Painting(tmp_path, panned(9)).paint() == Painting(tmp_path / "undisturbed", panned(9)).paint()
+
+
 def test_a_flow_of_a_plugin_is_called_where_the_painting_is(tmp_path: Path, ahead: Callable[[int], None]) -> None:
     seen = set()
 

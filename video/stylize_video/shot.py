@@ -32,6 +32,7 @@ log = logging.getLogger("stylize.video")
 
 STATE_BYTES = 2**24  # of state, for each frame that would have to be painted again without it
 MOST_REPEATED = 16  # of them
+QUICKER = 4  # times as many frames are painted on accelerators, while a disk takes as long
 ENTIRELY = 0.9  # share of what is painted that is new, from which on a frame is painted as a still
 
 
@@ -324,7 +325,8 @@ class ShotPainter:
         """What another run needs to go on from a frame with the same result, on the CPU, as it is only there that other
         threads may compute; None of most large frames, which it paints again."""
         size = 0 if known.moves is None else 4 * known.moves.numel()
-        if number - self._saved < min(MOST_REPEATED, math.ceil(size / STATE_BYTES)):
+        quicker = QUICKER if self._ahead else 1
+        if number - self._saved < min(MOST_REPEATED * quicker, math.ceil(size * quicker / STATE_BYTES)):
             return None
         self._saved = number
         if known.moves is None or known.changes is None:

@@ -161,7 +161,7 @@ def warp_history(content: Array, result: Array, motion: Motion) -> WarpedHistory
     start = warp(result, motion.flow)
     if motion.photo is not None:
         start += motion.photo[..., None] * (recolored(content, start, motion.mask) - start)
-    return WarpedHistory(start.clip(0, 1), motion.mask, motion.flow, motion.unseen, motion.changed)
+    return WarpedHistory(np.clip(start, 0, 1, out=start), motion.mask, motion.flow, motion.unseen, motion.changed)
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:
@@ -170,16 +170,19 @@ def recolored(content: Array, result: Array, known: Array) -> Array:
     These are an affine function of the content's, by least squares, plus the mean of what that leaves nearby. A
     neighbour's strokes drawn out over new ground, or the plain content, take more steps to be painted over.
     """
-    photo = np.concatenate([content.astype(np.float32) / 255, np.ones((*content.shape[:2], 1), np.float32)], 2)
+    photo = content.astype(np.float32) / np.float32(255)
     places = np.flatnonzero(known)
     if len(places) < FEW:
-        return photo[..., :3]
+        return photo
     places = places[:: max(1, len(places) // MANY)]
-    fit, *_ = np.linalg.lstsq(photo.reshape(-1, 4)[places], result.reshape(-1, 3)[places], rcond=None)
-    made = photo @ fit.astype(np.float32)
+    samples = np.concatenate([photo.reshape(-1, 3)[places], np.ones((len(places), 1), np.float32)], 1)
+    fit, *_ = np.linalg.lstsq(samples, result.reshape(-1, 3)[places], rcond=None)
+    made: Array = cv2.transform(photo, fit.T.astype(np.float32))
     side = max(3, max(content.shape[:2]) // NEARBY) | 1
-    share = cv2.blur(known.astype(np.float32), (side, side))[..., None]
-    return np.asarray(made + cv2.blur((result - made) * known[..., None], (side, side)) / np.maximum(share, 0.02))
+    mask = known.astype(np.float32)
+    left = cv2.blur(cv2.subtract(result, made) * mask[..., None], (side, side))
+    made += left / np.maximum(cv2.blur(mask, (side, side)), 0.02)[..., None]
+    return made
 
 
 def expected_steps(carried: WarpedHistory | Motion, fewest: int, most: int) -> int:
