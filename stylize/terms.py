@@ -59,7 +59,7 @@ class StyleMoments:
         key = (style, *size, layers, symmetric)
         found = self._known.pop(key, None)
         if found is None:
-            image, seen = resize(style.opaque().rgb, *size), []
+            image, seen = seen_at(style, size, self._engine), []
             for axes in TURNS if symmetric else TURNS[:1]:
                 alpha = None if style.alpha is None else style.alpha.flip(axes)
                 seen.append(_add_up(image.flip(axes), layers, self._engine, Positions(alpha, self._engine.device)))
@@ -68,6 +68,11 @@ class StyleMoments:
         for oldest in list(self._known)[:-MOMENTS_KEPT]:
             self._known.pop(oldest, None)
         return found
+
+
+def seen_at(style: Picture, size: tuple[int, int], engine: Engine) -> Tensor:
+    """A style (1, 3, *size), on the device where it is resized the fastest."""
+    return resize(engine.placed(style.opaque().rgb), *size)
 
 
 class StyleTarget:
@@ -100,7 +105,7 @@ class StyleTarget:
             for style in self.styles:
                 size = self._size(style, longest)
                 alpha = None if style.alpha is None else resize(style.alpha, *size)
-                pictures.append((resize(style.opaque().rgb, *size), alpha))
+                pictures.append((seen_at(style, size, self._engine).cpu(), alpha))
             self._palettes[longest] = Palette.of(pictures, self.weights or None)
         return self._palettes[longest]
 
@@ -164,7 +169,7 @@ class StyleTarget:
             for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True):
                 size = self._size(style, longest)
                 if share and min(size) >= side:
-                    features = engine.maps(resize(style.opaque().rgb, *size), MATCHED)
+                    features = engine.maps(seen_at(style, size, engine), MATCHED)
                     styles.append((share, features, Positions(style.alpha, engine.device).of_map))
             self._matched[longest] = StyleCells.of(styles, sides) if styles else None
         return self._matched[longest]
@@ -221,7 +226,7 @@ class StyleTarget:
         ]
         if paper:
             style = self.styles[0]
-            image = resize(style.opaque().rgb, *self._size(style, longest))
+            image = seen_at(style, self._size(style, longest), self._engine)
             scale = _paper_scale(image, self._engine, Positions(style.alpha, self._engine.device))
         made: dict[str, _Layer] = {}
         for layer in layers:
