@@ -282,7 +282,7 @@ def folder(bench: Bench) -> None:
         for index in range(count):
             turned = bench.photo(640 + 4 * (index % 4), 480).roll(index * 17, 3)
             Picture(turned).save(photos / f"{index:02}.jpg")
-        for jobs in (1, 2, 4, 8) if bench.cuda else (1, 2):
+        for jobs in map(int, bench.options.jobs.split(",")):
             painted = Path(place, f"painted-{jobs}")
             call = [*CLI, str(photos), str(Path(place, "style.png")), "-o", str(painted), "--size", str(size)]
             call += ["--jobs", str(jobs), "--device", str(bench.device), *encoder]
@@ -352,6 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sizes", default="512,1024,2048,4096", help="widths of pictures of 4:3")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--jobs", default="1,2,4", help="processes that paint a folder")
     parser.add_argument("--encoder", choices=("vgg19", "tiny"), default="vgg19")
     parser.add_argument("--content", type=Path, default=SAMPLES / "bridge.jpg")
     parser.add_argument("--style", type=Path, default=SAMPLES / "starry-night.jpg")
