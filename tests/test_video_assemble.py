@@ -124,11 +124,11 @@ def test_a_track_that_ffmpeg_does_not_know_costs_no_other(paint: Paint, folder: 
 
 
 def test_the_timecode_goes_along(paint: Paint, folder: Path) -> None:
-    run("-f", "lavfi", "-i", "testsrc=s=48x32:r=25:d=1", "-c:v", "libx264", "-timecode", "10:00:00:00", "in.mov")
+    run("-f", "lavfi", "-i", "testsrc=s=48x32:r=25:d=0.2", "-c:v", "libx264", "-timecode", "10:00:00:00", "in.mov")
     paint("in.mov", target="out.mov", codec=False)
     assert probe(folder / "out.mov").timecode == "10:00:00:00"
-    paint("in.mov", "--from", "0.4", target="out.mov", codec=False)
-    assert probe(folder / "out.mov").timecode == "10:00:00:10"
+    paint("in.mov", "--from", "0.08", target="out.mov", codec=False)
+    assert probe(folder / "out.mov").timecode == "10:00:00:02"
     assert "timecode 10:00:00:00" in paint("in.mov", target="out.webm", codec=False).err
 
 

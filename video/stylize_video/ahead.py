@@ -37,7 +37,7 @@ Array = NDArray[Any]
 THREADS = 12  # at most, in which motions are found
 FRAMES = 16  # that are read ahead, at most
 HELD = 48  # bytes of each pixel of such a frame
-ROOM = 2**30  # bytes for them
+ROOM = 2**31  # bytes for them
 
 
 class Fate(Enum):
