@@ -139,6 +139,11 @@ class Job(abc.ABC):
         results are still being written. The chain is claimed until then."""
         return None
 
+    def held(self, chain: Chain) -> None:
+        """Another run is painting a chain, which is tried again later. What follows may lie anywhere else in the work,
+        so that runs do not follow each other."""
+        return
+
     def collect(self, chain: Chain, outcome: Any) -> None:
         """Take the outcome of a chain, wherever it was painted."""
         return

@@ -331,6 +331,7 @@ class Backlog:
         delay = self._delays.get(chain.key, RETRY)
         self._delays[chain.key] = min(LONGEST, 2 * delay)
         self._held.append((time.monotonic() + delay, chain))
+        self._job.held(chain)
 
     def put_back(self, chain: Chain) -> None:
         """Try a chain again at once."""

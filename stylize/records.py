@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,10 @@ class Record:
         it was, or on what device."""
         now, then = self._work(), other._work()
         return [key for key in now if now[key] != then[key]]
+
+    def fingerprint(self) -> str:
+        """Hex digits that are the same for all records between which :meth:`changes_since` finds nothing."""
+        return sha256(json.dumps(self._work(), sort_keys=True, default=str).encode()).hexdigest()
 
     def _work(self) -> dict[str, Any]:
         ignored = NOT_THE_RESULT | ({"init"} if self.init else set())

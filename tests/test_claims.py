@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from stylize import Claims
+from tests.conftest import PATIENCE
 
 QUICK = 0.05  # seconds between refreshes
 
@@ -159,7 +160,7 @@ def test_a_claim_that_was_taken_over_is_lost_also_when_it_is_free_again(
     assert sleeper.take("a")
     assert soon(other, "a")
     other.release("a")  # what it stood for is done
-    monkeypatch.setattr("stylize.claims._now", lambda: 1e12)
+    monkeypatch.setattr("stylize.claims.claims._now", lambda: 1e12)
     assert not sleeper.holds("a")
     sleeper.close()
     other.close()
@@ -171,7 +172,7 @@ def test_a_holder_that_was_asleep_keeps_a_claim_that_nobody_wanted(
 ) -> None:
     claims = Claims(folder, refresh=3600)
     assert claims.take("a")
-    monkeypatch.setattr("stylize.claims._now", lambda: 1e12)
+    monkeypatch.setattr("stylize.claims.claims._now", lambda: 1e12)
     assert claims.holds("a")
     (claim,) = folder.glob("*.[0-9]")
     assert claim.suffix == ".1"  # one who was about to take it over can no longer
@@ -184,10 +185,10 @@ def test_a_run_that_was_asleep_does_not_take_over_at_once(folder: Path, monkeypa
     claims, real = Claims(folder, refresh=60), time.monotonic
     assert not claims.take("a")
     for slept in (1000, 2000):
-        monkeypatch.setattr("stylize.claims.time.monotonic", lambda slept=slept: real() + slept)
+        monkeypatch.setattr("stylize.claims.watch.time.monotonic", lambda slept=slept: real() + slept)
         for _ in range(5):
             assert not claims.take("a")  # its holder may have been asleep as well
-    monkeypatch.setattr("stylize.claims.time.monotonic", lambda: real() + 3000)
+    monkeypatch.setattr("stylize.claims.watch.time.monotonic", lambda: real() + 3000)
     assert claims.take("a")
     claims.close()
 
@@ -266,6 +267,28 @@ def test_what_is_done_is_known_to_the_others_until_the_last_has_ended(two: tuple
     assert other.is_done("a\nb")
     other.close()
     assert not folder.exists()
+
+
+def test_what_others_do_is_learnt_without_looking_from_a_moment_on(two: tuple[Claims, Claims]) -> None:
+    one, other = two
+    one.tell(total=3)
+    other.tell(total=3)
+    one.note_done("before", "made so")
+    other.watch_done()
+    one.note_done("a", "made so", at_once=False)
+    one.note_done("b", "made so", at_once=False)
+    until = time.monotonic() + PATIENCE
+    while not other.is_known_done("b", "made so"):
+        assert time.monotonic() < until
+        time.sleep(QUICK)
+    assert other.is_known_done("a", "made so")
+    assert not other.is_known_done("a", "made otherwise")
+    assert not other.is_known_done("before", "made so")
+    assert other.is_done("before", "made so")
+    one.note_done("c", at_once=False)
+    one.close()
+    other.look_done()
+    assert other.is_done("c")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")

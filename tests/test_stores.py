@@ -10,6 +10,7 @@ import pickle
 import re
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,12 @@ def test_claims_in_a_store_are_held_against_others(memory: StorePath) -> None:
     one.note_done("a")
     assert other.is_done("a")
     assert not other.is_done("b")
+    other.watch_done()
+    one.note_done("c", "so", at_once=False)
+    other.look_done()
+    assert not other.is_known_done("c", "otherwise")
+    while not other.is_known_done("c", "so"):
+        time.sleep(QUICK)
     assert one.holds("a")
     one.release("a")
     assert other.take("a")

@@ -49,6 +49,7 @@ from stylize.text import duration
 from stylize_batch import NAMES
 from stylize_batch.ledger import Ledger
 from stylize_batch.notes import note as write_note
+from stylize_batch.order import Order
 from stylize_batch.others import Other
 from stylize_batch.plan import FORCED, NEW, Item, Planner, Verdict
 from stylize_batch.report import Entry, page, thumbnail
@@ -56,6 +57,7 @@ from stylize_batch.scan import EXTENSIONS, Excluded, Found, Names, Passed, check
 from stylize_batch.styles import Styles
 from stylize_batch.watch import Watched
 
+ELSEWHERE = "by another run"
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what the next picture would run into, too
 
@@ -129,6 +131,8 @@ class FolderJob(Job):
         self._total = self._tried = 0
         self._fatal = ""  # why no more can be written
         self._planned = self._painting = False  # whether chains() has been called, and frames()
+        self._order = Order(0)
+        self._marks: dict[int, str] = {}  # by style: what of a run decides how its results look
         self._reading: dict[PurePath, Future[Picture]] = {}
         self._writing: deque[Future[Outcome]] = deque()
         self._outcomes: dict[str, Outcome | Future[Outcome]] = {}
@@ -158,6 +162,8 @@ class FolderJob(Job):
                 return
         if not self._planned:
             _remove_unfinished(self._folder)
+        if self._watched is None:
+            self.claims.watch_done()
         items = self._planner.due(self._stylizer, quiet=self._planned)
         if items:
             check_folder(self._folder)
@@ -169,11 +175,17 @@ class FolderJob(Job):
             before = self._ledger.counts()["unchanged"]
             self.claims.tell(total=self._total + before, before=before)
         ahead = AHEAD if self._settings.size <= 1024 else 1
-        for index, item in enumerate(items):
+        order = self._order = Order(len(items))
+        while (index := order.take()) is not None:
             if self._fatal:  # finish() raises it
                 return
+            item = items[index]
+            if self._is_done_elsewhere(item):
+                self._ledger.take(self._done_elsewhere(item).entry)
+                self._tried += 1
+                continue
             if self._painting:  # here, and not in other processes
-                for each in items[index : index + 1 + ahead]:
+                for each in (item, *(items[number] for number in order.ahead(ahead))):
                     if each.target not in self._reading and not each.other:
                         self._reading[each.target] = self._readers.submit(self._read, each)
             total = self._total if self._watched is None else None
@@ -187,11 +199,10 @@ class FolderJob(Job):
         if self._fatal:
             return
         try:
-            verdict = self._verdict(chain)
+            verdict = Verdict(False) if self._is_done_elsewhere(item) else self._verdict(chain)
             if not verdict.paint:
-                style = self._styles.names[item.style]
-                unchanged = Entry(item.photo.name, "unchanged", "by another run", style)
-                self._outcomes[chain.key] = self._left(item, verdict.why) if verdict.why else Outcome(unchanged)
+                done = self._left(item, verdict.why) if verdict.why else self._done_elsewhere(item)
+                self._outcomes[chain.key] = done
                 return
             if item.other:
                 yield from self._frames_of(chain)
@@ -222,6 +233,26 @@ class FolderJob(Job):
             return self._planner.verdict(item, self._stylizer, force=False)
         return self._planner.verdict(item, self._stylizer)
 
+    def held(self, chain: Chain) -> None:
+        self._order.go_elsewhere()
+        for reading in self._reading.values():
+            reading.cancel()
+        self._reading.clear()
+        self.claims.look_done()
+
+    def _mark(self, item: Item) -> str:
+        """Says what is made of a photo: the same in all runs that would make the same."""
+        if item.style not in self._marks:
+            self._marks[item.style] = self._planner.mark(item, self._stylizer)
+        return self._marks[item.style]
+
+    def _is_done_elsewhere(self, item: Item) -> bool:
+        """Whether another run has said that it has painted that meanwhile."""
+        return self._watched is None and self.claims.is_known_done(str(item.target), self._mark(item))
+
+    def _done_elsewhere(self, item: Item) -> Outcome:
+        return Outcome(Entry(item.photo.name, "unchanged", ELSEWHERE, self._styles.names[item.style]))
+
     def _frames_of(self, chain: Chain) -> Iterator[Frame]:
         """Those of a file that another plugin opens."""
         item: Item = chain.data.item
@@ -236,6 +267,7 @@ class FolderJob(Job):
         if other.result is None:
             return
         write_note(other.result, replace(self._planner.record(item, own), stopped=False).to_dict())
+        self.claims.note_done(chain.key, self._mark(item), at_once=False)
         name, style = item.photo.name, self._styles.names[item.style]
         reason = "" if item.why == NEW else item.why
         self._outcomes[chain.key] = Outcome(
@@ -267,6 +299,8 @@ class FolderJob(Job):
     def collect(self, chain: Chain, outcome: Outcome | None) -> None:
         if outcome is None:
             return
+        if outcome.entry.reason == ELSEWHERE:
+            self.held(chain)
         self._ledger.take(outcome.entry, outcome.said)
         self._tried += 1
         if outcome.entry.state == "failed":
@@ -332,6 +366,8 @@ class FolderJob(Job):
             return self._failure(item, error)
         if item.why == FORCED:
             self.claims.note_done(chain.key)
+        if not painted.stopped:
+            self.claims.note_done(chain.key, self._mark(item), at_once=False)
         reason = "" if item.why == NEW else item.why
         style = self._styles.names[item.style]
         return Outcome(Entry(item.photo.name, "painted", reason, style, str(path), painted.seconds, before, after))

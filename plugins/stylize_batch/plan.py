@@ -215,6 +215,14 @@ class Planner:
         wanted = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
         return replace(wanted, options=dict(self._given), saving=saving_of(self._options))
 
+    def mark(self, item: Item, stylizer: Stylizer) -> str:
+        """Says what is made of the photos in a style: the same in all runs that would make the same."""
+        styles = [Origin(path, self._digest(path)) for path in self._styles.all[item.style].paths]
+        wanted = stylizer.record(None, styles, mask=self.areas.mask, regions=self.areas.regions)
+        wanted = replace(wanted, options=dict(self._given), saving=saving_of(self._options))
+        masks = self._options.get("mask_folder")
+        return f"{wanted.fingerprint()} {_absolute(self._source)} {masks and _absolute(as_path(masks))}"
+
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}
         sources |= {os.path.realpath(path) for style in self._styles.all for path in style.paths}
@@ -298,6 +306,10 @@ def _masks(options: Mapping[str, Any], others: Collection[str]) -> dict[str, Pat
     there = [*search(folder, others=others)]
     check_found(folder, there)
     return {_without_extension(found.relative): found.path for found in there if isinstance(found, Found)}
+
+
+def _absolute(path: Path) -> str:
+    return str(path if isinstance(path, StorePath) else path.absolute())
 
 
 def _without_extension(place: PurePath) -> str:

@@ -80,8 +80,17 @@ class _ManyChains(Job):
         self.collected += 1
 
 
+QUIET = {  # what each worker does all the time, which would keep one process busy for all of them
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1h",
+    "distributed.admin.system-monitor.interval": "1h",
+    "distributed.admin.tick.interval": "1h",
+}
+
+
 async def _work(scheduler: str, count: int, paint: float) -> None:
     """Simulated workers, until the process is killed."""
+    import dask
     from distributed import Worker
 
     from stylize_dask import worker
@@ -90,6 +99,7 @@ async def _work(scheduler: str, count: int, paint: float) -> None:
     waits = _Waits(paint), worker._Listener()
     worker._joined = lambda order: waits  # type: ignore[assignment, return-value]
     worker._inside = lambda folder: contextlib.nullcontext()  # type: ignore[assignment, return-value]
+    dask.config.set(QUIET)
     started = [Worker(scheduler, nthreads=1, host="127.0.0.1", dashboard=False) for _ in range(count)]
     for begin in range(0, count, 20):
         await asyncio.gather(*started[begin : begin + 20])
