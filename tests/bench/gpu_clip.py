@@ -37,7 +37,7 @@ STEP = 3  # px that the camera moves in a frame
 def panned(photo: Tensor, width: int, height: int) -> list[Array]:
     """A photo (1, 3, H, W) that is panned over, so that each frame (height, width, 3) uncovers a little."""
     wide = resize(photo, height * 2, width * 2 + FRAMES * STEP)[0].permute(1, 2, 0)
-    parts = (wide[20 : 20 + height, k * STEP : k * STEP + width] for k in range(FRAMES))
+    parts = (wide[height // 4 : height // 4 + height, k * STEP : k * STEP + width] for k in range(FRAMES))
     return [np.ascontiguousarray((part * 255).byte().numpy()) for part in parts]
 
 
