@@ -288,7 +288,7 @@ def folder(bench: Bench) -> None:
             call += ["--jobs", str(jobs), "--device", str(bench.device), *encoder]
             took = bench.seconds(lambda call=call: subprocess.run(call, check=True, capture_output=True))  # type: ignore[misc]
             times = sorted(file.stat().st_mtime for file in painted.glob("*.jpg"))
-            first = 2 * jobs  # each process is warm after its first
+            first = min(2 * jobs, count // 2)  # each process is warm after its first
             rate = (count - first) / (times[-1] - times[first - 1])
             print(
                 f"{count} pictures at {size} px, {jobs} processes: {rate:.2f} a second once all are at work, "
