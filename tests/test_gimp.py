@@ -18,6 +18,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from stylize import PRESETS, Settings, setting_fields
+from tests import preloaded
 from tests.bench import gimp3
 from tests.conftest import ROOT, Call
 
@@ -313,15 +314,17 @@ def plug_in(call: Call, folder: Path, gimp: Gimp, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     about = folder / "plug-ins" / "stylize" / "stylize.json"
     found = json.loads(about.read_text())
-    start = (
+    start = folder / "plug-ins" / "start.py"
+    start.write_text(
         f"import sys; sys.path.insert(0, {str(sys.path[0])!r}); from stylize.cli.main import main; main(sys.argv[1:])"
     )
-    about.write_text(json.dumps({**found, "command": [sys.executable, "-c", start]}))
+    about.write_text(json.dumps({**found, "command": [sys.executable, str(start)]}))
     spec = importlib.util.spec_from_file_location("plug_in", folder / "plug-ins" / "stylize" / "stylize.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": preloaded.Popen}))
     monkeypatch.chdir(folder)
     module.Stylize().do_create_procedure(module.NAME)
     yield module
