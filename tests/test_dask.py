@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -144,6 +145,64 @@ def test_a_cluster_paints_what_one_process_paints(
     assert one == out
     done = cli("photos", "style.png", "-o", "out", *FAST, "--executor", "dask", "--scheduler", address)
     assert "4 unchanged" in done.stderr  # by their records: nothing is sent
+
+
+def test_a_worker_with_another_version_or_without_a_plugin_is_named(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_photos(folder)
+    command = ("photos", "style.png", "-o", "out", *FAST, "--executor", "dask", "--scheduler", cluster[0])
+    with monkeypatch.context() as here:
+        here.setattr("stylize_dask.executor.VERSION", "7.7")
+        done = call(*command)
+        assert (done.code, "Traceback" in done.err) == (1, False)
+        assert f"the worker on {platform.node()} has stylize {stylize.__version__}, not 7.7: install" in done.err
+    for found, said in (
+        ({"film": "film-stock 2.0"}, "lacks the plugin film of film-stock 2.0 (it has none that can be loaded)"),
+        (
+            {"batch": "stylize-host 7.7"},
+            f"lacks the plugin batch of stylize-host 7.7 (it has stylize-host {stylize.__version__})",
+        ),
+    ):
+        with monkeypatch.context() as here:
+            here.setattr("stylize_dask.worker.versions", lambda host, found=found: found)
+            done = call(*command)
+        assert (done.code, len(done.err.splitlines())) == (1, 1)
+        assert f"the worker on {platform.node()} {said}: install the same on all machines" in done.err
+
+
+def test_a_scheduler_that_stands_still_is_waited_for(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], cli_environment: Mapping[str, str], folder: Path
+) -> None:
+    small_photos(folder)
+    address, processes = cluster
+    program = (
+        "from stylize_dask import executor; executor.WAIT = 1; executor.COUNT = 0.2\n"
+        "from stylize.cli.main import main; main()"
+    )
+    command = ["photos", "style.png", "-o", "out", "--encoder", "mini", "--size", "32", "--steps", "60"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command, "--executor", "dask", "--scheduler", address],
+        cwd=folder,
+        env={**cli_environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stderr is not None
+        wait_for(lambda: holders(folder))
+        os.kill(processes[0].pid, signal.SIGSTOP)
+        said = next(line for line in run.stderr if "has not answered" in line)
+        os.kill(processes[0].pid, signal.SIGCONT)
+        assert "the Dask scheduler has not answered for 1 seconds; waiting for it" in said
+        assert "the Dask scheduler answers again" in next(line for line in run.stderr if "answers again" in line)
+        os.kill(processes[0].pid, signal.SIGSTOP)
+        next(line for line in run.stderr if "has not answered" in line)
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+    assert run.returncode == 1, rest
+    assert "the Dask scheduler does not answer; what its workers have in work they may still write" in rest
+    assert "Traceback" not in rest
+    os.kill(processes[0].pid, signal.SIGCONT)
 
 
 def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(

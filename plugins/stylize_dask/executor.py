@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import platform
 import queue
 import re
 import secrets
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 from distributed import Future as Task
 
 from stylize import Backlog, Chain, Executor, Frame, Run, Serial, SettingsError, Step, StylizeError
+from stylize import __version__ as VERSION
 from stylize_dask import worker
 from stylize_dask.worker import Done, Order
 
@@ -55,8 +59,8 @@ class Dask(Executor):
                 return
             import torch
 
-            plugins = () if run.host is None else run.host.loaded()
-            order = Order(secrets.token_hex(4), request, plugins, Path.cwd(), torch.get_num_threads())
+            versions = worker.versions(run.host)
+            order = Order(secrets.token_hex(4), request, versions, Path.cwd(), torch.get_num_threads(), platform.node())
             try:
                 packed = pickle.dumps(order)
             except Exception as error:
@@ -66,8 +70,9 @@ class Dask(Executor):
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:
-        for name in ("distributed", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says of workers that die is said here
+        for name in ("asyncio", *logging.root.manager.loggerDict):
+            if name == "asyncio" or name.split(".")[0] == "distributed":
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says of workers that die is said here
         if self.scheduler is not None:
             try:
                 client = Client(self.scheduler, timeout=WAIT, set_as_default=False)
@@ -123,9 +128,10 @@ class _Team:
     collected: int = 0
     room: int = 0
     counted: float = float("-inf")
+    counting: _Asked | None = None
     resources: dict[str, float] | None = None
     told_to_stop: bool = False
-    waiting_since: float | None = None
+    without_workers: bool = False
 
     def paint(self) -> None:
         try:
@@ -141,17 +147,21 @@ class _Team:
                 with contextlib.suppress(queue.Empty):
                     self._collect(self.ready.get(timeout=PAUSE))
         finally:
-            with contextlib.suppress(Exception):
-                for task, _ in self.tasks.values():
-                    task.cancel()
-                self.client.run(worker.leave, self.order.run, on_error="ignore")
+            leaving = _Asked(self._leave)
+            if self.client.status == "running":
+                leaving.wait(WAIT)
+
+    def _leave(self) -> None:
+        for task, _ in self.tasks.values():
+            task.cancel()
+        self.client.run(worker.leave, self.order.run, on_error="ignore")
 
     def _submit(self, chain: Chain) -> None:
         self.submitted += 1
         name = re.sub(r"[^\w./ ]", "_", chain.key) or "picture"
         key = f"stylize-{name}-{self.order.run}{self.submitted:x}"
         task = self.client.submit(
-            worker.paint, self.packed, chain, key=key, pure=False, retries=0, resources=self.resources
+            worker.paint, self.packed, chain, VERSION, key=key, pure=False, retries=0, resources=self.resources
         )
         self.tasks[key] = task, chain
         task.add_done_callback(lambda done: self.ready.put(done.key))
@@ -159,17 +169,31 @@ class _Team:
     def _collect(self, key: str) -> None:
         if key not in self.tasks:
             return
-        task, chain = self.tasks.pop(key)
+        task, chain = self.tasks[key]
         if task.status == "finished":
-            self._take(chain, task.result())
-        elif self.told_to_stop and task.status == "cancelled":
+            self._take_finished(key)
             return
-        elif task.status == "error" and type(error := task.exception()).__name__ == "KilledWorker":
-            self._killed(chain)
-        elif task.status == "error":
-            raise StylizeError(f"a worker cannot paint: {type(error).__name__}: {error}")
-        else:
+        del self.tasks[key]
+        if self.told_to_stop and task.status == "cancelled":
+            return
+        if task.status != "error":
             raise StylizeError(GONE)
+        error = task.exception()
+        if type(error).__name__ != "KilledWorker":
+            raise StylizeError(f"a worker cannot paint: {type(error).__name__}: {error}")
+        self._killed(chain)
+
+    def _take_finished(self, key: str) -> None:
+        task, chain = self.tasks[key]
+        try:
+            done = task.result(timeout=COUNT)
+        except TimeoutError:  # the scheduler or the worker does not answer at the moment
+            self.ready.put(key)
+            return
+        except Exception as error:
+            raise StylizeError(f"{GONE} ({type(error).__name__})") from error
+        del self.tasks[key]
+        self._take(chain, done)
 
     def _take(self, chain: Chain, done: Done) -> None:
         for logger, level, text in done.told:
@@ -197,25 +221,60 @@ class _Team:
     def _count(self) -> None:
         """How many tasks there may be: workers come and go."""
         now = time.monotonic()
-        if now - self.counted < COUNT:
+        if self.counting is None:
+            if now - self.counted < COUNT:
+                return
+            self.counted, self.counting = now, _Asked(lambda: self.client.scheduler_info(n_workers=-1))
+        if not self.counting.wait(0 if self.room else PAUSE):
+            self._missed()
             return
-        self.counted = now
-        try:
-            told = self.client.scheduler_info(n_workers=-1)
-        except Exception as error:
-            raise StylizeError(f"{GONE} ({type(error).__name__})") from error
-        found = [each.get("resources") or {} for each in told["workers"].values()]
+        asked, self.counting = self.counting, None
+        if asked.error is not None:
+            raise StylizeError(f"{GONE} ({type(asked.error).__name__})") from asked.error
+        if asked.missed:
+            log.info("the Dask scheduler answers again")
+        found = [each.get("resources") or {} for each in asked.result["workers"].values()]
         # at first one for each: until it has loaded the encoder, others can paint what would wait for it
         self.room = len(found) * (AHEAD if self.collected >= len(found) else 1)
         if self.resources is None and any("GPU" in resources for resources in found):
             self.resources = {"GPU": 1}
-        if found:
-            self.waiting_since = None
-        elif self.waiting_since is None:
-            self.waiting_since = now
+        if not found and not self.without_workers:
             log.warning("the Dask scheduler has no workers; waiting for some")
+        self.without_workers = not found
+
+    def _missed(self) -> None:
+        """The scheduler has not answered yet."""
+        assert self.counting is not None
+        if time.monotonic() - self.counting.begun < WAIT:
+            return
+        if self.told_to_stop:
+            raise StylizeError("the Dask scheduler does not answer; what its workers have in work they may still write")
+        if not self.counting.missed:
+            self.counting.missed = True
+            log.warning("the Dask scheduler has not answered for %d seconds; waiting for it", WAIT)
 
     def _stop(self) -> None:
         self.told_to_stop = True
-        with contextlib.suppress(Exception):
-            self.client.run(worker.stop, self.order.run, on_error="ignore", wait=False)
+        _Asked(lambda: self.client.run(worker.stop, self.order.run, on_error="ignore", wait=False))
+
+
+class _Asked:
+    """Something that is asked of the scheduler, which may not answer: in a thread that nobody need wait for."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.begun, self.missed = time.monotonic(), False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self._call, self._thread = call, threading.Thread(target=self._ask, name="dask", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self.result = self._call()
+        except Exception as error:
+            self.error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is an answer, or an error, within so many seconds."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import platform
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -17,16 +18,20 @@ from stylize import (
     Chain,
     ClaimLostError,
     Frame,
+    Host,
     Picture,
     Request,
     Run,
     Step,
     StylizeError,
+    __version__,
     hookimpl,
     join,
+    plugin_manager,
     resize,
 )
 
+INSTALL = "install the same on all machines"
 THUMBNAIL = 128  # px: the longest side of what is sent back of a result, for displays
 
 _lock = threading.Lock()  # one chain at a time in a process
@@ -36,14 +41,15 @@ _stopped: set[str] = set()
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker needs to take part in a run: the request, names of plugins, the folder that relative paths start
-    from, and the number of threads, which decides how sums are rounded."""
+    """What a worker needs to take part in a run: the request, the plugins and their versions, the folder that relative
+    paths start from, the number of threads, which decides how sums are rounded, and the machine that it comes from."""
 
     run: str
     request: Request
-    plugins: tuple[str, ...]
+    versions: Mapping[str, str]
     folder: Path
     threads: int
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,19 @@ class _Listener(logging.Handler):
         return taken
 
 
-def paint(packed: bytes, chain: Chain) -> Done:
+def versions(host: Host | None) -> dict[str, str]:
+    """The plugins that were found by their entry points, and the versions of what they came with."""
+    loaded = () if host is None else host.loaded()
+    infos = [] if host is None else host.infos()
+    return {each.name: f"{each.distribution} {each.version}" for each in infos if each.name in loaded}
+
+
+def paint(packed: bytes, chain: Chain, version: str) -> Done:
     """Paint a chain; what goes wrong comes back as a value, as Dask would try it again on worker after worker."""
+    if version != __version__:
+        return Done(
+            "failed", error=f"the worker on {platform.node()} has stylize {__version__}, not {version}: {INSTALL}"
+        )
     with _lock:
         order: Order = pickle.loads(packed)  # noqa: S301, from the process that submitted this function
         if order.run in _stopped:
@@ -112,9 +129,11 @@ def paint(packed: bytes, chain: Chain) -> Done:
             told = (("stylize.dask", logging.WARNING, str(error)),)
             return Done("held", told=told)
         except StylizeError as error:
-            return Done("failed", error=str(error))
+            where = "" if platform.node() == order.machine else f"on {platform.node()}: "
+            return Done("failed", error=f"{where}{error}")
         except Exception as error:
-            return Done("failed", error=f"unexpected {type(error).__name__} in a worker: {error}")
+            said = f"unexpected {type(error).__name__} in a worker on {platform.node()}: {error}"
+            return Done("failed", error=said)
 
 
 def stop(run: str) -> None:
@@ -142,12 +161,28 @@ def _joined(order: Order) -> tuple[Run, _Listener]:
 
         torch.set_num_threads(order.threads)
         listener = _Listener()
-        run = join(order.request, order.plugins, observer=listener, stop=lambda: order.run in _stopped)
+        _check_plugins(order)
+        run = join(order.request, tuple(order.versions), observer=listener, stop=lambda: order.run in _stopped)
         logger = logging.getLogger("stylize")
         logger.addHandler(listener)
         logger.setLevel(logging.INFO)
         _runs[order.run] = run, listener
     return _runs[order.run]
+
+
+def _check_plugins(order: Order) -> None:
+    """Refuse to paint otherwise than the other workers.
+
+    Raises:
+        StylizeError: a plugin is missing here, or comes with another version.
+    """
+    here = versions(plugin_manager())
+    for name, version in order.versions.items():
+        if here.get(name) != version:
+            has = here.get(name) or "none that can be loaded"
+            raise StylizeError(
+                f"the worker on {platform.node()} lacks the plugin {name} of {version} (it has {has}): {INSTALL}"
+            )
 
 
 @contextmanager
