@@ -129,7 +129,7 @@ def test_a_layer_it_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_without_network_paints_and_says_with_what(cli: Cli, pictures: tuple[Path, Path]) -> None:
-    offline = {"STYLIZE_WEIGHTS_URL": "http://127.0.0.1:9/w.pth"}
+    offline = {"STYLIZE_WEIGHTS_URL": "http://nowhere.invalid/w.pth"}
     options = ("--size", "32", "--steps", "2")
     done = cli("photo.png", "starry.png", "-o", "out.png", *options, **offline)
     (note,) = [line for line in done.stderr.splitlines() if "mini" in line]

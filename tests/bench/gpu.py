@@ -36,7 +36,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stylize import Scale, Settings, Stylizer
+from stylize import Scale, Settings, Step, Stylizer
 from stylize.devices import resolve_device
 from stylize.encoders import EncoderSpec, weights
 from stylize.graphs import RecordedStep
@@ -242,12 +242,14 @@ def whole(bench: Bench) -> None:
         first = bench.seconds(lambda s=stylizer, p=photo: s(p))  # type: ignore[misc]
         peak = torch.cuda.max_memory_allocated() / 2**30 if bench.cuda else 0.0
         again = min(bench.seconds(lambda s=stylizer, p=photo: s(p)) for _ in range(3))  # type: ignore[misc]
-        ends: dict[str, float] = {}
-        stylizer(photo, on_step=lambda step, ends=ends: ends.update({f"{step.width} px": step.seconds}))  # type: ignore[misc]
-        plan = stylizer.engine.plan(width * 3 // 4, width)
+        steps: list[Step] = []
+        stylizer(photo, on_step=steps.append)
+        schedule = steps[-1].schedule
+        planned = 0 if schedule is None else schedule.memory or 0
+        ends = {f"{step.width} px": step.seconds for step in steps}
         print(
             f"{width}x{width * 3 // 4}: {first:.2f} s, another in the same style {again:.2f} s; "
-            f"peak {peak:.2f} GiB, {plan.peak / 2**30:.2f} planned; "
+            f"peak {peak:.2f} GiB, {planned / 2**30:.2f} planned; "
             f"done by {', '.join(f'{scale} {end:.2f}' for scale, end in ends.items())}",
             flush=True,
         )
