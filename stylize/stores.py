@@ -213,7 +213,8 @@ class StorePath(_Path):
             store.put_file(str(file), place)
 
     def create(self, data: bytes) -> bool:
-        """Write a file unless there is one already; whether it was written.
+        """Write a file unless there is one already; whether it was written. Nobody else may write the same ``data``: it
+        tells that a request was carried out of which the answer was lost, so that it was made twice.
 
         Raises:
             OSError: of number ENOTSUP where the store cannot do that in one step.
@@ -226,12 +227,13 @@ class StorePath(_Path):
         try:
             with _as_os_errors(self) as (store, place):
                 store.pipe_file(place, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError:  # such as 409, when two want to create it at once
-            if self.exists():
-                return False
-            raise
+        except OSError as error:  # there is one already, or such as 409, when two want to create it at once
+            try:
+                return self.read_bytes() == data
+            except OSError:
+                if isinstance(error, FileExistsError):
+                    return False  # gone again
+                raise error from None
         return True
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
@@ -314,7 +316,7 @@ def _creates_exclusively(folder: StorePath) -> bool:
         return False
     probe = folder / f".stylize-{secrets.token_hex(8)}"
     try:
-        return probe._create(b"stylize") and not probe._create(b"stylize")
+        return probe._create(secrets.token_bytes(16)) and not probe._create(secrets.token_bytes(16))
     finally:
         probe.unlink(missing_ok=True)
 

@@ -352,6 +352,27 @@ def test_a_store_without_conditional_writes_is_for_one_run(
     )
 
 
+def test_a_claim_whose_answer_was_lost_is_held(memory: StorePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylize.stores._creates_exclusively", stylize.stores._creates_exclusively.__wrapped__)
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    pipe = MemoryFileSystem.pipe_file
+
+    def twice(self: Any, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        pipe(self, path, value, mode=mode, **options)
+        if mode == "create":
+            pipe(self, path, value, mode=mode, **options)  # by a library that has waited for an answer in vain
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", twice)
+    one, other = Claims(memory / "claims"), Claims(memory / "claims")
+    assert one.take("a")
+    assert not other.take("a")
+    assert other.take("b")
+    for claims in (one, other):
+        claims.close()
+    assert names(memory) == set()
+
+
 def test_status_of_a_folder_in_a_store(memory: StorePath, call: Call) -> None:
     claims = Claims(memory / "out" / ".stylize-claims")
     claims.tell(total=3, before=1)
