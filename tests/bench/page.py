@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+SHOWN = (1067, 900)  # px, of the screenshot
 SIZE = 128  # px, while latencies are measured
 
 
@@ -95,7 +96,8 @@ def shoot(page: Any, path: Path) -> None:
     time.sleep(0.5)
     with tempfile.TemporaryDirectory() as folder:
         page.screenshot(path=f"{folder}/page.png")
-        Image.open(f"{folder}/page.png").convert("RGB").save(path, quality=78, optimize=True)
+        shot = Image.open(f"{folder}/page.png").convert("RGB").resize(SHOWN, Image.Resampling.LANCZOS)
+        shot.save(path, quality=70, optimize=True, progressive=True)
 
 
 if __name__ == "__main__":
