@@ -206,6 +206,7 @@ class Gimp:
     def __init__(self) -> None:
         self.arguments: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self.progress: list[float] = []
+        self.begun: list[float] = []  # the progress when a bar was begun
         self.texts: list[str] = []
         self.messages: list[str] = []
 
@@ -268,7 +269,7 @@ class Gimp:
                 file_save=save,
                 file_load=lambda mode, file: Canvas(Image.open(file)),
                 file_load_layer=load_layer,
-                progress_init=lambda text: None,
+                progress_init=lambda text: gimp.begun.append(gimp.progress[-1] if gimp.progress else 0.0),
                 progress_end=lambda: None,
                 progress_update=gimp.progress.append,
                 progress_set_text=gimp.texts.append,
@@ -457,6 +458,34 @@ def test_nothing_outside_the_selection_counts_or_changes(plug_in: Any, gimp: Gim
     np.testing.assert_array_equal(made[0], made[1])
 
 
+def test_previews_of_several_layers_are_one_step_back(
+    plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plug_in, "PAUSE", 0.0)
+    monkeypatch.setattr(plug_in, "SHARE", 0)
+    made = []
+    for mode in ("WITH_LAST_VALS", "NONINTERACTIVE"):
+        image = Canvas(picture(48, 36, 1), picture(30, 40, 2))
+        assert run(plug_in, gimp, image, image.layers[:], mode=mode, style=style, steps="20")[0] == "status SUCCESS"
+        assert [layer.name for layer in image.layers] == ["layer 0 stylized", "layer 0", "layer 1 stylized", "layer 1"]
+        assert image.history == ["group"]
+        made.append([layer.picture.tobytes() for layer in image.layers])
+    assert made[0] == made[1]
+
+
+def test_no_step_of_the_history_is_open_while_it_paints(
+    plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIMP ends a plug-in that is cancelled, and would say so in a dialog."""
+    monkeypatch.setattr(plug_in, "PAUSE", 0.0)
+    image = Canvas(picture(48, 36, 1))
+    before, depths = image.layers[0].picture.tobytes(), list[int]()
+    monkeypatch.setattr(plug_in.Gimp, "progress_set_text", lambda text: depths.append(image.depth))
+    assert run(plug_in, gimp, image, [image.layers[0]], mode="WITH_LAST_VALS", style=style)[0] == "status SUCCESS"
+    assert set(depths) == {0}
+    assert image.layers[1].picture.tobytes() == before
+
+
 def test_several_layers_are_one_job(plug_in: Any, gimp: Gimp, style: File) -> None:
     image = Canvas(picture(48, 36, 1), picture(30, 40, 2))
     assert run(plug_in, gimp, image, image.layers[:], style=style)[0] == "status SUCCESS"
@@ -501,8 +530,9 @@ def test_the_picture_is_shown_while_it_is_painted_and_leaves_no_trace(
     image = Canvas(picture(48, 36, 1))
     status = run(plug_in, gimp, image, [image.layers[0]], mode="WITH_LAST_VALS", style=style, steps="60", size=48)
     assert status[0] == "status SUCCESS"
-    assert image.seen.count("stylize: preview") == 1
-    assert image.seen.count("refilled") >= 1
+    assert image.seen.count("layer 0 stylized") == 1
+    assert image.seen.count("refilled") >= 2  # the last time with the result
+    assert len(gimp.begun) >= 2  # reading a file has ended the bar
     assert image.layers[0].visible
     assert [layer.name for layer in image.layers] == ["layer 0 stylized", "layer 0"]
     assert image.history == ["group"]
@@ -597,7 +627,14 @@ def test_the_real_gimp_paints_selections_and_every_kind_of_image(tmp_path: Path)
     any(shutil.which(name) is None for name in ("gimp-3.0", "xvfb-run", "openbox", "xdotool", "import")),
     reason="needs GIMP 3, Xvfb, openbox, xdotool and ImageMagick",
 )
-def test_in_its_window_one_step_undoes_it(tmp_path: Path) -> None:
-    told = gimp3.look(tmp_path, window=True)["window"]
-    assert told["layers"] == ["Background stylized", "Background"]
-    assert told["after_one_undo"] == ["Background"]
+def test_in_its_window_one_step_undoes_it_and_cancel_ends_it(tmp_path: Path) -> None:
+    found = gimp3.look(tmp_path, window=True)
+    for name in ("window", "cancelled"):
+        assert found[name]["layers"] == ["Background stylized", "Background"]
+        assert found[name]["after_one_undo"] == ["Background"]
+    assert found["cancelled"]["status"] == "cancel"
+    assert found["cancelled"]["as_before"]
+    assert found["cancelled"]["still_painting"] == 0
+    for told in found["previews"].values():
+        assert (told["status"], told["layers"]) == ("success", ["Background stylized", "Background"])
+        assert abs(told["mean"][0] - told["mean"][1]) < 0.15

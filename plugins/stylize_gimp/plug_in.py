@@ -227,6 +227,8 @@ def place_above(layer: Any, path: Path, name: str, *, selected: bool) -> Any:
     made.set_name(name)
     made.set_visible(False)  # until it is where it belongs
     image.insert_layer(made, layer.get_parent(), image.get_item_position(layer))
+    if (selected or layer.has_alpha()) and not made.has_alpha():
+        made.add_alpha()
     if (made.get_width(), made.get_height()) != (layer.get_width(), layer.get_height()):
         made.scale(layer.get_width(), layer.get_height(), False)
     _, x, y = layer.get_offsets()
@@ -237,12 +239,15 @@ def place_above(layer: Any, path: Path, name: str, *, selected: bool) -> Any:
     return made
 
 
-def refill(layer: Any, path: Path) -> None:
-    """Put a picture into a layer of an RGB image, at its size. Nothing of that goes into the undo history."""
+def refill(layer: Any, path: Path) -> bool:
+    """Put a picture into a layer of an RGB or grey image, at its size; whether it could be read. Nothing of that goes
+    into the undo history."""
     loaded = Gimp.file_load(Gimp.RunMode.NONINTERACTIVE, Gio.File.new_for_path(str(path)))
     if loaded is None:
-        return  # the next one will do
+        return False
     try:
+        if layer.get_image().get_base_type() == Gimp.ImageBaseType.GRAY:
+            loaded.convert_grayscale()
         profile = layer.get_image().get_effective_color_profile()
         if profile is not None:
             loaded.convert_color_profile(profile, Gimp.ColorRenderingIntent.RELATIVE_COLORIMETRIC, True)
@@ -254,65 +259,87 @@ def refill(layer: Any, path: Path) -> None:
         layer.update(0, 0, width, height)
     finally:
         loaded.delete()
+    return True
 
 
-class UndoGroup:
-    """One step of the undo history, begun when something is changed. GIMP ends it where the plug-in is cancelled."""
+class Results:
+    """The layers that a run makes, each above the one that is painted; ``selected``: with the selection as their masks.
 
-    def __init__(self, image: Any) -> None:
-        self._image, self._begun = image, False
+    All are inserted together, as one step of the undo history, and filled again without one. No step is left open: GIMP
+    ends a plug-in that is cancelled, and would complain.
 
-    def begin(self) -> None:
-        if not self._begun:
+    Args:
+        layers: those that are painted.
+        sources: what they hold, as files.
+    """
+
+    def __init__(self, layers: list[Any], sources: list[Path], *, selected: bool) -> None:
+        self._layers, self._sources, self._selected = layers, sources, selected
+        self._image, self._made = layers[0].get_image(), list[Any]()
+
+    def show(self, number: int, file: Path) -> None:
+        """Show a file as what becomes of the layer of that number."""
+        if not self._made:
+            self._insert([file if index == number else source for index, source in enumerate(self._sources)])
+        elif self._made[number].is_valid():
+            refill(self._made[number], file)
+
+    def finish(self, files: list[Path]) -> None:
+        """Let them hold what was painted.
+
+        Raises:
+            Failed: a file cannot be read.
+        """
+        if not all(layer.is_valid() for layer in self._made):  # the user has removed one
+            self.remove()
+        if not self._made:
+            self._insert(files)
+            return
+        for layer, file in zip(self._made, files):
+            if not refill(layer, file):
+                raise Failed(f"cannot read {file}: {Gimp.get_pdb().get_last_error()}")
+
+    def remove(self) -> None:
+        """Take them away."""
+        left = [layer for layer in self._made if layer.is_valid()]
+        self._made = []
+        if left:
             self._image.undo_group_start()
-        self._begun = True
+            for layer in left:
+                self._image.remove_layer(layer)
+            self._image.undo_group_end()
 
-    def end(self) -> None:
-        if self._begun:
+    def _insert(self, files: list[Path]) -> None:
+        self._image.undo_group_start()
+        try:
+            for layer, file in zip(self._layers, files):
+                name = f"{layer.get_name()} stylized"
+                self._made.append(place_above(layer, file, name, selected=self._selected))
+        finally:
             self._image.undo_group_end()
 
 
 class Preview:
-    """The picture in work, shown over its layer until it is done."""
+    """The picture in work, shown in the results until it is done."""
 
-    def __init__(self, layers: list[Any], file: Path, undo: UndoGroup, *, selected: bool) -> None:
-        self._layers, self._file, self._undo, self._selected = layers, file, undo, selected
-        self._image = layers[0].get_image()
-        self._shown: Any = None
-        self._number = -1  # of the layer that it is shown over
-        self._due, self._pause, self._seen = 0.0, PAUSE, 0
+    def __init__(self, results: Results, file: Path) -> None:
+        self._results, self._file = results, file
+        self._due, self._seen = 0.0, 0
 
-    def update(self, number: int) -> None:
-        """Show the file, of the layer of that number, if it is new and it is time to."""
+    def update(self, number: int) -> bool:
+        """Show the file, of the layer of that number, if it is new and it is time to; whether that was so."""
         begun = time.monotonic()
         if begun < self._due or not self._file.exists():
-            return
+            return False
         changed = self._file.stat().st_mtime_ns
         if changed == self._seen:
-            return
+            return False
         self._seen = changed
-        rgb = self._image.get_base_type() == Gimp.ImageBaseType.RGB
-        if rgb and number == self._number and self._shown.is_valid():
-            refill(self._shown, self._file)
-        else:
-            before, self._number = self._shown, number
-            self._undo.begin()
-            self._shown = place_above(self._layers[number], self._file, "stylize: preview", selected=self._selected)
-            self._remove(before)
-            if not rgb:  # each goes into the undo history: there must not be many
-                self._pause *= 2
+        self._results.show(number, self._file)
         Gimp.displays_flush()
         now = time.monotonic()
-        self._due = now + max(self._pause, SHARE * (now - begun))
-
-    def close(self) -> None:
-        """Take the preview away."""
-        self._remove(self._shown)
-        self._shown = None
-
-    def _remove(self, layer: Any) -> None:
-        if layer is not None and layer.is_valid():
-            self._image.remove_layer(layer)
+        self._due = now + max(PAUSE, SHARE * (now - begun))
+        return True
 
 
 class Stylize(Gimp.PlugIn):
@@ -433,30 +460,31 @@ def paint(image: Any, layers: list[Any], config: Any, about: dict[str, Any], *, 
     if not layers:
         raise Failed("no layer is selected")
     selected = not Gimp.Selection.is_empty(image)
-    folder, undo = work_folder(), UndoGroup(image)
+    folder = work_folder()
     try:
-        sources, results = folder / "layers", folder / "painted"
-        sources.mkdir()
-        results.mkdir()
         names = [f"{number:03}.png" for number in range(len(layers))]
-        for layer, name in zip(layers, names):
-            export(layer, sources / name, selected=selected)
+        sources, painted = ([folder / where / name for name in names] for where in ("layers", "painted"))
+        for first in (sources[0], painted[0]):
+            first.parent.mkdir()
+        for layer, source in zip(layers, sources):
+            export(layer, source, selected=selected)
         likeness = style.get_path() if style is not None else str(folder / "style.png")
         if style is None:
             export(style_layer, Path(likeness), selected=False)
-        many = len(layers) > 1
-        source, target = (sources, results) if many else (sources / names[0], results / names[0])
+        source, target = (sources[0], painted[0]) if len(layers) == 1 else (sources[0].parent, painted[0].parent)
         command = [*about["command"], "run", str(source), likeness, "-o", str(target), "--json"]
         command += ["--bits", "16" if is_deep(image) else "8", *options(config, about)]
-        shown = Preview(layers, folder / "preview.jpg", undo, selected=selected) if preview else None
-        if shown:
+        results, shown = Results(layers, sources, selected=selected), None
+        if preview and image.get_base_type() != Gimp.ImageBaseType.INDEXED:  # whose layers cannot be filled again
+            shown = Preview(results, folder / "preview.jpg")
             command += ["--preview-file", str(folder / "preview.jpg")]
-        listen(Run(command, folder / "log.txt"), shown)
-        undo.begin()
-        for layer, name in zip(layers, names):
-            place_above(layer, results / name, f"{layer.get_name()} stylized", selected=selected)
+        try:
+            listen(Run(command, folder / "log.txt"), shown)
+            results.finish(painted)
+        except BaseException:
+            results.remove()
+            raise
     finally:
-        undo.end()
         shutil.rmtree(folder, ignore_errors=True)
     Gimp.progress_end()
     Gimp.displays_flush()
@@ -465,24 +493,21 @@ def paint(image: Any, layers: list[Any], config: Any, about: dict[str, Any], *, 
 def listen(run: Run, preview: Preview | None) -> None:
     """Show the progress of a run, and its picture in the image, until it ends."""
     Gimp.progress_init("Stylize")
-    try:
-        for event in run.events():
-            if event.get("fraction") is not None:
+    for event in run.events():
+        if event.get("fraction") is not None:
+            Gimp.progress_update(event["fraction"])  # of which GIMP is told only what moves its bar
+        if event["event"] == "download":
+            Gimp.progress_set_text("downloading weights, once")
+        if event["event"] == "step":
+            number, total = event.get("picture_number", 1), event.get("pictures", 1)
+            which = f"layer {number} of {total}, " if total and total > 1 else ""
+            left = event["seconds_left"]
+            rest = "" if left is None else f", {max(1, round(left))} s left"
+            text = f"{event['width']}x{event['height']}, step {event['number']} of {event['steps']}"
+            if preview and preview.update(number - 1):
+                Gimp.progress_init("Stylize")  # its bar, and with it Cancel, goes when a file has been read
                 Gimp.progress_update(event["fraction"])
-            if event["event"] == "download":
-                Gimp.progress_set_text("downloading weights, once")
-            if event["event"] == "step":
-                number, total = event.get("picture_number", 1), event.get("pictures", 1)
-                which = f"layer {number} of {total}, " if total and total > 1 else ""
-                left = event["seconds_left"]
-                rest = "" if left is None else f", {max(1, round(left))} s left"
-                text = f"{event['width']}x{event['height']}, step {event['number']} of {event['steps']}"
-                Gimp.progress_set_text(f"{which}{text}{rest}")
-                if preview:
-                    preview.update(number - 1)
-    finally:
-        if preview:
-            preview.close()
+            Gimp.progress_set_text(f"{which}{text}{rest}")
     for warning in run.warnings:
         Gimp.message(warning)
 

@@ -22,6 +22,8 @@ from gi.repository import Gegl, Gimp, Gio  # noqa: E402
 
 FOLDER = Path(os.environ["STYLIZE_GIMP_FOLDER"])
 SETTINGS = {"size": 96, "encoder": "mini", "steps": "6"}
+ENDLESS = {"size": 384, "steps": "100000", "options": "--optimizer adam --tolerance 0"}
+CANCEL = 282, 23  # px from the lower right corner of the window to the button, beside the bar
 
 
 def opened(name: str) -> Any:
@@ -75,16 +77,7 @@ def kinds() -> dict[str, Any]:
     """Grey, indexed, 16 bits, floats with alpha, and a profile of its own."""
     found: dict[str, Any] = {}
     for name in ("grey", "indexed", "deep", "float", "group", "moved"):
-        image = opened("small.png")
-        if name == "grey":
-            image.convert_grayscale()
-        elif name == "indexed":
-            image.convert_indexed(Gimp.ConvertDitherType.NONE, Gimp.ConvertPaletteType.GENERATE, 32, False, False, "")
-        elif name == "deep":
-            image.convert_precision(Gimp.Precision.U16_NON_LINEAR)
-        elif name == "float":
-            image.convert_precision(Gimp.Precision.FLOAT_LINEAR)
-            image.get_layers()[0].add_alpha()
+        image = converted(opened("small.png"), name)
         layer = image.get_layers()[0]
         if name == "group":
             group = Gimp.GroupLayer.new(image, "group")
@@ -100,6 +93,31 @@ def kinds() -> dict[str, Any]:
         told["mean"] = [round(mean(each), 3) for each in (layer, *over)]
         save(image, f"kind-{name}.png")
         found[name] = told
+    return found
+
+
+def converted(image: Any, kind: str) -> Any:
+    if kind == "grey":
+        image.convert_grayscale()
+    elif kind == "indexed":
+        image.convert_indexed(Gimp.ConvertDitherType.NONE, Gimp.ConvertPaletteType.GENERATE, 32, False, False, "")
+    elif kind == "deep":
+        image.convert_precision(Gimp.Precision.U16_NON_LINEAR)
+    elif kind == "float":
+        image.convert_precision(Gimp.Precision.FLOAT_LINEAR)
+        image.get_layers()[0].add_alpha()
+    return image
+
+
+def previews() -> dict[str, Any]:
+    """With previews, by the values of the last run, a result is what it is without."""
+    found: dict[str, Any] = {}
+    for kind in ("grey", "indexed", "deep", "float"):
+        image = converted(opened("large.png"), kind)
+        told = stylized(image, [image.get_layers()[0]], mode=Gimp.RunMode.WITH_LAST_VALS)
+        told["mean"] = [round(mean(each), 3) for each in image.get_layers()]
+        save(image, f"preview-{kind}.png")
+        found[kind] = told
     return found
 
 
@@ -165,6 +183,39 @@ def window() -> dict[str, Any]:
     return told
 
 
+def cancelled() -> dict[str, Any]:
+    """Cancel pressed while it is painted. It comes before the others, as the dialog begins with what was set for the
+    last run that ended well."""
+    image = opened("large.png")
+    layers, shown = image.get_layers(), seen(image, 0, 0, 1024, 768)
+    Gimp.Display.new(image)
+    Gimp.displays_flush()
+    time.sleep(2)
+    hand = "sleep 14; xdotool key Return; "
+    hand += "for n in $(seq 600); do sleep 0.5; pgrep -f ${TMPDIR:-/tmp}/stylize-gimp- && break; done; sleep 8; "
+    hand += "eval $(xdotool getactivewindow getwindowgeometry --shell); "  # away from the canvas, whose hints hide it
+    hand += f"xdotool mousemove $((X + WIDTH - {CANCEL[0]})) $((Y + HEIGHT - {CANCEL[1]})); sleep 3; "
+    hand += "import -window root running.png; date +%s.%N > pressed; xdotool click 1"
+    with subprocess.Popen(["bash", "-c", hand], cwd=FOLDER):
+        told = stylized(image, [layers[0]], mode=Gimp.RunMode.INTERACTIVE, **ENDLESS)
+    begun = float((FOLDER / "pressed").read_text())
+    while (found := painting()) and time.time() - begun < 300:
+        time.sleep(0.1)
+    told |= {"still_painting": found, "seconds_to_end": round(time.time() - begun, 1)}
+    shoot("cancelled.png")
+    subprocess.run(["xdotool", "key", "ctrl+z"], check=True)
+    time.sleep(3)
+    told["after_one_undo"] = [layer.get_name() for layer in image.get_layers()]
+    told["as_before"] = seen(image, 0, 0, 1024, 768) == shown
+    return told
+
+
+def painting() -> int:
+    """How many programs paint for this GIMP."""
+    pattern = f"{os.environ.get('TMPDIR', '/tmp')}/stylize-gimp-"
+    return len(subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout.split())
+
+
 def shoot(name: str) -> None:
     subprocess.run(["import", "-window", "root", str(FOLDER / name)], check=True)
 
@@ -177,7 +228,9 @@ def save(image: Any, name: str) -> None:
 
 
 def main() -> None:
-    parts = [window] if os.environ.get("STYLIZE_GIMP_WINDOW") else [selection, kinds, several, errors]
+    parts = (
+        [cancelled, window, previews] if os.environ.get("STYLIZE_GIMP_WINDOW") else [selection, kinds, several, errors]
+    )
     found: dict[str, Any] = {}
     for part in parts:
         try:
