@@ -44,7 +44,7 @@ KEPT = 2  # styles whose statistics are kept, with their encoder
 LARGE = 1024 * 1024  # px, from which on ComfyUI's own models make room
 UNITS = 1000  # of the progress bar, for each picture
 PREVIEW = 512  # px, longest side
-PAUSE = 0.1  # s between two previews, at least
+PAUSE = 0.04  # s between two previews, at least
 SHARE = 4  # and so many times what the last one took: looking on must not be most of the work
 
 log = logging.getLogger("stylize.comfyui")
