@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylize.machines import machine, started
+from stylize.machines import is_stopped, machine, started
 from stylize.stores import StorePath
 
 RECENT = 10  # pictures whose time is averaged
@@ -154,11 +154,13 @@ def _files_of(folder: Path, suffix: str) -> list[Path]:
 class Status:
     """How far the work in a folder is.
 
-    ``at_work`` are the processes that live, and ``gone`` those that ended without saying so. ``done`` of ``total``
-    results are there, None where that is not known.
+    ``at_work`` are the processes that live, ``stopped`` those of this machine that live, but stand still until they are
+    continued, and ``gone`` those that ended without saying so. ``done`` of ``total`` results are there, None where that
+    is not known.
     """
 
     at_work: tuple[Painter, ...]
+    stopped: tuple[Painter, ...]
     gone: tuple[Painter, ...]
     done: int | None
     total: int | None
@@ -184,6 +186,7 @@ def status(folder: Path, is_living: Callable[[Painter], bool]) -> Status:
     found = list(painters(folder))
     running = [each for each in found if each.state != "ended"]
     living = [each for each in running if is_living(each)]
+    stopped = [each for each in living if each.host == machine() and is_stopped(each.process)]
     # of runs that were started one after the other, the first has found the most to be painted
     totals = [int(each.facts["total"]) for each in found if isinstance(each.facts.get("total"), int)]
     before = [int(each.facts["before"]) for each in found if isinstance(each.facts.get("before"), int)]
@@ -192,7 +195,8 @@ def status(folder: Path, is_living: Callable[[Painter], bool]) -> Status:
     done = max(counted) if counted else painted if totals else None
     nouns = [str(each.facts["noun"]) for each in found if each.facts.get("noun")]
     return Status(
-        tuple(living),
+        tuple(each for each in living if each not in stopped),
+        tuple(stopped),
         tuple(each for each in running if each not in living),
         done if done is None or not totals else min(done, max(totals)),
         max(totals, default=None),

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from stylize import claims_inside
 from stylize.testing import small_photos
+from tests.conftest import Call
 from tests.launching import Launched, Launcher
 
 pytestmark = [
@@ -178,8 +180,12 @@ def test_machines_share_the_shots_of_a_clip(start: Start, tmp_path: Path) -> Non
     wait_for(lambda: len(list(work.glob("0*.png"))) >= 2)
     leads = next(run for run in runs if "clip" in claims_of(tmp_path, run))
     follows = next(run for run in runs if run is not leads)
-    leads.kill()
+    leads.send_signal(signal.SIGSTOP)
     assert "the other run has ended: this one makes the clip" in ended(follows)
+    made = (tmp_path / "out.mkv").stat().st_mtime_ns
+    leads.send_signal(signal.SIGCONT)
+    assert "the other run makes the clip" in ended(leads)
+    assert (tmp_path / "out.mkv").stat().st_mtime_ns == made
     assert same_frames(tmp_path / "out.mkv", tmp_path / "alone.mkv")
     assert not list(tmp_path.glob(".out*"))
 
@@ -219,15 +225,18 @@ def same_frames(one: Path, other: Path) -> bool:
 # stylize status
 
 
-def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start, folder: Path, cli: Any) -> None:
-    runs = [start(host, *options(2000)) for host in ("alpha", "beta")]
+def test_status_tells_who_does_what_how_far_how_fast_and_until_when(
+    start: Start, folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLIZE_REFRESH", str(REFRESH))
+    runs = [start(host, *options(1000)) for host in ("alpha", "beta")]
     wait_for(lambda: len(visible(folder / "out")) >= 1)
     for run in runs:
         run.send_signal(signal.SIGSTOP)  # as if nothing happened meanwhile
     time.sleep(REFRESH)
     for run in runs:
         run.send_signal(signal.SIGCONT)
-    said = cli("status", "out", STYLIZE_REFRESH=str(REFRESH)).stdout
+    said = call("status", "out").out
     assert re.match(r"out: \d of 4 pictures done; 2 processes at work\n", said)
     for run, host in zip(runs, ("alpha", "beta"), strict=True):
         long = r"(-|\d[\d. minhs]*)"
@@ -240,20 +249,45 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(start: Start
     found: list[dict[str, Any]] = []
 
     def living() -> dict[str, bool]:
-        found[:] = json.loads(cli("status", "out", "--json", STYLIZE_REFRESH=str(REFRESH)).stdout)
+        found[:] = json.loads(call("status", "out", "--json").out)
         return {each["host"]: each["at_work"] for each in found[0]["processes"]}
 
     wait_for(lambda: living() == {"alpha": False, "beta": True})
     assert found[0]["total"] == 4
     runs[1].kill()
     shutil.rmtree(claims_inside(folder / "out"))
-    assert cli("status", "out").stdout == "out: no run is at work\n"
+    assert call("status", "out").out == "out: no run is at work\n"
+
+
+def test_status_tells_who_is_stopped(tmp_path: Path, call: Call) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from stylize import Claims\n"
+        "claims = Claims(Path(sys.argv[1])); claims.tell(total=3); claims.take('a.png'); claims.count(2.0)\n"
+        "claims.tell(more=1); time.sleep(0.2); print('begun', flush=True); time.sleep(1000)"
+    )
+    command = [sys.executable, "-c", program, str(claims_inside(tmp_path / "out"))]
+    environment = {**os.environ, "STYLIZE_REFRESH": "0.05"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        assert call("status", tmp_path / "out").out.startswith(
+            f"{tmp_path / 'out'}: 1 of 3 pictures done; 1 process at"
+        )
+        run.send_signal(signal.SIGSTOP)
+        said = call("status", tmp_path / "out").out
+        assert "; 0 processes at work\n" in said
+        place = "is stopped; other runs paint that in its place\n"
+        assert re.search(rf"  process {run.pid} on .*, which was painting a\.png, {place}", said)
+        assert "a minute" not in said
+        (process,) = json.loads(call("status", tmp_path / "out", "--json").out)[0]["processes"]
+        assert (process["at_work"], process["stopped"]) == (False, True)
+        run.kill()
 
 
 def test_status_of_a_clip(start: Start, tmp_path: Path, cli: Any) -> None:
     small_photos(tmp_path)
     moving_clip(tmp_path / "in.mkv")
-    run = start("alpha", "../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1", "--steps", "100")
+    run = start("alpha", "../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1", "--steps", "100000")
     wait_for(lambda: "00000000" in claims_of(tmp_path, run))
     for target in ("out.mkv", "."):
         said = cli("status", target, STYLIZE_REFRESH=str(REFRESH)).stdout

@@ -37,10 +37,10 @@ def status_command(target: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"target": str(_named(target, folder)), **_as_json(each)} for folder, each in found]))
         return
-    if not any(each.at_work or each.gone for _, each in found):
+    if not any(each.at_work or each.stopped or each.gone for _, each in found):
         click.echo(f"{target}: no run is at work")
     for folder, each in found:
-        if each.at_work or each.gone:
+        if each.at_work or each.stopped or each.gone:
             click.echo("\n".join(_lines(_named(target, folder), each)))
 
 
@@ -90,9 +90,10 @@ def _lines(target: Path, status: Status) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for each in status.stopped:
+        yield f"  process {each.process} on {_host(each)}{_held(each)} is stopped; other runs paint that in its place"
     for each in status.gone:
-        held = f", which was painting {', '.join(each.paints)}" if each.paints else ""
-        yield f"  process {each.process} on {_host(each)}{held}, is gone; what it left is painted by other runs"
+        yield f"  process {each.process} on {_host(each)}{_held(each)} is gone; what it left is painted by other runs"
     if status.rate is not None:
         yield f"{_speed(status.rate, plural)}{_until(status.seconds_left)}"
 
@@ -106,6 +107,10 @@ def _row(painter: Painter) -> tuple[str, ...]:
         str(painter.painted),
         "-" if painter.seconds is None else duration(painter.seconds),
     )
+
+
+def _held(painter: Painter) -> str:
+    return f", which was painting {', '.join(painter.paints)}," if painter.paints else ""
 
 
 def _host(painter: Painter) -> str:
@@ -125,11 +130,12 @@ def _until(seconds: float | None) -> str:
 
 
 def _as_json(status: Status) -> dict[str, Any]:
-    def told(painter: Painter, living: bool) -> dict[str, Any]:
+    def told(painter: Painter, living: bool, stopped: bool = False) -> dict[str, Any]:
         return {
             "host": _host(painter),
             "process": painter.process,
             "at_work": living,
+            "stopped": stopped,
             "paints": dict(painter.paints),
             "painted": painter.painted,
             "seconds": painter.seconds,
@@ -142,5 +148,9 @@ def _as_json(status: Status) -> dict[str, Any]:
         "noun": status.noun,
         "per_minute": None if status.rate is None else 60 * status.rate,
         "seconds_left": status.seconds_left,
-        "processes": [*(told(each, True) for each in status.at_work), *(told(each, False) for each in status.gone)],
+        "processes": [
+            *(told(each, True) for each in status.at_work),
+            *(told(each, False, True) for each in status.stopped),
+            *(told(each, False) for each in status.gone),
+        ],
     }

@@ -124,7 +124,7 @@ class VideoJob(Job):
         return self._made_sheet() if self._task.sheet else self._made_clip()
 
     def _takes_the_lead(self) -> bool:
-        if self._leads:
+        if self._leads and self.claims.holds(LEAD):  # else this run has stood still, and another leads
             return True
         if self._work.read_plan() != self._plan or not self.claims.take(LEAD) or self._work.read_plan() != self._plan:
             return False
