@@ -229,6 +229,7 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(
     start: Start, folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STYLIZE_REFRESH", str(REFRESH))
+    monkeypatch.chdir(folder)
     runs = [start(host, *options(1000)) for host in ("alpha", "beta")]
     wait_for(lambda: len(visible(folder / "out")) >= 1)
     for run in runs:
