@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def stylize_open(
     from stylize.regions import chosen_areas
 
     init, areas = settings.start_file, chosen_areas(options, settings)
-    return ImageJob(
+    job = ImageJob(
         source,
         target,
         bits=options.get("bits"),
@@ -93,3 +94,8 @@ def stylize_open(
         keep=(*styles, *([] if init is None else [init]), *areas.files),
         areas=areas,
     )
+    height, width = job.image.size
+    if max(height, width) < settings.size != type(settings)().size and not settings.upscale:
+        note = f"it has {width}x{height} pixels, and so will the result; --upscale makes it {settings.size}"
+        job.image = replace(job.image, notes=(*job.image.notes, note))
+    return job

@@ -1300,3 +1300,15 @@ def test_what_may_not_be_read_or_written_is_said_in_one_line_before_anything_is_
     assert re.fullmatch(r"stylize: .*(locked|closed).*\n", done.err)
     assert not re.search("unexpected|plugin", done.err)
     assert {*folder.iterdir()} - there <= {folder / "cache"}
+
+
+def test_a_size_beyond_the_photo_is_noted_and_so_is_an_address(call: Call, pictures: tuple[Path, Path]) -> None:
+    quick = ("-o", "out.png", "--encoder", "tiny", "--steps", "1")
+    assert "note: it has 48x36 pixels, and so will the result; --upscale makes it 64\n" in (
+        call(*pictures, "--size", "64", *quick).err
+    )
+    for options in (("--size", "64", "--upscale"), ("--size", "48"), ("--size", "16"), ()):
+        assert "--upscale" not in call(*pictures, *options, *quick).err
+    done = call("https://example.org/a.png", pictures[1], *quick)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "download the picture first" in done.err

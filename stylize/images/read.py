@@ -163,6 +163,8 @@ def _problem(error: Exception) -> str:
         return _too_large(int(pixels[0]) if pixels else MAX_PIXELS)
     if isinstance(error, MemoryError):
         return "not enough memory to decode it; scale it down first"
+    if isinstance(error, FileNotFoundError) and re.match(r"(https?|ftp):/", str(error.filename)):
+        return "an address of the web, from which nothing is fetched; download the picture first"
     if isinstance(error, OSError) and error.strerror and (error.errno or 0) in errno.errorcode.keys() - {errno.EINVAL}:
         return f"{error.strerror}; check the path and its permissions"
     return f"truncated or damaged ({str(error) or type(error).__name__}); get a complete copy"
