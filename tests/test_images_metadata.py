@@ -271,6 +271,37 @@ def test_the_gain_map_of_an_hdr_jpeg_is_left_out_and_said(tmp_path: Path) -> Non
     assert b"hdrgm:Version" not in (picture.about.xmp or b"")
 
 
+@pytest.mark.parametrize("form", ["attributes", "elements"])
+@pytest.mark.parametrize(
+    ("space", "prefix", "names"),
+    [
+        ("http://ns.google.com/photos/1.0/camera/", "GCamera", ("MicroVideo", "MicroVideoVersion", "MicroVideoOffset")),
+        ("http://ns.google.com/photos/1.0/camera/", "Camera", ("MotionPhoto", "MotionPhotoVersion")),
+        ("http://ns.google.com/photos/1.0/depthmap/", "GDepth", ("Format", "Near", "Data")),
+        ("http://ns.apple.com/HDRGainMap/1.0/", "HDRGainMap", ("HDRGainMapVersion",)),
+    ],
+)
+def test_what_follows_the_picture_in_its_file_is_not_promised_of_the_result(
+    tmp_path: Path, form: str, space: str, prefix: str, names: tuple[str, ...]
+) -> None:
+    kept = 'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"'
+    if form == "attributes":
+        inner = " ".join(f'{prefix}:{name}="1"' for name in names)
+        described = f'<rdf:Description rdf:about="" {kept} xmlns:{prefix}="{space}" {inner}/>'
+    else:
+        inner = "".join(f"<{prefix}:{name}>1</{prefix}:{name}>" for name in names)
+        described = f'<rdf:Description rdf:about="" {kept} xmlns:{prefix}="{space}">{inner}</rdf:Description>'
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", xmp=packet(described))
+    picture = load(tmp_path / "a.jpg")
+    assert ("film of the motion photo left out" in picture.notes) == prefix.endswith("Camera")
+    for ending in ("jpg", "png", "webp"):
+        picture.save(tmp_path / f"b.{ending}")
+        data = (tmp_path / f"b.{ending}").read_bytes()
+        assert f"{prefix}:".encode() not in data.replace(f"xmlns:{prefix}".encode(), b"")
+        assert load(tmp_path / f"b.{ending}").about.xmp is not None
+        assert b"Rating" in data
+
+
 def test_values_that_begin_where_a_pointer_should_be_stay() -> None:
     """Some writers leave no room for the pointer behind the entries of the EXIF directory."""
     value = struct.pack("<II", 4_000_000_000, 7)

@@ -17,6 +17,7 @@ _LIMIT = 2**24  # bytes of a block
 _RAW = b"Raw profile type "  # how ImageMagick and exiftool call blocks in texts of a PNG
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _CENTIMETRES = 3  # the unit of resolution in TIFF
+_MOVES = re.compile(rb"""Camera:(?:MotionPhoto|MicroVideo)(?:=["']|>)\s*1""")
 
 
 def of_image(
@@ -38,6 +39,8 @@ def of_image(
         packet = _jpeg_packet(file) or packet
         if b"hdrgm:" in packet:
             notes.append("HDR gain map left out")
+        if _MOVES.search(packet):
+            notes.append("film of the motion photo left out")
         records = (image.info.get("photoshop") or {}).get(0x0404, b"")
     if not block and kind != "PNG":
         with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture

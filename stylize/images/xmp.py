@@ -80,13 +80,15 @@ _OWN_DECLARED = re.compile(rf"""\sxmlns:[\w.-]+=(["']){re.escape(NAMESPACE)}\1""
 _EMPTY = re.compile(
     r"""<rdf:Description(\s+(rdf:about|xmlns:[\w.-]+)=("[^"]*"|'[^']*'))*\s*(/>|>\s*</rdf:Description>)"""
 )
-# What describes the file a packet was in: its sizes, previews, and the gain map of an HDR picture.
+# What describes the file a packet was in: its sizes, previews, and what follows the picture there, such as the gain map
+# of an HDR picture, the film of a motion photo, sound, and maps of depth.
 _OF_THE_FILE = (
     "tiff:(?:ImageWidth|ImageLength|BitsPerSample|PhotometricInterpretation|Compression|SamplesPerPixel)",
     "exif:Pixel[XY]Dimension",
     "photoshop:(?:ICCProfile|ColorMode)",
     "xmp:Thumbnails",
-    r"hdrgm:\w+",
+    r"(?:hdrgm|HDRGainMap|apdi|GDepth|GImage|GAudio):\w+",
+    r"(?:GCamera|Camera):(?:MotionPhoto|MicroVideo)\w*",
     "(?:Container|GContainer):Directory",
 )
 _PLACES = (
