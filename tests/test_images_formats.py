@@ -220,6 +220,32 @@ def test_signed_numbers_below_zero(tmp_path: Path, type_: str) -> None:
     close(path, np.clip(unit * 1.02 - 0.02, 0, 1), 1e-4)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("colours", [1, 3, 4])
+def test_eight_bits_with_more_samples_than_colours(
+    tmp_path: Path, colours: int, compression: str | None, planar: str
+) -> None:
+    """Alpha that is multiplied in or not, and samples of which nothing is said, behind the colours or in planes."""
+    unit = np.concatenate([photo(), photo()[..., :1] * 0.5], axis=2)[..., :colours]
+    alpha = np.linspace(0.2, 0.9, 35)[None, :, None].repeat(24, 0)
+    photometric = {1: "minisblack", 3: "rgb", 4: "separated"}[colours]
+    shown = unit if colours < 4 else (1 - unit[..., :3]) * (1 - unit[..., 3:])
+    shown = np.repeat(shown, 3, axis=2) if colours == 1 else shown
+    for extra in (["unassalpha"], ["assocalpha"], ["unassalpha", "unspecified"], ["unspecified"]):
+        with_alpha = extra[0] != "unspecified"
+        values = unit * alpha if extra[0] == "assocalpha" else unit
+        values = np.concatenate([values, *[alpha if with_alpha else 1 - alpha] * len(extra)], axis=2)
+        levels = np.rint(values * 255).astype(np.uint8)
+        if planar == "separate":
+            levels = np.moveaxis(levels, 2, 0)
+        options: dict[str, Any] = {"planarconfig": planar, "compression": compression, "metadata": None}
+        tifffile.imwrite(tmp_path / "a.tif", levels, photometric=photometric, extrasamples=extra, **options)
+        expected = np.concatenate([shown, alpha], axis=2) if with_alpha else shown
+        if not (colours == 4 and extra[0] == "assocalpha"):  # of ink, which nobody writes
+            close(tmp_path / "a.tif", expected, 0.02)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 31])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tiff_of_any_number_of_bits(tmp_path: Path, bits: int, channels: int) -> None:

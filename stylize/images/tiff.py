@@ -87,6 +87,8 @@ class Layout:
         """Whether Pillow reads this layout right and in full."""
         if self.compression in _COMPRESSIONS:
             return True
+        if self.planar and self.samples > _COLOURS.get(self.photometric, 4):  # alpha in a plane of its own
+            return False
         return set(self.bits) <= {1, 8} and set(self.formats) == {_UNSIGNED} and self.photometric != _LAB
 
     @property
