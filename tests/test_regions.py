@@ -50,7 +50,7 @@ RED, BLUE, GREEN = tinted(1.0, 0.0, 0.0), tinted(0.0, 0.0, 1.0), tinted(0.0, 1.0
 
 @pytest.fixture
 def stylizer(tiny: EncoderSpec) -> Stylizer:
-    return Stylizer(BLUE, SETTINGS.replace(steps=(25,), content_weight=0.01), encoders=[tiny])
+    return Stylizer(BLUE, SETTINGS.replace(steps=(10,), content_weight=0.01), encoders=[tiny])
 
 
 def redness(rgb: Tensor) -> float:
@@ -92,7 +92,7 @@ def test_a_region_has_a_blend_and_a_content_weight_of_its_own(stylizer: Stylizer
         for styles, weights in ((RED, ()), ([RED, BLUE], ()), ([RED, BLUE], (4.0, 1.0)))
     )
     assert both < mostly < red
-    stylizer = Stylizer(BLUE, SETTINGS.replace(steps=(25,), content_weight=0.01, palette="free"), encoders=[tiny])
+    stylizer = Stylizer(BLUE, SETTINGS.replace(steps=(10,), content_weight=0.01, palette="free"), encoders=[tiny])
     held = stylizer(PHOTO, regions=[Region(LEFT, RED, content_weight=10.0)]).rgb
     free = stylizer(PHOTO, regions=[Region(LEFT, RED)]).rgb
 
