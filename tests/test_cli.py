@@ -1302,6 +1302,15 @@ def test_what_may_not_be_read_or_written_is_said_in_one_line_before_anything_is_
     assert {*folder.iterdir()} - there <= {folder / "cache"}
 
 
+@pytest.mark.usefixtures("permissions")
+def test_the_status_of_a_folder_that_may_not_be_read(call: Call, folder: Path) -> None:
+    (folder / "locked").mkdir(0)
+    done = call("status", "locked")
+    (folder / "locked").chmod(0o755)
+    assert (done.code, done.err) == (1, "stylize: cannot read the folder locked: Permission denied\n")
+    assert call("status", "locked").out == "locked: no run is at work\n"
+
+
 def test_a_size_beyond_the_photo_is_noted_and_so_is_an_address(call: Call, pictures: tuple[Path, Path]) -> None:
     quick = ("-o", "out.png", "--encoder", "tiny", "--steps", "1")
     assert "note: it has 48x36 pixels, and so will the result; --upscale makes it 64\n" in (

@@ -30,6 +30,11 @@ def status_command(target: Path, as_json: bool) -> None:
     Processes of other machines are watched until they give a sign of life, for at most 15 seconds.
     """
     target = as_path(target)
+    if is_folder(target) and not isinstance(target, StorePath):
+        try:
+            next(target.iterdir(), None)
+        except OSError as error:
+            raise StylizeError(f"cannot read the folder {target}: {error.strerror or error}") from error
     folders = [path for path in _folders(target) if is_folder(path)]
     if not folders and not (is_folder(target) or is_file(target)):
         raise StylizeError(f"{target} does not exist, and no run is painting it; give the output folder or clip")
