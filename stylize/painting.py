@@ -53,6 +53,7 @@ def paint(
     warm_start: bool = False,
     curvature: Curvature | None = None,
     detail: Tensor | None = None,
+    grain: Callable[[Tensor, float], Tensor] | None = None,
     on_step: Observer | None = None,
     stop: Callable[[], bool] | None = None,
     to_display: Callable[[Tensor], Tensor] = lambda painted: painted,
@@ -70,6 +71,7 @@ def paint(
         curvature: what is known of it already, of the finest scale; and what is known at the end, put there. With a
             warm start, the move that the last step has found is taken, too: one in three where there are three steps.
         detail: a picture like the start, whose detail each scale adds that the one before could not hold.
+        grain: gives a share of the style's finest texture to what a fine scale begins with, on the encoder's device.
         on_step: called after every step.
         stop: asked after every step; True ends with the best picture so far.
         to_display: makes the colours of :meth:`Step.image` from what is painted, (1, C, H, W) on the CPU.
@@ -96,6 +98,8 @@ def paint(
             before = image if index > 1 else None
             # Not in the paper, which has one scale: start from the coarser picture, and give back the photo's detail.
             image = _enlarged(image, scale, detail)
+            if grain is not None and before is not None and scale.fine:
+                image = grain(image, 1 - scale.detail)  # in place of what is left out of the photo's
             active = [term for term in terms(scale, before) if term.weight]
             del before
             encoder = engine.encoder_for({term.name: term.layers for term in active})

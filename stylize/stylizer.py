@@ -23,6 +23,7 @@ from stylize.encoders import EncoderSpec, Progress
 from stylize.errors import SettingsError
 from stylize.features import Engine
 from stylize.gradients import gradients_enabled
+from stylize.grain import Grains
 from stylize.images import Origin, Picture, Source, as_picture, as_pictures, fit, resize
 from stylize.iteration import Painting
 from stylize.masks import Mask, MaskSource
@@ -252,7 +253,7 @@ class Stylizer:
         weights: Sequence[Tensor | None] = (alpha,)
         if layout is not None:
             targets, weights = self._targets.of_parts(layout, opaque, own), layout.weights
-        palettes = self._palettes(targets, weights)
+        palettes, grains = self._palettes(targets, weights), self._grains(targets, weights)
         recolored = photo if palettes is None or warm_start else palettes.recolor(resize(photo, height, width))
         start = self._start(init, recolored, target, scales, picture.profile)
         if layout is not None:
@@ -285,6 +286,7 @@ class Stylizer:
                 warm_start=warm_start,
                 curvature=curvature,
                 detail=detail,
+                grain=None if grains is None else grains.added,
                 on_step=on_step,
                 stop=stop,
                 to_display=as_seen,
@@ -332,6 +334,13 @@ class Stylizer:
             return None
         palettes = [None if target is None else target.palette for target in targets]
         return Palettes(list(zip(palettes, weights, strict=True)))
+
+    def _grains(self, targets: Sequence[StyleTarget | None], weights: Sequence[Tensor | None]) -> Grains | None:
+        """The grain that fine scales begin with, part by part."""
+        if not self.settings.style_weight:
+            return None
+        grains = [None if target is None else target.grain for target in targets]
+        return Grains(list(zip(grains, weights, strict=True)), self.settings.seed)
 
     def _terms(
         self,

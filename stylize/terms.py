@@ -19,6 +19,7 @@ from stylize import losses
 from stylize.encoders import shallow
 from stylize.features import PROBE
 from stylize.gradients import WHOLE, crop
+from stylize.grain import Grain
 from stylize.images import fit, resize
 from stylize.matching import StyleCells
 from stylize.objective import Sums, Term
@@ -94,6 +95,7 @@ class StyleTarget:
         self.weights = tuple(engine.settings.style_weights if weights is None else weights)  # none: equal
         self._engine = engine
         self._palettes: dict[int, Palette] = {}
+        self._grains: dict[int, Grain | None] = {}
         self._known: dict[tuple[int, tuple[str, ...], bool], Mapping[str, _Layer]] = {}
         self._matched: dict[int, StyleCells | None] = {}
 
@@ -101,13 +103,23 @@ class StyleTarget:
         """The colours of the styles, mixed by their weights, for a picture whose longest side is ``longest`` px: at the
         size they are seen at, as smaller pictures have less contrast."""
         if longest not in self._palettes:
-            pictures = []
-            for style in self.styles:
-                size = self._size(style, longest)
-                alpha = None if style.alpha is None else resize(style.alpha, *size)
-                pictures.append((seen_at(style, size, self._engine).cpu(), alpha))
-            self._palettes[longest] = Palette.of(pictures, self.weights or None)
+            self._palettes[longest] = Palette.of(self._pictures(longest), self.weights or None)
         return self._palettes[longest]
+
+    def grain(self, longest: int) -> Grain | None:
+        """The grain of the styles, mixed by their weights, at the size they are seen at; None if they have none."""
+        if longest not in self._grains:
+            self._grains[longest] = Grain.of(self._pictures(longest), self.weights or None)
+        return self._grains[longest]
+
+    def _pictures(self, longest: int) -> list[tuple[Tensor, Tensor | None]]:
+        """The styles and their alphas, on the CPU, at the size they are seen at."""
+        pictures = []
+        for style in self.styles:
+            size = self._size(style, longest)
+            alpha = None if style.alpha is None else resize(style.alpha, *size)
+            pictures.append((seen_at(style, size, self._engine).cpu(), alpha))
+        return pictures
 
     def _size(self, style: Picture, longest: int) -> tuple[int, int]:
         """The size at which a style is seen."""

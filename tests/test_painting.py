@@ -83,6 +83,21 @@ def test_what_the_photo_has_at_a_scale_alone_is_added_there(make: Callable[..., 
     np.testing.assert_allclose(found, (resize(resize(other, 16, 20), 33, 39) + unseen).clamp(0, 1), atol=1e-6)
 
 
+def test_fine_scales_begin_with_as_much_grain_as_is_left_out_of_the_detail(make: Callable[..., Engine]) -> None:
+    asked: list[tuple[tuple[int, ...], float]] = []
+
+    def grain(image: Tensor, share: float) -> Tensor:
+        asked.append((tuple(image.shape), share))
+        return image + share
+
+    scales = (SCALES[0], SCALES[1], Scale(33, 39, 4, detail=0.75))
+    result = paint(make(), scales, torch.full((1, 3, 8, 10), 0.25), nothing, grain=grain)
+    assert asked == [((1, 3, 33, 39), 0.25)]
+    np.testing.assert_allclose(result, 0.5, atol=1e-6)
+    paint(make(), scales[-1:], waves(33, 39), nothing, grain=grain)  # a start that is nearly there has it already
+    assert len(asked) == 1
+
+
 @optimizers
 @pytest.mark.parametrize("size", [(1, 1), (1, 23), (17, 16), (33, 39)])
 def test_the_result_is_a_picture_of_the_finest_size(
