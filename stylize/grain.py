@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,7 @@ from stylize.images import resize
 
 SIDE = 16  # px: of the blocks that spectra are measured in, and of the kernel
 AREA = 16  # px: over about so many is measured what texture there is already
+CALM = 0.25  # share of the painting that is calmer: there detail is grain, elsewhere lines, too
 LEAST = 1e-8  # energy: a painting that is flat has no grain
 LEVELS = 256  # of the white noise
 PART = 2**20  # pixels at once
@@ -28,7 +30,7 @@ class Grain:
     """The detail of a style, or of a blend of several, that half its size could not hold.
 
     ``kernel`` (3, 3, SIDE, SIDE) makes noise of its spectrum and colours and of variance 1, the mean over the channels,
-    from white noise of variance 1; ``energy`` is the mean square of the detail.
+    from white noise of variance 1; ``energy`` is the mean square of the detail in calm places.
     """
 
     kernel: Tensor
@@ -46,11 +48,11 @@ class Grain:
                 continue
             detail = _detail(rgb.float().cpu().expand(-1, 3, -1, -1))
             weight = torch.ones_like(detail[:, :1]) if alpha is None else alpha.float().cpu()
-            own, counts = _spectrum(detail, weight), float(weight.sum())
-            if own is None or not counts:
+            own = _spectrum(detail, weight)
+            if own is None:
                 continue
             spectrum += share * own
-            energy += share * float((detail.square().mean(1, keepdim=True) * weight).sum()) / counts
+            energy += share * float(np.quantile(_around(detail)[weight > 0], CALM))
             total += share
         if energy <= LEAST * total:
             return None
@@ -114,9 +116,16 @@ def _detail(image: Tensor) -> Tensor:
 
 def _local_energy(image: Tensor) -> Tensor:
     """The mean square of the detail around each pixel, (1, 1, H, W)."""
-    height, width = image.shape[2:]
-    energy = _detail(image).square_().mean(1, keepdim=True)
-    return resize(resize(energy, max(1, height // AREA), max(1, width // AREA)), height, width)
+    return _around(_detail(image))
+
+
+def _around(detail: Tensor) -> Tensor:
+    """The mean square of detail (1, C, H, W) around each pixel, (1, 1, H, W)."""
+    height, width = detail.shape[2:]
+    energy = detail.square().mean(1, keepdim=True)
+    window = min(AREA, height), min(AREA, width)
+    smoothed = F.avg_pool2d(energy, window, ceil_mode=True)
+    return F.interpolate(smoothed, (height, width), mode="bilinear", align_corners=False)
 
 
 def _spectrum(detail: Tensor, weight: Tensor) -> Tensor | None:
