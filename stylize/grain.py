@@ -46,13 +46,13 @@ class Grain:
         for share, (rgb, alpha) in zip(shares or [1.0] * len(pictures), pictures, strict=True):
             if not share or min(rgb.shape[2:]) < SIDE:
                 continue
-            detail = _detail(rgb.float().cpu().expand(-1, 3, -1, -1))
-            weight = torch.ones_like(detail[:, :1]) if alpha is None else alpha.float().cpu()
+            detail = _detail(rgb.float().to(rgb.device if rgb.is_cuda else "cpu").expand(-1, 3, -1, -1))
+            weight = torch.ones_like(detail[:, :1]) if alpha is None else alpha.float().to(detail.device)
             own = _spectrum(detail, weight)
             if own is None:
                 continue
-            spectrum += share * own
-            energy += share * float(np.quantile(_around(detail)[weight > 0], CALM))
+            spectrum += share * own.cpu()
+            energy += share * float(np.quantile(_around(detail)[weight > 0].cpu(), CALM))
             total += share
         if energy <= LEAST * total:
             return None
@@ -131,8 +131,9 @@ def _around(detail: Tensor) -> Tensor:
 def _spectrum(detail: Tensor, weight: Tensor) -> Tensor | None:
     """The cross spectra (SIDE, SIDE, 3, 3) of the channels of detail (1, 3, H, W), the mean over overlapping blocks of
     which those count that are of weight (1, 1, H, W); None if there are none. (Welch 1967)"""
-    window = torch.hann_window(SIDE, periodic=True).outer(torch.hann_window(SIDE, periodic=True))
-    spectrum, counts = torch.zeros(SIDE, SIDE, 3, 3, dtype=torch.complex64), 0.0
+    window = torch.hann_window(SIDE, periodic=True, device=detail.device)
+    window = window.outer(window)
+    spectrum, counts = torch.zeros(SIDE, SIDE, 3, 3, dtype=torch.complex64, device=detail.device), 0.0
     rows = max(SIDE, PART // detail.shape[3] // SIDE * SIDE)
     for first in range(0, detail.shape[2] - SIDE + 1, rows):
         own = slice(first, first + rows + SIDE // 2)

@@ -103,7 +103,9 @@ class StyleTarget:
         """The colours of the styles, mixed by their weights, for a picture whose longest side is ``longest`` px: at the
         size they are seen at, as smaller pictures have less contrast."""
         if longest not in self._palettes:
-            self._palettes[longest] = Palette.of(self._pictures(longest), self.weights or None)
+            self._palettes[longest] = Palette.of(
+                [(rgb.cpu(), alpha) for rgb, alpha in self._pictures(longest)], self.weights or None
+            )
         return self._palettes[longest]
 
     def grain(self, longest: int) -> Grain | None:
@@ -113,12 +115,12 @@ class StyleTarget:
         return self._grains[longest]
 
     def _pictures(self, longest: int) -> list[tuple[Tensor, Tensor | None]]:
-        """The styles and their alphas, on the CPU, at the size they are seen at."""
+        """The styles and their alphas, at the size they are seen at."""
         pictures = []
         for style in self.styles:
             size = self._size(style, longest)
             alpha = None if style.alpha is None else resize(style.alpha, *size)
-            pictures.append((seen_at(style, size, self._engine).cpu(), alpha))
+            pictures.append((seen_at(style, size, self._engine), alpha))
         return pictures
 
     def _size(self, style: Picture, longest: int) -> tuple[int, int]:
