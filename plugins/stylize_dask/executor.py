@@ -144,6 +144,8 @@ class _Team:
                     self._submit(chain)
                 if not self.tasks and (stopped or self.backlog.is_empty):
                     return
+                if stopped and self.without_workers:  # nobody will end what was begun
+                    return
                 with contextlib.suppress(queue.Empty):
                     self._collect(self.ready.get(timeout=PAUSE))
         finally:
