@@ -274,12 +274,14 @@ def compare(exact: bool, **settings: Any) -> None:
     assert apart < 0.05
 
 
+@pytest.mark.slow
 @optimizers
 @style_losses
 def test_a_picture_is_that_of_the_cpu(style_loss: str, optimizer: str) -> None:
     compare(style_loss == "gram", style_loss=style_loss, optimizer=optimizer)
 
 
+@pytest.mark.slow
 @style_losses
 @pytest.mark.parametrize(
     "settings",
@@ -298,6 +300,7 @@ def test_every_setting_paints_that_of_the_cpu(settings: dict[str, Any], style_lo
     compare(style_loss == "gram", style_loss=style_loss, **settings)
 
 
+@pytest.mark.slow
 def test_the_embedded_encoder_paints_that_of_the_cpu() -> None:
     compare(True, encoder="mini", style_loss="gram")
 
@@ -325,6 +328,7 @@ def test_values_and_gradients_are_those_of_the_cpu(style_loss: str, size: int) -
     assert (slope - gradient).norm() < (1e-4 if exact else ROOTS_GRADIENT) * gradient.norm()
 
 
+@pytest.mark.slow
 @optimizers
 def test_a_step_that_fails_is_taken_back(optimizer: str) -> None:
     def seen(device: str) -> list[tuple[int, bool]]:
@@ -338,6 +342,7 @@ def test_a_step_that_fails_is_taken_back(optimizer: str) -> None:
     assert [retries for retries, _ in seen(NAME)][:5] == [0, 0, 1, 2, 0]
 
 
+@pytest.mark.slow
 def test_the_picture_can_be_seen_while_it_grows() -> None:
     seen: list[Tensor] = []
     result = stylizer(NAME, preserve_color="luminance")(PHOTO, on_step=lambda step: seen.append(step.image()))
@@ -345,6 +350,7 @@ def test_the_picture_can_be_seen_while_it_grows() -> None:
     assert torch.equal(seen[-1], result.rgb)
 
 
+@pytest.mark.slow
 @style_losses
 def test_a_wait_within_a_step_does_not_go_unseen(style_loss: str) -> None:
     curious = Term("curious", 1.0, lambda image, _: image.sum() * 0 + image.mean().item())
@@ -378,6 +384,7 @@ def test_a_following_frame_is_that_of_the_cpu(optimizer: str, grey: bool) -> Non
     assert (there - here).abs().max() < 1e-2
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted(call: Call, folder: Path) -> None:
     clip(folder / "clip.mkv", moving(3))
     images.save(waves(24, 32, 9), folder / "style.png")
@@ -398,6 +405,7 @@ def large(device: str, **settings: Any) -> Stylizer:
     return stylizer(device, **{"size": 300, "scales": 1, "steps": (3,), **SHALLOW, **settings})
 
 
+@pytest.mark.slow
 @style_losses
 def test_a_picture_in_tiles_is_that_of_the_cpu(style_loss: str, caplog: pytest.LogCaptureFixture) -> None:
     memory = "535MiB" if style_loss == "match" else "526MiB"  # which sees deeper layers
@@ -409,6 +417,7 @@ def test_a_picture_in_tiles_is_that_of_the_cpu(style_loss: str, caplog: pytest.L
     assert (there - here).square().mean().sqrt() < (1e-3 if style_loss == "gram" else 0.02)
 
 
+@pytest.mark.slow
 def test_out_of_memory_it_goes_on_in_tiles(caplog: pytest.LogCaptureFixture) -> None:
     made = large(NAME, style_loss="gram", steps=(2,))
     whole = made(LARGE).rgb  # whatever is kept is there by now
@@ -425,6 +434,7 @@ def test_out_of_memory_it_goes_on_in_tiles(caplog: pytest.LogCaptureFixture) -> 
         made(LARGE)
 
 
+@pytest.mark.slow
 @optimizers
 @pytest.mark.parametrize(
     "settings",
@@ -450,6 +460,7 @@ def test_a_picture_takes_as_much_memory_as_planned_and_no_more(settings: dict[st
 # --- lesser devices ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -468,6 +479,7 @@ def test_a_device_without_float64_paints_about_the_same(settings: dict[str, Any]
     assert (single - whole).square().mean().sqrt() < 0.01
 
 
+@pytest.mark.slow
 @style_losses
 def test_transparency_needs_no_pooling_on_the_device(style_loss: str) -> None:
     content, style = Picture(PHOTO, HOLES), Picture(STYLE, HOLES[..., :40, :48])
@@ -475,6 +487,7 @@ def test_transparency_needs_no_pooling_on_the_device(style_loss: str) -> None:
         compare(style_loss == "gram", style_loss=style_loss, content=content, style=style)
 
 
+@pytest.mark.slow
 def test_a_picture_is_resized_on_the_cpu_where_the_device_cannot() -> None:
     usual = painted(NAME, style_loss="gram")[0]
     with limited(lacking=["_upsample_bicubic2d_aa"]):
@@ -482,6 +495,7 @@ def test_a_picture_is_resized_on_the_cpu_where_the_device_cannot() -> None:
         assert images.resize(waves(5, 6).to(NAME), 9, 4).device.type == NAME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("encoder", ["tiny", "mini"])
 def test_a_picture_of_one_colour_is_painted(encoder: str, level: float) -> None:

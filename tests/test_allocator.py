@@ -45,6 +45,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
 def test_what_is_kept_is_not_cleared_again_and_given_back_in_the_end(library: ctypes.CDLL) -> None:
     allocator.allow()

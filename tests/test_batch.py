@@ -96,6 +96,7 @@ def test_a_folder_goes_into_a_folder_same_tree_same_names(paint: Paint, folder: 
     assert re.search(r"3/3  inner/c.webp  loss .* \d s\nnote: 3 painted in [\d.]+ s\n$", done.err)
 
 
+@pytest.mark.slow
 def test_a_folder_gives_what_single_runs_give(paint: Paint, call: Call, folder: Path) -> None:
     paint()
     for name in ("a.png", "b.jpg", "inner/c.webp"):
@@ -109,6 +110,7 @@ def test_without_an_output_the_folder_is_named_after_the_photos(call: Call, phot
     assert len(files(Path("photos-stylized"))) == 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_in_its_own_format_becomes_png(paint: Paint, photos: Path, folder: Path) -> None:
     from PIL import Image
 
@@ -127,6 +129,7 @@ def test_format_and_name_choose_the_names(paint: Paint, folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_pattern_finds_pictures_at_any_depth(call: Call, photos: Path, folder: Path) -> None:
     for pattern, expected in {
         "photos/**/*.[jw]*": ["b.jpg", "inner/c.webp"],
@@ -145,6 +148,7 @@ def test_a_pattern_without_pictures_is_one_clear_line(call: Call, photos: Path) 
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_every_photo_in_every_style(call: Call, photos: Path, folder: Path) -> None:
     for number, name in enumerate(("x.png", "y.png")):
         save(folder / "styles" / name, 20 + number)
@@ -161,6 +165,7 @@ def test_every_photo_in_every_style(call: Call, photos: Path, folder: Path) -> N
 PHOTOS = [("", "a", "png"), ("", "b", "jpg"), ("inner/", "c", "webp")]
 
 
+@pytest.mark.slow
 def test_several_style_files_are_blended_unless_paired(call: Call, photos: Path, folder: Path) -> None:
     styles = [save(folder / f"{name}.png", 20 + number).name for number, name in enumerate("xy")]
     assert call("photos", *styles, "-o", "blend", *FAST).code == 0
@@ -185,6 +190,7 @@ def test_pairs_by_name_leave_out_photos_without_a_style(call: Call, photos: Path
 # Never twice
 
 
+@pytest.mark.slow
 def test_a_rerun_does_only_what_is_missing_or_changed(paint: Paint, folder: Path, photos: Path) -> None:
     paint()
     before = files(folder / "out")
@@ -203,6 +209,7 @@ def test_a_rerun_does_only_what_is_missing_or_changed(paint: Paint, folder: Path
     assert (folder / "out" / "a.png").stat().st_mtime_ns == marks["a.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -232,6 +239,7 @@ def test_other_settings_paint_again(
         assert "note: 1 unchanged in" in paint(*[o for o in options if o != "--force"]).err
 
 
+@pytest.mark.slow
 def test_another_style_paints_again_and_another_name_of_it_does_not(call: Call, paint: Paint, folder: Path) -> None:
     paint()
     (folder / "style.png").rename(folder / "named.png")
@@ -240,6 +248,7 @@ def test_another_style_paints_again_and_another_name_of_it_does_not(call: Call, 
     assert "3 of 3 to be painted again: changed: style\n" in call("photos", "named.png", "-o", "out", *FAST).err
 
 
+@pytest.mark.slow
 def test_what_others_made_or_edited_is_not_painted_over(paint: Paint, folder: Path) -> None:
     paint("--format", "jpg")
     results = [folder / "out" / name for name in ("a.jpg", "b.jpg", "inner/c.jpg")]
@@ -283,6 +292,7 @@ def test_an_empty_file_is_nobodys_work(paint: Paint, folder: Path) -> None:
     assert "3 painted" in paint().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="no exiftool")
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tiff", "avif"])
 def test_a_rated_result_is_ours_still(paint: Paint, folder: Path, extension: str) -> None:
@@ -303,6 +313,7 @@ def test_a_rated_result_is_ours_still(paint: Paint, folder: Path, extension: str
     assert told == "5\nwedding\n"
 
 
+@pytest.mark.slow
 def test_a_truncated_result_is_painted_again(paint: Paint, folder: Path) -> None:
     paint()
     whole = files(folder / "out")
@@ -312,6 +323,7 @@ def test_a_truncated_result_is_painted_again(paint: Paint, folder: Path) -> None
     assert files(folder / "out") == whole
 
 
+@pytest.mark.slow
 def test_a_sidecar_holds_the_record_too(paint: Paint, folder: Path) -> None:
     paint()
     assert "3 unchanged" in paint("--sidecar").err  # made good without painting
@@ -323,6 +335,7 @@ def test_a_sidecar_holds_the_record_too(paint: Paint, folder: Path) -> None:
     assert json.loads(sidecar.read_text()) == read_record(folder / "out" / "a.png")
 
 
+@pytest.mark.slow
 def test_a_sidecar_that_cannot_be_written_fails_its_picture_alone(paint: Paint, folder: Path) -> None:
     paint("--sidecar")
     (folder / "out" / "a.png.json").unlink()
@@ -339,6 +352,7 @@ def test_a_sidecar_that_cannot_be_written_fails_its_picture_alone(paint: Paint, 
     assert json.loads(theirs.read_text()) == read_record(folder / "out" / "b.jpg")
 
 
+@pytest.mark.slow
 def test_a_picture_that_was_stopped_is_not_up_to_date(
     cli_environment: Mapping[str, str], paint: Paint, folder: Path
 ) -> None:
@@ -374,6 +388,7 @@ def test_a_strange_record_is_another_one(paint: Paint, folder: Path, record: str
     assert "1 of 3 to be painted again: changed: " in paint().err
 
 
+@pytest.mark.slow
 def test_a_finishing_plugin_that_makes_a_new_picture_keeps_the_record(
     paint: Paint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +408,7 @@ def test_records_hold_no_absolute_paths(paint: Paint, folder: Path) -> None:
     assert not any(str(folder).encode() in data for data in files(folder / "out").values())
 
 
+@pytest.mark.slow
 def test_records_are_printed(paint: Paint, call: Call, photos: Path) -> None:
     paint()
     assert json.loads(call("record", "out/a.png").out) == read_record("out/a.png")
@@ -405,6 +421,7 @@ def test_records_are_printed(paint: Paint, call: Call, photos: Path) -> None:
 # Replay
 
 
+@pytest.mark.slow
 def test_a_replay_is_the_same_file_bit_by_bit(paint: Paint, call: Call, folder: Path) -> None:
     paint("--seed", "3", "--init", "noise", "--content-weight", "0.3", "--report", "r.html")
     for name in ("a.png", "b.jpg", "inner/c.webp"):
@@ -417,12 +434,14 @@ def test_a_replay_is_the_same_file_bit_by_bit(paint: Paint, call: Call, folder: 
         assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_single_picture_is_replayed_too(call: Call, photos: Path, folder: Path) -> None:
     assert call("photos/a.png", "style.png", "-o", "one.png", "--bits", "16", *FAST).code == 0
     assert call("replay", "one.png", "-o", "two.png").code == 0
     assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_replay_computes_with_as_many_threads_as_before(
     call: Call, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,6 +465,7 @@ def test_a_replay_computes_with_as_many_threads_as_before(
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_a_replay_finds_moved_sources_by_name_and_content(paint: Paint, call: Call, folder: Path) -> None:
     paint()
     (folder / "photos").rename(folder / "archive")
@@ -463,6 +483,7 @@ def test_a_replay_finds_moved_sources_by_name_and_content(paint: Paint, call: Ca
     )
 
 
+@pytest.mark.slow
 def test_a_replay_does_not_write_over_its_picture_or_where_a_record_says(call: Call, photos: Path) -> None:
     assert call("photos/a.png", "style.png", "-o", "one.png", *FAST).code == 0
     assert "is also a source" in call("replay", "one.png", "-o", "one.png").err
@@ -529,6 +550,7 @@ def test_one_bad_file_does_not_stop_the_rest(paint: Paint, photos: Path, folder:
     assert done.out == ""
 
 
+@pytest.mark.slow
 def test_a_hundred_bad_files_give_a_hundred_reasons(paint: Paint, photos: Path, folder: Path) -> None:
     for number in range(7):
         save(photos / f"good{number}.png", number)
@@ -555,6 +577,7 @@ def test_what_is_no_picture_is_passed_over(paint: Paint, photos: Path, folder: P
     assert len(files(folder / "out")) == 3
 
 
+@pytest.mark.slow
 def test_a_style_that_cannot_be_read_fails_its_own_pictures(call: Call, photos: Path, folder: Path) -> None:
     save(folder / "styles" / "good.png", 20)
     (folder / "styles" / "bad.png").write_bytes(b"nothing")
@@ -658,6 +681,7 @@ def test_links_in_circles_are_walked_once(paint: Paint, photos: Path, folder: Pa
     assert "self: Too many levels" in done.err
 
 
+@pytest.mark.slow
 def test_an_output_folder_inside_of_the_input_is_no_input(call: Call, photos: Path) -> None:
     for _ in range(2):
         done = call("photos", "style.png", "-o", "photos/painted", *FAST)
@@ -666,6 +690,7 @@ def test_an_output_folder_inside_of_the_input_is_no_input(call: Call, photos: Pa
     assert len(files(photos / "painted")) == 3
 
 
+@pytest.mark.slow
 def test_no_result_overwrites_a_source(call: Call, photos: Path, folder: Path) -> None:
     before = files(photos)
     save(folder / "photos" / "inner" / "a.png", 5)
@@ -681,6 +706,7 @@ def test_no_result_overwrites_a_source(call: Call, photos: Path, folder: Path) -
     assert "the result start.png would overwrite a source" in done.err
 
 
+@pytest.mark.slow
 def test_an_output_folder_inside_of_the_styles_is_no_style(call: Call, photos: Path, folder: Path) -> None:
     save(folder / "styles" / "x.png", 20)
     for said in ("3 painted", "3 unchanged"):
@@ -708,6 +734,7 @@ def test_sixteen_bits_for_a_folder_of_jpegs(paint: Paint, folder: Path) -> None:
     assert "--format jpg holds 8 bits per channel" in done.err
 
 
+@pytest.mark.slow
 def test_a_pattern_looks_no_deeper_than_it_says(call: Call, photos: Path) -> None:
     (photos / "inner" / "broken.png").symlink_to("nowhere")
     assert call("photos/*.png", "style.png", "-o", "out", *FAST).code == 0
@@ -724,6 +751,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_goes_on(paint: Pain
     assert "2 painted, 1 failed" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("permissions")
 def test_photos_and_results_that_may_not_be_changed(paint: Paint, photos: Path, folder: Path) -> None:
     for path in (photos / "inner", photos):
@@ -792,6 +820,7 @@ def test_results_that_are_removed_meanwhile_are_not_called_painted(
         run_job(job, Stylizer(job.styles, settings, encoders=[tiny]))
 
 
+@pytest.mark.slow
 def test_masks_and_styles_that_fit_no_picture_are_told(paint: Paint, folder: Path) -> None:
     (folder / "masks").mkdir()
     done = paint("--mask-folder", "masks", check=1)
@@ -815,6 +844,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure(photos: Path, monkeypatch: py
     assert sum(isinstance(each, Found) for each in found) == 2
 
 
+@pytest.mark.slow
 def test_names_that_clash_are_told_apart_and_stay_so(paint: Paint, photos: Path, folder: Path) -> None:
     for number, name in enumerate(("a.jpg", "A.webp", "a-png.png")):
         save(photos / name, 70 + number)
@@ -828,6 +858,7 @@ def test_names_that_clash_are_told_apart_and_stay_so(paint: Paint, photos: Path,
         assert record is not None
 
 
+@pytest.mark.slow
 def test_odd_names_are_painted_and_reported(paint: Paint, photos: Path, folder: Path) -> None:
     for name in ("x" * 250 + ".png", "two\nlines.png", "[a]*?.png", "{stem}.png", "né \N{GRINNING FACE}.png"):
         save(photos / "plain.png", 80).rename(photos / name)
@@ -840,6 +871,7 @@ def test_odd_names_are_painted_and_reported(paint: Paint, photos: Path, folder: 
     assert "9 unchanged" in paint().err
 
 
+@pytest.mark.slow
 def test_events_tell_which_picture_they_are_of(paint: Paint, photos: Path) -> None:
     (photos / "a.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
     events = paint("--json").events
@@ -857,6 +889,7 @@ def test_events_tell_which_picture_they_are_of(paint: Paint, photos: Path) -> No
 NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NAMES.filter(lambda n: n not in (".", "..")), st.sampled_from(["png", "jpg", "JPG", "bmp"]))))
 def test_no_two_results_have_one_name(names: list[tuple[str, str]]) -> None:
     found = [Found(Path(f"{stem}.{ext}"), PurePath(f"{stem}.{ext}")) for stem, ext in dict.fromkeys(names)]
@@ -922,6 +955,7 @@ def started(environment: Mapping[str, str], folder: Path, *options: str) -> subp
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_where_it_was(
     cli_environment: Mapping[str, str], paint: Paint, folder: Path, photos: Path
 ) -> None:
@@ -969,6 +1003,7 @@ def test_what_killed_runs_left_is_cleared_away(paint: Paint, folder: Path) -> No
     assert [path.exists() for path in (old, own, theirs)] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Path, photos: Path) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
@@ -980,6 +1015,7 @@ def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Pat
     assert len(files(folder / "out")) == 8
 
 
+@pytest.mark.slow
 def test_pictures_side_by_side_are_the_same(cli: Cli, folder: Path, photos: Path) -> None:
     (photos / "bad.png").write_bytes(b"no picture")
     cli("photos", "style.png", "-o", "one", *FAST, check=1)
@@ -995,6 +1031,7 @@ def test_pictures_side_by_side_are_the_same(cli: Cli, folder: Path, photos: Path
     assert {e["number"] for e in events if e["event"] == "step"} == {2}  # the last step of each
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
 def test_a_folder_that_takes_no_files_is_told_once(call: Call, photos: Path) -> None:
     done = call("photos", "style.png", "-o", "/proc", *FAST)
@@ -1069,6 +1106,7 @@ def test_waiting_takes_little_of_a_processor(tmp_path: Path, monkeypatch: pytest
     assert 0.02 * watched.poll >= 0.5
 
 
+@pytest.mark.slow
 def test_a_forced_picture_that_another_run_has_painted_meanwhile_is_not_painted_again(
     call: Call, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1104,6 +1142,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_watched_folder_is_painted_as_it_fills(
     cli_environment: Mapping[str, str], folder: Path, photos: Path
 ) -> None:
@@ -1143,6 +1182,7 @@ def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
 # What is left out, and names
 
 
+@pytest.mark.slow
 def test_rubbish_and_what_is_excluded_is_not_painted(paint: Paint, photos: Path, folder: Path) -> None:
     for name in ("@eaDir/a.png/thumb.jpg", "#recycle/x.png", "inner/$Recycle.Bin/y.png", "__MACOSX/z.png"):
         save(photos / name)
@@ -1160,6 +1200,7 @@ def test_a_pattern_that_names_rubbish_finds_it(tmp_path: Path) -> None:
         assert len([*search(tmp_path / pattern)]) == count
 
 
+@pytest.mark.slow
 def test_a_photo_whose_format_stays_keeps_its_name(paint: Paint, photos: Path, folder: Path) -> None:
     paint()
     before = files(folder / "out")

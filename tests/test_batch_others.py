@@ -34,6 +34,7 @@ def differ(one: list[Array], other: list[Array]) -> bool:
     return len(one) == len(other) and not any(map(np.array_equal, one, other))
 
 
+@pytest.mark.slow
 def test_photos_and_clips_of_a_folder_are_painted(call: Call, mixed: Path) -> None:
     done = call("mixed", "style.png", "-o", "out", *QUICK)
     assert done.code == 0, done.err
@@ -50,6 +51,7 @@ def test_photos_and_clips_of_a_folder_are_painted(call: Call, mixed: Path) -> No
     assert record["options"]["codec"] == "ffv1"
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted_again_when_it_has_changed_and_an_edited_result_is_left(call: Call, mixed: Path) -> None:
     (mixed / "photo.png").unlink()
     call("mixed", "style.png", "-o", "out", *QUICK)
@@ -68,6 +70,7 @@ def test_a_clip_is_painted_again_when_it_has_changed_and_an_edited_result_is_lef
     assert differ(frames_of(Path("out/c.mkv")), moving(2, 5))
 
 
+@pytest.mark.slow
 def test_a_clip_that_cannot_be_painted_costs_itself(call: Call, mixed: Path) -> None:
     (mixed / "sub" / "b.mkv").write_text("no clip")
     done = call("mixed", "style.png", "-o", "out", *QUICK)
@@ -77,6 +80,7 @@ def test_a_clip_that_cannot_be_painted_costs_itself(call: Call, mixed: Path) -> 
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_clip_in_each_of_several_styles(call: Call, mixed: Path) -> None:
     Path("styles").mkdir()
     for number, name in enumerate(("one", "two"), 5):
@@ -90,6 +94,7 @@ def test_a_clip_in_each_of_several_styles(call: Call, mixed: Path) -> None:
     assert sorted(path.name for path in Path("pair").glob("*.mkv")) == ["a-one.mkv", "a-two.mkv"]
 
 
+@pytest.mark.slow
 def test_what_a_clip_becomes_is_a_clip_whatever_photos_become(call: Call, mixed: Path) -> None:
     (mixed / "a.mkv").rename(mixed / "a.avi")
     options = ("--name", "{style}/{stem}-p.png", "--bits", "16")
@@ -99,6 +104,7 @@ def test_what_a_clip_becomes_is_a_clip_whatever_photos_become(call: Call, mixed:
     assert found == ["style/a-p.mp4", "style/photo-p.png", "sub/style/b-p.mkv"]
 
 
+@pytest.mark.slow
 def test_each_clip_has_the_mask_of_its_name(call: Call, mixed: Path) -> None:
     Path("masks").mkdir()
     black = [np.zeros((24, 32, 3), np.uint8)] * 3
@@ -109,6 +115,7 @@ def test_each_clip_has_the_mask_of_its_name(call: Call, mixed: Path) -> None:
     assert not Path("out/sub").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mixed")
 def test_stopped_within_a_clip_it_goes_on_there() -> None:
     settings = {"encoder": "tiny", "size": 32, "steps": (2,), "codec": "ffv1", "frame_steps": 2}

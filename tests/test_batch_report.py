@@ -293,6 +293,7 @@ def shown(text: str) -> str:
     return "".join(letter if fit(letter) else "\ufffd" for letter in text)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(entry, max_size=6), anything, st.dictionaries(anything, anything, max_size=3))
 def test_no_text_leaves_its_place(entries: list[Entry], title: str, summary: dict[str, str]) -> None:
@@ -319,6 +320,7 @@ def test_no_text_leaves_its_place(entries: list[Entry], title: str, summary: dic
     assert [box.all("dt")[0].text for box in boxes] == [shown(" ".join(term.split())) for term in summary]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(entry, max_size=3))
 def test_nothing_is_loaded(entries: list[Entry]) -> None:
@@ -451,6 +453,7 @@ def long_names() -> list[Entry]:
     ]
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_browser_shows_it_and_has_nothing_to_complain_about(show: Show, tmp_path: Path, width: int) -> None:
@@ -464,6 +467,7 @@ def test_a_browser_shows_it_and_has_nothing_to_complain_about(show: Show, tmp_pa
     assert len(colours) > 100
 
 
+@pytest.mark.slow
 @browser
 def test_the_filter_is_there_where_its_script_runs(show: Show) -> None:
     document = page(job(), title="Photos", summary={})
@@ -473,6 +477,7 @@ def test_the_filter_is_there_where_its_script_runs(show: Show) -> None:
     assert '<label class="filter">' in done.stdout
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize("view", ["painted", "both"])
 def test_a_phone_need_not_scroll_sideways(show: Show, tmp_path: Path, view: str) -> None:
@@ -494,6 +499,7 @@ def test_a_phone_need_not_scroll_sideways(show: Show, tmp_path: Path, view: str)
     assert sorted(found.split()) == [f"320,320,{rows}", f"400,400,{rows}"]
 
 
+@pytest.mark.slow
 @browser
 def test_the_policy_stops_what_is_not_its_own(show: Show, tmp_path: Path) -> None:
     Image.new("RGB", (3, 3)).save(tmp_path / "other.png")

@@ -46,6 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(distill_mini, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_student_learns_every_layer() -> None:
     made, lines = training(20), list[str]()
@@ -61,6 +62,7 @@ def test_the_student_learns_every_layer() -> None:
         assert after[layer] < 0.95 * before[layer], layer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, first, second = training(14), training(14), training(14)
@@ -139,6 +141,7 @@ def test_pictures_are_gathered_in_order_and_without_those_held_out(tmp_path: Pat
     assert second[:, 0, 0].tolist() == [10, 20, 30]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distill_mini, "LOG_EVERY", 1)

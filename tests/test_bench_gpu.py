@@ -57,6 +57,7 @@ gpu.main(["clip", "--device", "cpu", "--encoder", "tiny", "--sizes", "32"])
 """
 
 
+@pytest.mark.slow
 def test_frames_in_memory_are_painted_without_pyav(tmp_path: Path, cli_environment: Mapping[str, str]) -> None:
     """As by the benchmark, on machines that have little."""
     (tmp_path / "bench.py").write_text(WITHOUT_PYAV)

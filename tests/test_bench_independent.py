@@ -26,6 +26,7 @@ def test_a_picture_is_its_own_best() -> None:
     assert found == pytest.approx({"colour": 0, "ssim": 1, "outlines": 1, "grain": 1, "layout": 1})
 
 
+@pytest.mark.slow
 def test_colours_are_compared_wherever_they_are() -> None:
     one = picture(1)
     assert sliced(one, one[::-1, ::-1]) == pytest.approx(0)

@@ -36,6 +36,7 @@ def test_the_distance_is_that_of_the_gaussians() -> None:
     assert wasserstein(s, s[::-1]) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_picture_is_no_distance_from_itself_and_some_from_another() -> None:
     encode, one, other = encoder("mini"), waves(48, 64, 1), waves(48, 64, 2)
     as_style, as_content = scores(one, other, one, encode), scores(one, one, other, encode)
@@ -53,6 +54,7 @@ def test_the_command_prints_the_scores(tmp_path: Path, capsys: pytest.CaptureFix
     assert set(json.loads(capsys.readouterr().out)) == {"style", "content"}
 
 
+@pytest.mark.slow
 def test_the_default_recipe_keeps_its_scores() -> None:
     """On small pictures with the embedded encoder, so everywhere: a mean over six pairs, as one alone is unsteady.
 

@@ -66,12 +66,14 @@ def test_a_claim_is_held_against_others_until_it_is_released(two: tuple[Claims, 
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_refreshed_is_not_taken_over(two: tuple[Claims, Claims]) -> None:
     one, other = two
     assert one.take("a")
     assert not soon(other, "a", 20 * QUICK)
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_not_refreshed_is_taken_over(folder: Path) -> None:
     abandoned(folder, host="elsewhere")
     claims = Claims(folder, refresh=QUICK)
@@ -104,6 +106,7 @@ def takers_at_once(runs: Sequence[Claims]) -> list[Claims]:
     return got
 
 
+@pytest.mark.slow
 def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
     for _ in range(5):
         abandoned(folder, host="elsewhere")
@@ -116,6 +119,7 @@ def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
             run.close()
 
 
+@pytest.mark.slow
 def test_one_who_comes_late_does_not_take_over_what_was_taken_over_before(folder: Path) -> None:
     abandoned(folder, host="elsewhere")
     one, late = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
@@ -127,6 +131,7 @@ def test_one_who_comes_late_does_not_take_over_what_was_taken_over_before(folder
     late.close()
 
 
+@pytest.mark.slow
 def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(folder: Path) -> None:
     sleeper, other, third = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
     assert sleeper.take("a")
@@ -138,6 +143,7 @@ def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(folder: P
     third.close()
 
 
+@pytest.mark.slow
 def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(folder: Path) -> None:
     sleeper, other = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK)
     assert sleeper.take("a")
@@ -153,6 +159,7 @@ def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(folder: Path
     other.close()
 
 
+@pytest.mark.slow
 def test_a_claim_that_was_taken_over_is_lost_also_when_it_is_free_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def save(path: Path, *shape: int, value: int | None = None) -> Path:
 # What it writes and prints
 
 
+@pytest.mark.slow
 def test_a_picture_is_painted_and_its_path_printed(cli: Any, pictures: tuple[Path, Path], tmp_path: Path) -> None:
     done = cli("photo.png", "starry.png", "-o", "out.png", "--encoder", "tiny", "--size", "32", "--steps", "3")
     assert done.stdout == "out.png\n"
@@ -84,6 +85,7 @@ def test_a_picture_is_painted_and_its_path_printed(cli: Any, pictures: tuple[Pat
     assert size_of(tmp_path / "out.png") == (32, 24)
 
 
+@pytest.mark.slow
 def test_run_is_the_default_command(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
     assert call("photo.png", "starry.png", "-o", "bare.png", *FAST).code == 0
     assert call("run", "photo.png", "starry.png", "-o", "named.png", *FAST).code == 0
@@ -125,6 +127,7 @@ def test_the_extension_chooses_the_format(call: Call, pictures: tuple[Path, Path
         assert image.size == (16, 12)
 
 
+@pytest.mark.slow
 def test_two_styles_are_blended_by_their_weights(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
     save(folder / "other.png", 30, 20, 3)
     painted = {}
@@ -135,6 +138,7 @@ def test_two_styles_are_blended_by_their_weights(call: Call, pictures: tuple[Pat
     assert len(set(painted.values())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "luminance", "match"])
 def test_every_color_mode_paints_colour_grey_and_single_colours(
     call: Call, pictures: tuple[Path, Path], folder: Path, mode: str
@@ -222,6 +226,7 @@ def test_sixteen_bits_are_really_written(call: Call, pictures: tuple[Path, Path]
     assert (pixels % 257).any()  # not 8 bits stretched
 
 
+@pytest.mark.slow
 def test_quality_changes_the_size_of_the_file(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
     sizes = []
     for quality in ("20", "100"):
@@ -230,6 +235,7 @@ def test_quality_changes_the_size_of_the_file(call: Call, pictures: tuple[Path, 
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
 def test_the_start_may_be_a_picture(call: Call, pictures: tuple[Path, Path], folder: Path) -> None:
     for name, init in (("a.png", "content"), ("b.png", "starry.png")):
         assert call("photo.png", "starry.png", "-o", name, "--init", init, *FAST).code == 0
@@ -242,6 +248,7 @@ def test_an_old_target_is_replaced(call: Call, pictures: tuple[Path, Path], fold
     assert size_of(folder / "out.png") == (16, 12)
 
 
+@pytest.mark.slow
 def test_a_target_whose_name_is_not_utf8_is_written_and_reported(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -443,6 +450,7 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(
 # Help, and what must not be imported for it
 
 
+@pytest.mark.slow
 def test_help_of_every_command_works_and_imports_nothing_heavy() -> None:
     code = """
 import sys, click
@@ -521,6 +529,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "seen"),
     [
@@ -808,6 +817,7 @@ def test_a_folder_that_may_not_be_written_is_refused_before_the_work(
     assert "permission" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "size"), [((1, 1, 3), (1, 1)), ((2000, 1, 3), (1, 32)), ((1, 2000, 3), (32, 1)), ((3, 2, 3), (2, 3))]
 )
@@ -894,6 +904,7 @@ def test_where_no_events_were_asked_for_an_error_is_no_event(call: Call, words: 
     assert done.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("photo.png", "starry.png"), ("texture", "starry.png")])
 def test_the_preview_file_ends_as_the_picture(
     call: Call, pictures: tuple[Path, Path], folder: Path, command: tuple[str, ...]
@@ -907,6 +918,7 @@ def test_the_preview_file_ends_as_the_picture(
     assert [path.name for path in folder.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_the_preview_file_is_a_whole_picture_at_any_moment(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -987,6 +999,7 @@ def test_the_settings_are_listed(call: Call) -> None:
 # Streams that break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "code"), [(("--json",), 130), ((), 0)])
 def test_a_reader_that_goes_away_does_not_cost_the_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], code: int
@@ -1006,6 +1019,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_picture(
     assert size_of(tmp_path / "out.png") == (16, 12)
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_the_messages_does_not_cost_the_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -1042,6 +1056,7 @@ def wait_for(process: subprocess.Popen[str], event: str) -> None:
     raise AssertionError(f"no {event}: {process.stderr.read()}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "size"),
     [
@@ -1164,6 +1179,7 @@ def test_a_second_ctrl_c_drops_the_picture_at_once(
     assert (tmp_path / "out.png").read_bytes() == b"old"
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_at_any_moment_leaves_no_half_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -1182,6 +1198,7 @@ def test_a_second_ctrl_c_at_any_moment_leaves_no_half_picture(
         assert size_of(tmp_path / "out.png") == (1000, 750)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pipe of known size")
 def test_ctrl_c_while_the_reader_of_the_events_is_slow_writes_the_picture(
     cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
@@ -1219,6 +1236,7 @@ def without_streams(
     )
 
 
+@pytest.mark.slow
 def test_closed_streams_do_not_cost_the_picture(
     pictures: tuple[Path, Path], cli_environment: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -1228,6 +1246,7 @@ def test_closed_streams_do_not_cost_the_picture(
     assert size_of(tmp_path / "out.png") == (16, 12)
 
 
+@pytest.mark.slow
 def test_messages_do_not_go_to_another_stream(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
     done = without_streams("2>&-", cli_environment, tmp_path, "presets", "nonsense")
     assert (done.returncode, done.stdout) == (2, "")
@@ -1311,6 +1330,7 @@ def test_the_status_of_a_folder_that_may_not_be_read(call: Call, folder: Path) -
     assert call("status", "locked").out == "locked: no run is at work\n"
 
 
+@pytest.mark.slow
 def test_a_size_beyond_the_photo_is_noted_and_so_is_an_address(call: Call, pictures: tuple[Path, Path]) -> None:
     quick = ("-o", "out.png", "--encoder", "tiny", "--steps", "1")
     assert "note: it has 48x36 pixels, and so will the result; --upscale makes it 64\n" in (

@@ -162,6 +162,7 @@ def test_what_is_no_list_of_numbers_is_refused_by_name(comfy: Comfy, name: str, 
 # Painting
 
 
+@pytest.mark.slow
 def test_a_node_paints_what_the_stylizer_paints(comfy: Comfy, tiny: EncoderSpec) -> None:
     content, style = image(24, 32, 1), image(30, 20, 2)
     made, record = run("Stylize", content=content, style=style, settings=settings())
@@ -170,6 +171,7 @@ def test_a_node_paints_what_the_stylizer_paints(comfy: Comfy, tiny: EncoderSpec)
     assert json.loads(record)["encoder"]["name"] == "tiny"
 
 
+@pytest.mark.slow
 def test_the_widgets_of_the_node_count_more_than_settings_and_presets(comfy: Comfy) -> None:
     given = {"content": image(24, 32, 1), "style": image(20, 20, 2), "settings": settings()}
     plain = json.loads(run("Stylize", **given)[1])["settings"]
@@ -186,6 +188,7 @@ def test_the_widgets_of_the_node_count_more_than_settings_and_presets(comfy: Com
     )
 
 
+@pytest.mark.slow
 def test_a_batch_is_painted_one_by_one_on_one_bar_that_only_rises(comfy: Comfy) -> None:
     made, record = run("Stylize", content=image(24, 32, 1, count=3), style=image(20, 20, 2), settings=settings())
     assert made.shape == (3, 24, 32, 3)
@@ -224,6 +227,7 @@ def test_only_what_is_masked_is_painted_at_the_contents_own_size(comfy: Comfy) -
             assert preview[1].size == (60, 40)
 
 
+@pytest.mark.slow
 def test_a_mask_of_another_size_is_fitted_and_an_empty_one_leaves_the_picture(comfy: Comfy) -> None:
     content, style = image(24, 32, 1, count=2), image(20, 20, 2)
     made, record = run("Stylize", content=content, style=style, mask=torch.zeros(64, 64), settings=settings())
@@ -236,6 +240,7 @@ def test_a_mask_of_another_size_is_fitted_and_an_empty_one_leaves_the_picture(co
     assert (made[:, :, 18:] - content[:, :, 18:]).abs().mean() > 0.01
 
 
+@pytest.mark.slow
 def test_alpha_grey_and_values_beyond_the_range_are_taken(comfy: Comfy) -> None:
     content = torch.cat([image(24, 32, 1), torch.ones(1, 24, 32, 1)], 3)
     content[:, :, :8, 3] = 0
@@ -249,6 +254,7 @@ def test_alpha_grey_and_values_beyond_the_range_are_taken(comfy: Comfy) -> None:
     assert made.isfinite().all()
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_picture_that_is_connected(comfy: Comfy) -> None:
     given = {"content": image(24, 32, 1), "style": image(20, 20, 2), "settings": settings(steps=(1,))}
     start = image(24, 32, 9)
@@ -256,6 +262,7 @@ def test_it_starts_from_the_picture_that_is_connected(comfy: Comfy) -> None:
     assert (begun - start).abs().mean() < (plain - start).abs().mean()
 
 
+@pytest.mark.slow
 def test_several_styles_are_blended(comfy: Comfy, tiny: EncoderSpec) -> None:
     content, styles = image(24, 32, 1), image(20, 20, 2, count=2)
     made, _ = run("Stylize", content=content, style=styles, settings=settings(style_weights=(1.0, 3.0)))
@@ -264,6 +271,7 @@ def test_several_styles_are_blended(comfy: Comfy, tiny: EncoderSpec) -> None:
     assert torch.equal(ours(made), wanted.rgb)
 
 
+@pytest.mark.slow
 def test_a_style_is_measured_once(comfy: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
     painting = importlib.import_module("stylize_comfyui.painting")
     made: list[Any] = []
@@ -281,6 +289,7 @@ def test_a_style_is_measured_once(comfy: Comfy, monkeypatch: pytest.MonkeyPatch)
     assert len(made) == 3
 
 
+@pytest.mark.slow
 def test_an_interruption_is_heard_within_a_step(comfy: Comfy) -> None:
     def interrupt() -> None:
         comfy.asked = len(comfy.bars) >= 2
@@ -328,6 +337,7 @@ def moving(count: int) -> Tensor:
     return torch.cat([torch.roll(image(24, 32, 1), 2 * number, 2) for number in range(count)])
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted_as_frames_that_start_from_the_ones_before(comfy: Comfy, tiny: EncoderSpec) -> None:
     frames, style, options = moving(2), image(20, 20, 2), {"temporal_weight": 50.0, "frame_steps": 3, "flow": "dis"}
     (made,) = run("StylizeClip", frames=frames, style=style, settings=settings(min_size=32), **options)
@@ -341,6 +351,7 @@ def test_a_clip_is_painted_as_frames_that_start_from_the_ones_before(comfy: Comf
     assert not torch.equal(made[1], run("StylizeClip", frames=frames[1:], style=style, settings=settings())[0][0])
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted_within_its_mask(comfy: Comfy) -> None:
     frames, mask = moving(2), torch.zeros(24, 32)
     mask[:, 16:] = 1
@@ -349,6 +360,7 @@ def test_a_clip_is_painted_within_its_mask(comfy: Comfy) -> None:
     assert (made - frames)[:, :, 16:].abs().mean() > 0.01
 
 
+@pytest.mark.slow
 def test_a_clip_hears_an_interruption_within_a_step(comfy: Comfy) -> None:
     def interrupt() -> None:
         comfy.asked = len(comfy.bars) >= 2

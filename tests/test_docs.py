@@ -87,6 +87,7 @@ def test_every_command_has_the_options_it_is_shown_with(name: str) -> None:
         assert {word for word in words if re.match("--?[a-z]", word)} <= known | samples, words
 
 
+@pytest.mark.slow
 def test_the_folder_example_paints_a_folder(tmp_path: Path, cli_environment: Mapping[str, str]) -> None:
     (block,) = blocks("plugins/stylize_batch/README.md", "python")
     (tmp_path / "photos").mkdir()

@@ -220,6 +220,7 @@ def test_an_ffmpeg_that_is_passed_over_is_named(
     assert check["found"] == f"{bundled} ({tmp_path / 'ffmpeg'} {words})"
 
 
+@pytest.mark.slow
 def test_a_distribution_with_broken_metadata_is_noted_and_stops_nothing(
     call: Call, folder: Path, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def test_what_cannot_be_estimated_is_refused(call: Call, words: list[str], why: 
     assert why in done.err
 
 
+@pytest.mark.slow
 def test_the_live_display_says_how_long_a_long_picture_takes(
     call: Call, pictures: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(styli
         stylize.run(Recorder(), stylizer, executor=Processes(2))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_worker_that_is_killed_is_named_and_another_paints_its_picture(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -125,6 +126,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("to_all", [True, False])
 def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str], tmp_path: Path, to_all: bool) -> None:
@@ -171,6 +173,7 @@ def test_an_idle_worker_that_is_killed_is_replaced(cli_environment: Mapping[str,
     assert "5 painted" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
     small_photos(tmp_path)
@@ -189,6 +192,7 @@ def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, s
     assert not list((tmp_path / "out").glob("*.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_workers_end_when_the_process_that_started_them_is_killed(
     cli_environment: Mapping[str, str], tmp_path: Path

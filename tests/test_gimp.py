@@ -426,6 +426,7 @@ def test_only_what_was_changed_is_passed_on(plug_in: Any, gimp: Gimp) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_layer_is_painted_into_a_new_one_above_it(plug_in: Any, gimp: Gimp, style: File) -> None:
     image = Canvas(picture(48, 36, 1), picture(48, 36, 2))
     image.layers[1].offsets = (5, 7)
@@ -442,6 +443,7 @@ def test_a_layer_is_painted_into_a_new_one_above_it(plug_in: Any, gimp: Gimp, st
     assert any(text.startswith("32x24, step 3 of 3") for text in gimp.texts)
 
 
+@pytest.mark.slow
 def test_nothing_outside_the_selection_counts_or_changes(plug_in: Any, gimp: Gimp, style: File) -> None:
     selection = Image.new("L", (48, 36), 0)
     selection.paste(255, (24, 0, 48, 36))
@@ -458,6 +460,7 @@ def test_nothing_outside_the_selection_counts_or_changes(plug_in: Any, gimp: Gim
     np.testing.assert_array_equal(made[0], made[1])
 
 
+@pytest.mark.slow
 def test_previews_of_several_layers_are_one_step_back(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +476,7 @@ def test_previews_of_several_layers_are_one_step_back(
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 def test_no_step_of_the_history_is_open_while_it_paints(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,6 +490,7 @@ def test_no_step_of_the_history_is_open_while_it_paints(
     assert image.layers[1].picture.tobytes() == before
 
 
+@pytest.mark.slow
 def test_several_layers_are_one_job(plug_in: Any, gimp: Gimp, style: File) -> None:
     image = Canvas(picture(48, 36, 1), picture(30, 40, 2))
     assert run(plug_in, gimp, image, image.layers[:], style=style)[0] == "status SUCCESS"
@@ -496,6 +501,7 @@ def test_several_layers_are_one_job(plug_in: Any, gimp: Gimp, style: File) -> No
     assert gimp.progress == sorted(gimp.progress)
 
 
+@pytest.mark.slow
 def test_the_style_may_be_a_layer(plug_in: Any, gimp: Gimp, style: File) -> None:
     image = Canvas(picture(48, 36, 1))
     likeness = Canvas(picture(40, 40, 7)).layers[0]
@@ -505,6 +511,7 @@ def test_the_style_may_be_a_layer(plug_in: Any, gimp: Gimp, style: File) -> None
     assert image.layers[0].picture.tobytes() == other.layers[0].picture.tobytes()
 
 
+@pytest.mark.slow
 def test_deep_images_are_painted_with_16_bits(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +529,7 @@ def test_deep_images_are_painted_with_16_bits(
         assert commands[-1][commands[-1].index("--bits") + 1] == bits
 
 
+@pytest.mark.slow
 def test_the_picture_is_shown_while_it_is_painted_and_leaves_no_trace(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,6 +581,7 @@ def test_a_program_that_is_gone_is_named(
     assert "stylize gimp install" in error
 
 
+@pytest.mark.slow
 def test_the_program_ends_when_gimp_is_told_to_cancel(plug_in: Any, style: File, folder: Path) -> None:
     """GIMP ends the plug-in at once, which then reads no more."""
     picture(64, 48, 1).save(folder / "photo.png")
@@ -586,6 +595,7 @@ def test_the_program_ends_when_gimp_is_told_to_cancel(plug_in: Any, style: File,
     assert run._child.wait(300) != 0
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_cancelled_run_is_removed_by_the_next(
     plug_in: Any, gimp: Gimp, style: File, folder: Path
 ) -> None:

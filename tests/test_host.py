@@ -324,6 +324,7 @@ def stylize_options(command):
 """
 
 
+@pytest.mark.slow
 def test_options_reach_the_other_hooks_and_the_record(install: Install, run: Run, tmp_path: Path) -> None:
     finish = "@hookimpl\ndef stylize_finish(image, options):\n    seen.append(options['frost'])\n"
     install("good", GOOD)
@@ -396,6 +397,7 @@ def stylize_terms(frame, settings, options):
 """
 
 
+@pytest.mark.slow
 def test_a_term_of_a_plugin_has_its_effect_on_any_layer(install: Install, run: Run, tmp_path: Path) -> None:
     install("good", GOOD)
     run("--steps", "9", "--palette", "free")
@@ -651,6 +653,7 @@ def test_every_hook_is_documented_with_its_signature_and_has_a_plugin_of_ours() 
         assert re.search(rf"@hookimpl(\(.*\))?\n *def {function.__name__}\(", code), function.__name__
 
 
+@pytest.mark.slow
 def test_every_hook_is_called(install: Install, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code = [HEAD, "import stylize.hookspecs as specs", "called = set()"]
     for function in hooks():

@@ -609,6 +609,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(told) < 160  # MiB; 61 are the decoded picture
 
 
+@pytest.mark.slow
 def test_a_large_picture_that_compresses_well_is_no_bomb(tmp_path: Path) -> None:
     path = write(tmp_path / "blank.png", Image.new("1", (9000, 9000), 1), compress_level=9)
     assert path.stat().st_size < 81_000
@@ -823,6 +824,7 @@ def test_sixteen_bit_round_trip(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @HASTY
 @given(pixels=arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([3, 4]))))
 def test_png_gives_back_what_it_was_given(tmp_path: Path, pixels: Array) -> None:
@@ -1175,6 +1177,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @HASTY
 @given(record=st.dictionaries(KEYS, VALUES))
 def test_anything_json_has_is_a_record(tmp_path: Path, record: dict[str, Any]) -> None:

@@ -598,6 +598,7 @@ def test_a_profile_of_more_than_a_megabyte(tmp_path: Path) -> None:
     assert load(path).notes == ()
 
 
+@pytest.mark.slow
 def test_two_hundred_megapixels(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("L", (16320, 12240), 90).save(path, quality=50)
@@ -606,6 +607,7 @@ def test_two_hundred_megapixels(tmp_path: Path) -> None:
     assert float((picture.rgb - 90 / 255).abs().max()) < 0.01
 
 
+@pytest.mark.slow
 def test_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
     """libtiff and Pillow's log write to the standard error by themselves, also where files are read in threads."""
     tifffile.imwrite(tmp_path / "w.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="webp")

@@ -80,6 +80,7 @@ def photo(path: Path, *tags: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @needs_exiftool
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_all_that_exiftool_reads_is_there_again(tmp_path: Path, camera: str) -> None:
@@ -107,6 +108,7 @@ def test_all_that_exiftool_reads_is_there_again(tmp_path: Path, camera: str) -> 
         assert again.about.xmp is None or b"stylize" not in again.about.xmp
 
 
+@pytest.mark.slow
 @needs_exiftool
 def test_iptc_becomes_xmp_where_a_format_holds_none(tmp_path: Path) -> None:
     tags = ("-IPTC:Keywords=straße", "-IPTC:Keywords=two", "-IPTC:Caption-Abstract=Die <Braut>", "-IPTC:City=Köln")
@@ -120,6 +122,7 @@ def test_iptc_becomes_xmp_where_a_format_holds_none(tmp_path: Path) -> None:
         assert found["XMP-dc:Rights"] == "theirs"
 
 
+@pytest.mark.slow
 @needs_exiftool
 @pytest.mark.parametrize("source", ["a.png", "a.tif", "a.webp"])
 def test_other_sources_and_resolution(tmp_path: Path, source: str) -> None:
@@ -145,6 +148,7 @@ def test_other_sources_and_resolution(tmp_path: Path, source: str) -> None:
             assert [round(float(side)) for side in image.info["dpi"]] == [300, 300]
 
 
+@pytest.mark.slow
 @needs_exiftool
 def test_without_location(tmp_path: Path) -> None:
     places = ("-XMP-exif:GPSLatitude=52.5", "-XMP-photoshop:City=Köln", "-XMP-iptcExt:LocationShownCity=Köln")

@@ -221,6 +221,7 @@ def test_python_asks_for_a_profile_by_name(tmp_path: Path) -> None:
         load(path, profile="p3")
 
 
+@pytest.mark.slow
 def test_the_command_line_keeps_a_profile(call: Call, folder: Path) -> None:
     Image.fromarray(patches()).save(folder / "photo.png", icc_profile=PROFILES["p3"])
     Image.new("L", (32, 24)).save(folder / "black.png")
@@ -239,6 +240,7 @@ def test_the_command_line_keeps_a_profile(call: Call, folder: Path) -> None:
     assert (folder / "a.png").read_bytes() == (folder / "b.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "luminance", "match"])
 @pytest.mark.parametrize(("name", "bits"), [("p3", 8), ("prophoto", 16)])
 def test_masks_and_regions_in_a_profile_that_is_kept(tmp_path: Path, name: str, bits: int, mode: str) -> None:
@@ -267,6 +269,7 @@ def test_masks_and_regions_in_a_profile_that_is_kept(tmp_path: Path, name: str, 
         assert (ours - theirs).abs().max() < 0.06
 
 
+@pytest.mark.slow
 def test_a_folder_is_painted_again_in_other_colours_only(call: Call, folder: Path) -> None:
     (folder / "photos").mkdir()
     Image.fromarray(patches()).save(folder / "photos" / "photo.png", icc_profile=PROFILES["p3"])
@@ -278,6 +281,7 @@ def test_a_folder_is_painted_again_in_other_colours_only(call: Call, folder: Pat
     assert "1 of 1 are up to date" in call(*run, "--profile", "keep").err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("convert"), reason="no ImageMagick")
 def test_imagemagick_sees_colours_outside_srgb(call: Call, folder: Path) -> None:
     Image.fromarray(patches()).resize((256, 192), 0).save(folder / "photo.png", icc_profile=PROFILES["p3"])
@@ -415,6 +419,7 @@ def test_sixteen_bits_of_cmyk_without_a_profile_stay_fine(tmp_path: Path) -> Non
     assert np.abs(picture.numpy(np.float32) - (1 - unit[..., :3]) * (1 - unit[..., 3:])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_damaged_tables_are_no_reason_to_refuse_a_picture() -> None:
     profile = rgb_tables("mft2")
     for cut in (132, 150, 200, len(profile) // 2, len(profile) - 9):

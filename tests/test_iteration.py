@@ -78,6 +78,7 @@ def test_nothing_is_painted_until_it_is_asked_for(stylizer: Stylizer) -> None:
     assert image.size == (18, 24)
 
 
+@pytest.mark.slow
 def test_a_painting_that_is_forgotten_ends(stylizer: Stylizer) -> None:
     next(stylizer.steps(PHOTO))
     gc.collect()

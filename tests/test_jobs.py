@@ -282,6 +282,7 @@ def test_what_was_painted_says_how(stylizer: Stylizer) -> None:
     assert [(painted.picture.record or {}).get("stopped", False) for painted in job.painted] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_is_asked_for_chains_again_until_stopped(stylizer: Stylizer) -> None:
     class Waiting(Recorder):
         poll = 0.01
@@ -296,6 +297,7 @@ def test_a_job_that_waits_is_asked_for_chains_again_until_stopped(stylizer: Styl
     assert [each for each in job.log if each != "chains"] == WHOLE
 
 
+@pytest.mark.slow
 def test_a_chain_is_painted_when_another_run_has_let_it_go(stylizer: Stylizer, tmp_path: Path) -> None:
     class Two(Recorder):
         def chains(self) -> Iterator[Chain]:

@@ -73,6 +73,7 @@ for height, width, channels in ((8, 10, 64), (37, 41, 64), (7, 9, 128), (2, 3, 2
 """
 
 
+@pytest.mark.slow
 def test_kernels_compute_what_torch_does(device: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0" if device == "cuda" else "1"}
     done = subprocess.run(

@@ -189,6 +189,7 @@ def masked(pictures: tuple[Path, Path], folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "kept"), [("--mask", slice(0, 24)), ("--keep", slice(28, 48))])
 def test_mask_and_keep_on_the_command_line(masked: Path, call: Call, option: str, kept: slice) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", option, "half.png", *QUICK)
@@ -223,6 +224,7 @@ def test_wrong_masks_are_refused(masked: Path, call: Call, arguments: tuple[str,
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks(masked: Path, call: Call) -> None:
     (masked / "photos" / "sub").mkdir(parents=True)
     (masked / "masks" / "sub").mkdir(parents=True)

@@ -128,6 +128,7 @@ def test_a_layer_it_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             load(name, ["relu2_2"], specs)
 
 
+@pytest.mark.slow
 def test_a_machine_without_network_paints_and_says_with_what(cli: Cli, pictures: tuple[Path, Path]) -> None:
     offline = {"STYLIZE_WEIGHTS_URL": "http://nowhere.invalid/w.pth"}
     options = ("--size", "32", "--steps", "2")
@@ -150,6 +151,7 @@ def test_it_can_be_asked_for(cli: Cli, pictures: tuple[Path, Path]) -> None:
 # On real weights
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand")
 def test_distances_resemble_those_of_vgg19() -> None:

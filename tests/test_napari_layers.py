@@ -162,6 +162,7 @@ def test_every_slice_of_a_stack_is_painted_by_itself(stylizer: Stylizer) -> None
     assert "stopped" not in job.record
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted_along_the_first_axis(folder: Path) -> None:
     data = np.random.default_rng(1).integers(0, 60000, (2, 2, 24, 32), np.uint16)
     data[1, 0] = data[0, 0]  # one place stands still, the other does not
@@ -177,6 +178,7 @@ def test_a_clip_is_painted_along_the_first_axis(folder: Path) -> None:
     assert job.record["layers"]["content"] == stack.described()
 
 
+@pytest.mark.slow
 def test_a_clip_is_painted_within_its_mask_and_a_stopped_one_says_so(folder: Path) -> None:
     content, labels = colours(2), np.zeros((2, 24, 32), np.int32)
     labels[:, :, 16:] = 1
@@ -234,6 +236,7 @@ def test_an_empty_mask_is_an_error_in_one_line() -> None:
         LayerJob(colours(), STYLE, 16, Slices("labels", np.zeros((24, 32)), rgb=False))
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_painted_and_how(stylizer: Stylizer, tmp_path: Path) -> None:
     content = colours()
     path = tmp_path / "photo.png"

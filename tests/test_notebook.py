@@ -16,6 +16,7 @@ from tests.conftest import SAMPLES
 NOTEBOOK = SAMPLES / "stylize.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_stills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

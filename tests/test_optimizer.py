@@ -519,6 +519,7 @@ def test_in_parts_it_goes_as_in_one(make: Callable[..., Optimizer], monkeypatch:
         torch.testing.assert_close(parted, whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @both
 def test_it_holds_no_more_pictures_than_it_says(
     make: Callable[[Evaluate, Tensor], Optimizer], monkeypatch: pytest.MonkeyPatch

@@ -344,6 +344,7 @@ def test_a_plugin_imports_public_names_and_no_other_plugin(package: str) -> None
                 assert len(rest) <= 2, f"{path}:{line} imports {name}, which is not public"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [ROOT / "stylize", *PLUGINS.values()], ids=lambda folder: folder.name)
 def test_classes_have_at_most_250_lines(folder: Path) -> None:
     still_longer = {"FolderJob", "Queue", "Stylizer", "VideoJob"}
@@ -375,6 +376,7 @@ def imports_in(node: ast.AST) -> Iterator[ast.AST]:
     return (inner for inner in ast.walk(node) if isinstance(inner, (ast.Import, ast.ImportFrom)))
 
 
+@pytest.mark.slow
 def test_only_the_command_line_prints_or_exits() -> None:
     speech = re.compile(r"print|input|breakpoint|exit|quit|sys\.(exit|stdout|stderr)|os\._exit|click\.(echo|secho)")
     for path in [path for folder in (ROOT / "stylize", *PLUGINS.values()) for path in modules(folder)]:

@@ -29,6 +29,7 @@ def cells(sheet: Picture, height: int, width: int, rows: int, columns: int) -> l
     ]
 
 
+@pytest.mark.slow
 def test_every_cell_is_the_picture_its_row_and_column_stand_for(tiny: EncoderSpec) -> None:
     sheet = grid(PHOTO, STARRY, SETTINGS, content_weights=WEIGHTS, encoders=[tiny])
     found = cells(sheet, 36, 48, 3, 2)

@@ -63,6 +63,7 @@ def copied(plugin: Path, folder: Path) -> Path:
 QUICK = ("--encoder", "mini", "--size", "32", "--steps", "2")
 
 
+@pytest.mark.slow
 def test_the_gif_sample_repaints_every_frame(environment: Callable[[Path], Run], tmp_path: Path) -> None:
     plugin = copied(SAMPLES / "plugins" / "stylize_gif", tmp_path)
     assert sum(map(bool, (plugin / "stylize_gif.py").read_text().splitlines())) < 40  # of code
@@ -79,6 +80,7 @@ def test_the_gif_sample_repaints_every_frame(environment: Callable[[Path], Run],
     assert re.search(r"^gif +stylize-gif 1.0.0  stylize_open$", run("stylize", "plugins").stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_grain_sample_adds_a_term_and_a_filter(environment: Callable[[Path], Run], tmp_path: Path) -> None:
     plugin = copied(SAMPLES / "plugins" / "stylize_grain", tmp_path)
     run = environment(plugin)
@@ -95,6 +97,7 @@ def test_the_grain_sample_adds_a_term_and_a_filter(environment: Callable[[Path],
     run("pytest", "-q", "-p", "no:cacheprovider", plugin / "tests")
 
 
+@pytest.mark.slow
 def test_the_chapter_leads_from_an_empty_folder_to_a_result(environment: Callable[[Path], Run], tmp_path: Path) -> None:
     files = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", CHAPTER, re.DOTALL | re.MULTILINE))
     assert set(files) == {"pyproject.toml", "stylize_shadow.py", "test_shadow.py"}
@@ -117,6 +120,7 @@ def test_the_chapter_leads_from_an_empty_folder_to_a_result(environment: Callabl
     run("pytest", "-q", "-p", "no:cacheprovider", plugin / "test_shadow.py")
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(tmp_path: Path, cli_environment: Mapping[str, str]) -> None:
     (block,) = re.findall(r"^### In Python\n\n```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     for name, sample in (("one.jpg", "cat.jpg"), ("two.jpg", "coffee.jpg"), ("starry.jpg", "starry-night.jpg")):
@@ -129,6 +133,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, cli_environment: 
     assert (tmp_path / "painted-two.jpg").exists()
 
 
+@pytest.mark.slow
 def test_the_sky_sample_paints_the_sky_in_a_style_of_its_own(
     environment: Callable[[Path], Run], tmp_path: Path
 ) -> None:

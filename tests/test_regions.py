@@ -57,6 +57,7 @@ def redness(rgb: Tensor) -> float:
     return float((rgb[:, 0] - rgb[:, 2]).mean())
 
 
+@pytest.mark.slow
 def test_each_region_has_its_style_and_the_rest_the_main_one(stylizer: Stylizer) -> None:
     right = np.zeros((36, 48), np.uint8)
     right[:, 36:] = 255
@@ -68,6 +69,7 @@ def test_each_region_has_its_style_and_the_rest_the_main_one(stylizer: Stylizer)
     assert green[40:].mean() > green[26:34].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_later_regions_lie_over_earlier_ones(stylizer: Stylizer) -> None:
     everywhere = np.full((36, 48), 255, np.uint8)
     over = stylizer(PHOTO, regions=[(LEFT, RED), (everywhere, GREEN)]).rgb
@@ -75,6 +77,7 @@ def test_later_regions_lie_over_earlier_ones(stylizer: Stylizer) -> None:
     torch.testing.assert_close(over, alone, atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 def test_one_region_for_all_is_that_style(tiny: EncoderSpec) -> None:
     everywhere = np.full((36, 48), 255, np.uint8)
     for loss in ("wasserstein", "gram"):
@@ -85,6 +88,7 @@ def test_one_region_for_all_is_that_style(tiny: EncoderSpec) -> None:
             torch.testing.assert_close(made, whole, atol=2e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_region_has_a_blend_and_a_content_weight_of_its_own(stylizer: Stylizer, tiny: EncoderSpec) -> None:
     half = slice(0, 20)
     red, both, mostly = (
@@ -103,6 +107,7 @@ def test_a_region_has_a_blend_and_a_content_weight_of_its_own(stylizer: Stylizer
     assert change(held, half) < change(free, half)
 
 
+@pytest.mark.slow
 def test_transparent_style_pixels_do_not_count_in_a_region(stylizer: Stylizer) -> None:
     alpha = torch.ones(1, 1, 30, 30)
     alpha[..., 15:] = 0
@@ -112,6 +117,7 @@ def test_transparent_style_pixels_do_not_count_in_a_region(stylizer: Stylizer) -
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_region_that_nothing_is_left_of_is_painted_over(stylizer: Stylizer) -> None:
     nothing = np.zeros((36, 48), np.uint8)
     made = stylizer(PHOTO, regions=[(nothing, RED)]).rgb
@@ -181,6 +187,7 @@ def scene(pictures: tuple[Path, Path], folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_regions_are_recorded_and_replayed(scene: Path, call: Call) -> None:
     regions = ("--region", "#00ff00 of map.png", "red.png,blue.png@0.2", "--region", "map.png=#ff00ff", "red.png")
     done = call("photo.png", "starry.png", "-o", "out.png", *regions, *QUICK)
@@ -206,6 +213,7 @@ def test_regions_are_recorded_and_replayed(scene: Path, call: Call) -> None:
         assert words in done.err
 
 
+@pytest.mark.slow
 def test_a_folder_is_painted_again_when_a_region_has_changed(scene: Path, call: Call) -> None:
     (scene / "photos").mkdir()
     (scene / "photos" / "a.png").write_bytes((scene / "photo.png").read_bytes())
@@ -240,6 +248,7 @@ class Broken:
         return ["sky"]
 
 
+@pytest.mark.slow
 def test_a_plugin_finds_regions(stylizer: Stylizer) -> None:
     host, job = plugin_manager(only=()), OnePicture()
     host.register(Finder(), "finder")

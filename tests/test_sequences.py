@@ -30,6 +30,7 @@ def stylizer(tiny: EncoderSpec) -> Stylizer:
     return Stylizer(waves(24, 24, 2), Settings(size=40, steps=(4,), min_size=40, encoder="tiny"), encoders=[tiny])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "alpha"), [("uint8", False), ("uint16", True)])
 def test_frames_come_out_in_order_and_the_first_is_painted_like_a_picture(
     stylizer: Stylizer, folder: Path, kind: str, alpha: bool
@@ -53,6 +54,7 @@ def test_frames_come_out_in_order_and_the_first_is_painted_like_a_picture(
         assert torch.allclose(made[0].rgb, stylizer(content).rgb, atol=0.51 / 255)
 
 
+@pytest.mark.slow
 def test_frames_are_painted_within_masks_of_their_own(stylizer: Stylizer, folder: Path) -> None:
     frames = clip(3, "uint16")
     inside = np.zeros((3, 30, 40), bool)
@@ -66,6 +68,7 @@ def test_frames_are_painted_within_masks_of_their_own(stylizer: Stylizer, folder
         assert np.mean(levels[mask] != frame[mask]) > 0.9
 
 
+@pytest.mark.slow
 def test_a_still_clip_is_painted_once(stylizer: Stylizer, folder: Path) -> None:
     seen: list[int] = []
     still = clip(1) * 5
@@ -75,6 +78,7 @@ def test_a_still_clip_is_painted_once(stylizer: Stylizer, folder: Path) -> None:
     assert all(torch.equal(each.rgb, made[0].rgb) for each in made)
 
 
+@pytest.mark.slow
 def test_a_stopped_clip_gives_the_frames_so_far(stylizer: Stylizer, folder: Path) -> None:
     seen: list[int] = []
 

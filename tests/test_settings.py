@@ -304,6 +304,7 @@ some_settings = st.fixed_dictionaries(
 ).map(lambda values: Settings().replace(**values))
 
 
+@pytest.mark.slow
 @given(settings=some_settings)
 def test_settings_survive_toml(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "settings.toml"

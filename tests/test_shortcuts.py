@@ -47,6 +47,7 @@ def test_a_part_of_a_picture_in_one_line(photos: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames: list[str] = []
 
@@ -75,6 +76,7 @@ def test_a_folder_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) 
     assert frames == []  # all are up to date
 
 
+@pytest.mark.slow
 def test_a_clip_in_one_line(photos: Path) -> None:
     stills = [Image.fromarray((waves(24, 32, n)[0].permute(1, 2, 0) * 255).byte().numpy()) for n in range(2)]
     stills[0].save(photos / "clip.gif", save_all=True, append_images=stills[1:], duration=100)

@@ -194,6 +194,7 @@ def names(folder: StorePath) -> set[str]:
     return {place.as_posix() for place in folder.below()}
 
 
+@pytest.mark.slow
 def test_a_picture_from_a_store_into_a_store(stored: StorePath, call: Call, folder: Path) -> None:
     put(stored / "style.png", folder / "style.png")
     done = call("memory://root/photos/0.png", "memory://root/style.png", "-o", "memory://root/new/one.png", *FAST)
@@ -204,6 +205,7 @@ def test_a_picture_from_a_store_into_a_store(stored: StorePath, call: Call, fold
     assert names(stored / "new") == {"one.png"}
 
 
+@pytest.mark.slow
 def test_a_folder_from_a_store_into_a_store_and_again_for_nothing(
     stored: StorePath, call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +223,7 @@ def test_a_folder_from_a_store_into_a_store_and_again_for_nothing(
     assert fetched == []
 
 
+@pytest.mark.slow
 def test_a_photo_that_has_changed_is_painted_again(stored: StorePath, call: Call, folder: Path) -> None:
     command = ("memory://root/photos", "style.png", "-o", "memory://root/out", *FAST)
     call(*command)
@@ -232,6 +235,7 @@ def test_a_photo_that_has_changed_is_painted_again(stored: StorePath, call: Call
     assert "deep/new.png" in names(stored / "out")
 
 
+@pytest.mark.slow
 def test_a_replay_fetches_nothing_that_a_record_names(stored: StorePath, call: Call, folder: Path) -> None:
     call("memory://root/photos/0.png", "style.png", "-o", "one.png", *FAST)
     done = call("replay", "one.png")
@@ -243,6 +247,7 @@ def test_a_replay_fetches_nothing_that_a_record_names(stored: StorePath, call: C
     assert "the same picture" in call("replay", "one.png", "--sources", folder).err
 
 
+@pytest.mark.slow
 def test_between_disks_and_stores(stored: StorePath, call: Call, folder: Path) -> None:
     assert "4 painted" in call("memory://root/photos", "style.png", "-o", "out", "--format", "jpg", *FAST).err
     assert {path.name for path in (folder / "out").iterdir()} == {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
@@ -251,6 +256,7 @@ def test_between_disks_and_stores(stored: StorePath, call: Call, folder: Path) -
     assert "1 painted" in call("memory://root/photos/[1]*", "style.png", "-o", "memory://root/part", *FAST).err
 
 
+@pytest.mark.slow
 def test_options_of_folders(stored: StorePath, call: Call, folder: Path) -> None:
     put(stored / "styles" / "a.png", folder / "style.png")
     put(stored / "styles" / "b.png", folder / "photos" / "0.png")

@@ -162,6 +162,7 @@ def test_layers_without_weight_need_not_exist(tiny: EncoderSpec) -> None:
 # The optimisation
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_picture_bit_by_bit(tiny: EncoderSpec) -> None:
     for init in ("content", "noise", "style"):
         settings = QUICK.replace(init=init, scales=2, min_size=16)
@@ -219,6 +220,7 @@ def test_every_combination_of_methods_lowers_the_loss(
     assert totals[-1] < 0.9 * totals[0]
 
 
+@pytest.mark.slow
 def test_the_methods_differ(tiny: EncoderSpec) -> None:
     changes: list[dict[str, Any]] = [{}, {"style_loss": "gram"}, {"pooling": "average"}, {"normalize": "paper"}]
     changes += [{"optimizer": "adam"}, {"history": 1}, {"style_scale": 0.5}, {"tv_weight": 0.1}]
@@ -406,6 +408,7 @@ def test_a_second_picture_is_painted_as_if_it_were_the_first(tiny: EncoderSpec) 
         assert same(stylizer(PHOTO), paint(tiny, settings)), mode
 
 
+@pytest.mark.slow
 def test_a_blend_lies_between_its_styles(tiny: EncoderSpec) -> None:
     red, blue = (waves(30, 30, 4) * 0.5 + flat(*color, height=30, width=30) * 0.5 for color in ((1, 0, 0), (0, 0, 1)))
     for loss in ("wasserstein", "gram"):
@@ -588,6 +591,7 @@ def test_styles_of_one_colour_can_be_blended(tiny: EncoderSpec) -> None:
 # Extreme settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -625,6 +629,7 @@ def test_a_loss_beyond_recovery_is_said_so(tiny: EncoderSpec) -> None:
 # Texture and reconstruction
 
 
+@pytest.mark.slow
 def test_texture_lowers_its_loss_and_needs_no_content(tiny: EncoderSpec) -> None:
     steps: list[Step] = []
     settings = QUICK.replace(size=32, scales=1, steps=(20,))
@@ -653,6 +658,7 @@ def psnr(picture: Tensor, wanted: Tensor) -> float:
     return float(-20 * np.log10(distance(picture, wanted)))
 
 
+@pytest.mark.slow
 def test_reconstruct_from_the_first_layer_approaches_the_picture(tiny: EncoderSpec) -> None:
     steps: list[Step] = []
     photo = images.resize(PHOTO, 18, 24)
@@ -728,6 +734,7 @@ def test_what_is_around_a_call_does_not_matter(
     assert not inside.rgb.is_inference()
 
 
+@pytest.mark.slow
 def test_threads_share_a_stylizer(tiny: EncoderSpec) -> None:
     photos = [waves(36, 48, seed) for seed in range(6)]
 

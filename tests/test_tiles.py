@@ -298,6 +298,7 @@ def test_a_strip_that_deep_layers_have_no_room_in_is_seen_whole(size: tuple[int,
 # The whole way
 
 
+@pytest.mark.slow
 def test_a_picture_painted_in_tiles_is_the_picture(deep: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     # three scales, of which the last, a fine one, is 150 px
     settings = Settings(encoder="deep", size=150, min_size=32, brush=4, steps=(4,), tolerance=0)
@@ -327,6 +328,7 @@ def test_a_plan_knows_what_goes_through_the_network() -> None:
     assert 1.5 * 4096**2 < tiled.network_pixels < 2 * 4096**2
 
 
+@pytest.mark.slow
 def test_the_plan_is_told(call: Call, pictures: object) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
                 "--steps", "1", "--scales", "2", "--memory", "670MiB", "--precision", "float32")  # fmt: skip
@@ -398,6 +400,7 @@ def test_compact_history_finds_the_minimum_too(deep: EncoderSpec, history: int) 
     assert torch.allclose(optimizer.image, goal, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no real weights at hand")
 def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:

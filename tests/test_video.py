@@ -116,6 +116,7 @@ class TestContract(FileJobContract):
         return VideoJob(source, [tmp_path / "style.png"], tmp_path / "out.mkv", QUICK, options, flow)
 
 
+@pytest.mark.slow
 def test_a_clip_keeps_its_frames_rate_and_size(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(6))
     done = paint("in.mkv")
@@ -129,6 +130,7 @@ def test_a_clip_keeps_its_frames_rate_and_size(paint: Paint, folder: Path) -> No
     assert [path.name for path in folder.iterdir() if path.name.startswith(".out")] == []  # nothing is left over
 
 
+@pytest.mark.slow
 def test_the_default_is_h264(call: Call, style: Path, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     assert call("in.mkv", "style.png", *FAST[:-2]).out == "in-stylized.mp4\n"
@@ -137,6 +139,7 @@ def test_the_default_is_h264(call: Call, style: Path, folder: Path) -> None:
         assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
 
 
+@pytest.mark.slow
 def test_the_first_frame_is_painted_as_a_still(paint: Paint, call: Call, folder: Path) -> None:
     from PIL import Image
 
@@ -148,6 +151,7 @@ def test_the_first_frame_is_painted_as_a_still(paint: Paint, call: Call, folder:
     assert np.array_equal(np.asarray(Image.open("still.png")), frames_of(Path("out.mkv"))[0])
 
 
+@pytest.mark.slow
 def test_a_static_shot_is_painted_once_and_never_changes(paint: Paint, folder: Path) -> None:
     noise = np.random.default_rng(0)
     still = picture(0).astype(int)
@@ -158,6 +162,7 @@ def test_a_static_shot_is_painted_once_and_never_changes(paint: Paint, folder: P
     assert all(np.array_equal(frame, painted[0]) for frame in painted)
 
 
+@pytest.mark.slow
 def test_a_slow_change_is_painted_when_it_has_added_up(paint: Paint, folder: Path) -> None:
     still, other = picture(0).astype(float), picture(1).astype(float)
     clip(folder / "in.mkv", [(still + (other - still) * number / 200).astype(np.uint8) for number in range(30)])
@@ -166,6 +171,7 @@ def test_a_slow_change_is_painted_when_it_has_added_up(paint: Paint, folder: Pat
     assert 5 < painted < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_clip_is_as_bright_as_its_source(paint: Paint, folder: Path, flash: bool) -> None:
     still = picture(0).astype(float) * 0.6 + 20
@@ -177,6 +183,7 @@ def test_a_clip_is_as_bright_as_its_source(paint: Paint, folder: Path, flash: bo
     assert light[-1] == (light[0] if flash else 0)
 
 
+@pytest.mark.slow
 def test_a_fade_from_black_begins_with_black_and_is_painted_from_where_it_can_be_seen(
     paint: Paint, folder: Path
 ) -> None:
@@ -192,6 +199,7 @@ def test_a_fade_from_black_begins_with_black_and_is_painted_from_where_it_can_be
     assert " 1 frame painted, 9 unchanged" in done.err
 
 
+@pytest.mark.slow
 def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", two_shots())
     said = paint("in.mkv", "--frame-steps", "3").err
@@ -204,6 +212,7 @@ def test_a_frame_after_a_cut_knows_nothing_of_the_shot_before(paint: Paint, fold
     assert all(np.array_equal(a, b) for a, b in zip(together[6:], alone, strict=True))
 
 
+@pytest.mark.slow
 def test_following_frames_are_steadier_with_the_temporal_term(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(6))
     apart = {}
@@ -214,6 +223,7 @@ def test_following_frames_are_steadier_with_the_temporal_term(paint: Paint, fold
     assert apart["50"] < apart["0"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("style")
 def test_draft_and_best_are_the_ends_of_what_following_frames_get(call: Call, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
@@ -235,6 +245,7 @@ def test_draft_and_best_are_the_ends_of_what_following_frames_get(call: Call, fo
     assert both.code != 0
 
 
+@pytest.mark.slow
 def test_a_stretch_of_a_clip(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", [np.full((24, 32, 3), 5 * number, np.uint8) for number in range(20)])
     assert "8 frames" in paint("in.mkv", "--from", "0.5", "--to", "00:00:01.3").err
@@ -333,6 +344,7 @@ runpy.run_module("stylize", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_killed_amid_a_frame_it_goes_on_and_the_clip_is_the_same(
     cli_environment: Mapping[str, str], paint: Paint, folder: Path
 ) -> None:
@@ -356,6 +368,7 @@ def test_killed_amid_a_frame_it_goes_on_and_the_clip_is_the_same(
     assert all(np.array_equal(a, b) for a, b in zip(resumed, undisturbed, strict=True))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_partial_makes_a_clip_of_it(
     cli_environment: Mapping[str, str], style: Path, folder: Path
 ) -> None:
@@ -414,6 +427,7 @@ def test_a_part_ends_before_the_first_frame_that_is_missing(paint: Paint, folder
     assert re.search(r"<dt>frames</dt><dd>4</dd>", Path("part.html").read_text())
 
 
+@pytest.mark.slow
 def test_other_settings_begin_anew(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
     with pytest.MonkeyPatch.context() as patch:  # as if killed before it was cleared
@@ -430,6 +444,7 @@ def other_run(folder: Path) -> Claims:
     return Claims(Work(folder / "out.mkv").claims)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_the_plan_of_one_that_has_just_begun(
     paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +513,7 @@ def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from
         assert len(places) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "drawn"), [("%03d.png", "preview.png"), ("a-%d.png", "a-preview.png"), ("frames", "frames-preview.png")]
 )
@@ -508,18 +524,21 @@ def test_the_preview_of_a_sequence_is_no_frame_of_it(paint: Paint, folder: Path,
     assert Path(drawn).exists()
 
 
+@pytest.mark.slow
 def test_a_preview_under_a_name_of_its_own_leaves_nothing_over(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     assert paint("in.mkv", "--preview", target="sheet.png", codec=False).out == "sheet.png\n"
     assert not list(folder.glob(".sheet*"))
 
 
+@pytest.mark.slow
 def test_frames_can_go_into_this_folder(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     paint("in.mkv", target=".", codec=False)
     assert sorted(path.name for path in folder.glob("0*")) == ["000001.png", "000002.png", "000003.png"]
 
 
+@pytest.mark.slow
 def test_to_ask_for_what_is_so_anyway_begins_nothing_anew(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     paint("in.mkv", "--preview")
@@ -551,6 +570,7 @@ def test_a_sequence_of_pictures_holds_the_frames(paint: Paint, folder: Path, tar
         assert np.array_equal(np.asarray(Image.open(path)), frame)
 
 
+@pytest.mark.slow
 def test_shots_side_by_side_are_the_same_clip(paint: Paint, cli: Cli, folder: Path) -> None:
     clip(folder / "in.mkv", two_shots())
     paint("in.mkv", target="one.mkv")
@@ -615,6 +635,7 @@ def test_a_run_that_joined_another_takes_the_lead_when_that_ends(
     assert not list(folder.glob(".out.mkv*"))
 
 
+@pytest.mark.slow
 def test_other_settings_wait_for_a_run_whose_leading_run_has_ended(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", two_shots())
     paint("in.mkv", "--preview")
@@ -624,11 +645,13 @@ def test_other_settings_wait_for_a_run_whose_leading_run_has_ended(paint: Paint,
     assert Work(folder / "out.mkv").done(range(12)) == 2
 
 
+@pytest.mark.slow
 def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(4))
     assert re.search(r"about \d+ s, at \S+ s per step; up to \d+ kB in \.out\.mkv\.work", paint("in.mkv").err)
 
 
+@pytest.mark.slow
 def test_too_little_room_is_told_before(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip(folder / "in.mkv", moving(4))
     monkeypatch.setattr("stylize_video.job.disk_space", lambda *_: (5_000_000, 2_000_000))
@@ -648,6 +671,7 @@ def test_the_expected_steps_of_samples_are_what_frames_get() -> None:
     assert steps([*still, *[picture(1)] * 10], cuts=[10]) == 0
 
 
+@pytest.mark.slow
 def test_the_report_tells_of_every_frame(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", [*moving(6, 0), *[moving(6, 1)[0]] * 6])
     paint("in.mkv", "--report", "clip.html")

@@ -161,6 +161,7 @@ CASES: dict[str, Callable[[Path], Painting]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_frames_are_the_same_as_without_and_however_often_it_is_interrupted(
     case: str, tmp_path: Path, ahead: Callable[[int], None]

@@ -58,6 +58,7 @@ def check(source: list[Array], painted: list[Array], masks: list[Array]) -> None
         assert not white.any() or np.abs(one.astype(int) - other)[white].mean() > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--mask", "--keep"])
 def test_a_picture_is_the_mask_of_all_frames(paint: Paint, scene: Path, option: str) -> None:
     paint("in.mkv", option, "half.png")
@@ -108,11 +109,13 @@ def test_a_mask_for_each_frame_is_any_kind_of_clip(scene: Path, write: Callable[
         assert mask[10, left].all()
 
 
+@pytest.mark.slow
 def test_a_clip_has_a_mask_for_each_frame(paint: Paint, scene: Path) -> None:
     paint("in.mkv", "--mask", "mask.mkv")
     check(moving(6), frames_of(Path("out.mkv")), sliding(6))
 
 
+@pytest.mark.slow
 def test_a_stretch_has_its_own_masks_or_those_of_the_whole(paint: Paint, scene: Path) -> None:
     stretch = ("--from", "0.2", "--to", "0.5")
     paint("in.mkv", "--mask", "mask.mkv", *stretch)
@@ -122,6 +125,7 @@ def test_a_stretch_has_its_own_masks_or_those_of_the_whole(paint: Paint, scene: 
     check(moving(6)[2:5], frames_of(Path("part-out.mkv")), sliding(6)[2:5])
 
 
+@pytest.mark.slow
 def test_what_moves_where_it_is_not_painted_is_shown(paint: Paint, scene: Path) -> None:
     """The painted half stands still, so that its result is repeated, while the other half goes on."""
     frames = [frame.copy() for frame in moving(6)]
@@ -134,12 +138,14 @@ def test_what_moves_where_it_is_not_painted_is_shown(paint: Paint, scene: Path) 
     assert all(np.array_equal(frame[:, 20:], painted[0][:, 20:]) for frame in painted)
 
 
+@pytest.mark.slow
 def test_a_mask_that_moves_over_a_still_scene_is_painted_on(paint: Paint, scene: Path) -> None:
     clip(scene / "still.mkv", [picture(0)] * 6)
     paint("still.mkv", "--mask", "mask.mkv")
     check([picture(0)] * 6, frames_of(Path("out.mkv")), sliding(6))
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_black_at_first_is_painted_from_where_it_is_not(paint: Paint, scene: Path) -> None:
     masks = [np.zeros_like(mask) if number < 3 else mask for number, mask in enumerate(sliding(6))]
     clip(scene / "late.mkv", masks)
@@ -147,6 +153,7 @@ def test_a_mask_that_is_black_at_first_is_painted_from_where_it_is_not(paint: Pa
     check(moving(6), frames_of(Path("out.mkv")), masks)
 
 
+@pytest.mark.slow
 def test_grey_is_mixed_alike_in_every_frame(paint: Paint, scene: Path) -> None:
     """What is mixed is not painted into the next frame."""
     Image.new("L", (32, 24), 128).save("grey.png")
@@ -160,6 +167,7 @@ def test_grey_is_mixed_alike_in_every_frame(paint: Paint, scene: Path) -> None:
         assert 0.4 < ratio < 0.6
 
 
+@pytest.mark.slow
 def test_a_fade_keeps_what_is_not_painted(paint: Paint, scene: Path) -> None:
     gains = [1.0] * 6 + [0.8, 0.6, 0.4, 0.2, 0.0]
     still = picture(0).astype(float) * 0.6 + 20
@@ -172,6 +180,7 @@ def test_a_fade_keeps_what_is_not_painted(paint: Paint, scene: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_regions_have_their_styles_and_move(paint: Paint, scene: Path) -> None:
     red = waves(20, 20, 4) * 0.3 + torch.tensor([0.7, 0.0, 0.0]).view(1, 3, 1, 1)
     Picture(red).save("red.png")
@@ -182,12 +191,14 @@ def test_regions_have_their_styles_and_move(paint: Paint, scene: Path) -> None:
         assert redness[mask[..., 0] > 0].mean() > redness[mask[..., 0] == 0].mean() + 20
 
 
+@pytest.mark.slow
 def test_a_preview_shows_masked_frames(paint: Paint, scene: Path) -> None:
     paint("in.mkv", "--mask", "half.png", "--preview")
     paint("in.mkv", "--mask", "half.png")
     assert np.array_equal(frames_of(Path("out.mkv"))[0][:, :16], moving(6)[0][:, :16])
 
 
+@pytest.mark.slow
 def test_stopped_it_goes_on_with_its_masks(paint: Paint, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint("in.mkv", "--mask", "mask.mkv", target="whole.mkv")
     with failing_at(4, monkeypatch):
@@ -196,6 +207,7 @@ def test_stopped_it_goes_on_with_its_masks(paint: Paint, scene: Path, monkeypatc
     assert all(map(np.array_equal, frames_of(Path("whole.mkv")), frames_of(Path("out.mkv"))))
 
 
+@pytest.mark.slow
 def test_other_masks_begin_anew(paint: Paint, scene: Path) -> None:
     paint("in.mkv", "--mask", "mask.mkv", "--preview")
     clip(scene / "mask.mkv", sliding(6)[::-1])

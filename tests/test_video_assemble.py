@@ -73,6 +73,7 @@ def found(path: Path) -> list[tuple[str, str, str]]:
         ]
 
 
+@pytest.mark.slow
 def test_everything_that_a_container_can_hold_is_kept_as_it_was(paint: Paint, sources: Path) -> None:
     said = paint("rich.mkv").err
     assert "left out" not in said
@@ -85,6 +86,7 @@ def test_everything_that_a_container_can_hold_is_kept_as_it_was(paint: Paint, so
     ]
 
 
+@pytest.mark.slow
 def test_a_clip_made_again_has_the_same_bytes(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(2))
     paint("in.mkv")
@@ -93,6 +95,7 @@ def test_a_clip_made_again_has_the_same_bytes(paint: Paint, folder: Path) -> Non
     assert (folder / "out.mkv").read_bytes() == first.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_container_cannot_hold_is_named_and_the_rest_is_kept(paint: Paint, sources: Path) -> None:
     said = paint("rich.mkv", target="out.mp4", codec=False).err
     assert "left out in out.mp4: attachment font.ttf: .mp4 files cannot hold it" in said
@@ -100,6 +103,7 @@ def test_what_a_container_cannot_hold_is_named_and_the_rest_is_kept(paint: Paint
     assert [kind for kind, _, _ in found(sources / "out.mp4")] == ["video", "audio", "audio", "subtitle"]
 
 
+@pytest.mark.slow
 def test_a_cover_picture_is_kept(paint: Paint, sources: Path) -> None:
     for target, said in (("out.mp4", ""), ("out.mkv", ""), ("out.webm", "cover picture (mjpeg): .webm files cannot")):
         done = paint("cover.mp4", target=target, codec=False)
@@ -110,6 +114,7 @@ def test_a_cover_picture_is_kept(paint: Paint, sources: Path) -> None:
         assert made.frames == 10
 
 
+@pytest.mark.slow
 def test_a_track_that_ffmpeg_does_not_know_costs_no_other(paint: Paint, folder: Path) -> None:
     run("-f", "lavfi", "-i", "testsrc=s=48x32:r=10:d=1", "-f", "lavfi", "-i", "sine=d=1", "-map", "0", "-map", "1",
         "-map", "1", "-c:v", "libx264", "-c:a", "aac", "two.mp4")  # fmt: skip
@@ -123,6 +128,7 @@ def test_a_track_that_ffmpeg_does_not_know_costs_no_other(paint: Paint, folder: 
         assert probe(folder / target).audio == ("aac",)
 
 
+@pytest.mark.slow
 def test_the_timecode_goes_along(paint: Paint, folder: Path) -> None:
     run("-f", "lavfi", "-i", "testsrc=s=48x32:r=25:d=0.2", "-c:v", "libx264", "-timecode", "10:00:00:00", "in.mov")
     paint("in.mov", target="out.mov", codec=False)
@@ -160,6 +166,7 @@ def test_the_ways_of_tracks() -> None:
     assert tracks(source, "mp4", "none")[0] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words", "code"),
     [
@@ -180,6 +187,7 @@ def test_what_an_encoder_refuses_is_said_before_anything_is_painted(
     assert not list(folder.glob(".out*"))
 
 
+@pytest.mark.slow
 def test_crf_0_is_lossless(paint: Paint, folder: Path) -> None:
     clip(folder / "in.mkv", moving(3))
     paint("in.mkv", "--crf", "0", target="out.mp4", codec=False)
@@ -195,6 +203,7 @@ def wrapped(folder: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "words"),
     [
@@ -252,6 +261,7 @@ def test_an_ffmpeg_without_the_encoder_is_passed_over(folder: Path, monkeypatch:
         executable("libx264")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my%20dog.mp4", "50%d", "a'b.mp4", "a\nb.mp4"])
 def test_names_mean_nothing_to_ffmpeg(paint: Paint, folder: Path, name: str) -> None:
     varied = ["-vf", "settb=1/1000,setpts='N*100+gt(N,1)*50'", "-fps_mode", "passthrough", "-enc_time_base", "1:1000"]

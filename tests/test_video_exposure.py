@@ -65,6 +65,7 @@ def test_a_flash_is_over_when_it_is_over() -> None:
     assert found[:10] + found[12:] == (NONE,) * 22
 
 
+@pytest.mark.slow
 def test_where_nothing_changes_but_the_picture_there_is_no_exposure() -> None:
     plain = [(1.0, 0.0)] * 24
     assert measured(exposed(scene(24), plain)) == ()

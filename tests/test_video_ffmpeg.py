@@ -152,6 +152,7 @@ def frames(clips: Path, tmp_path: Path) -> Callable[..., Path]:
 # What a file holds
 
 
+@pytest.mark.slow
 def test_a_plain_clip(clips: Path) -> None:
     clip = probe(clips / "plain.mp4")
     assert (clip.width, clip.height, clip.rate, clip.frames, clip.times) == (64, 48, 10, 10, None)
@@ -375,6 +376,7 @@ def test_a_line_break_cannot_be_quoted() -> None:
         quoted("a\nb")
 
 
+@pytest.mark.slow
 @given(st.lists(st.fractions(Fraction(1, 1000), 10), min_size=1, max_size=50))
 def test_rounding_in_a_list_does_not_add_up(durations: list[Fraction]) -> None:
     lines = concat_list(Path("/w"), durations).splitlines()
@@ -463,6 +465,7 @@ def test_a_generator_closed_early_leaves_no_process(clips: Path, monkeypatch: py
     assert process.stdout.closed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fields.mpg", "fields.mp4"])
 def test_interlaced_frames_are_deinterlaced(tmp_path: Path, name: str) -> None:
     fields = ["-flags", "+ilme+ildct", *(["-x264-params", "tff=1"] if name.endswith("mp4") else ["-c:v", "mpeg2video"])]
@@ -508,6 +511,7 @@ def test_no_ffmpeg_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 # Clips of painted frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "codec", "options"),
     [
@@ -538,6 +542,7 @@ def test_colours_survive(
     assert sorted(path.name for path in tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.slow
 def test_alpha_survives_in_webm(clips: Path, tmp_path: Path, either: str) -> None:
     clip = probe(clips / "alpha.webm")
     encode(Encoding(clip, clips / "glass", tmp_path / "a.webm", rate=clip.rate))
@@ -553,6 +558,7 @@ def title(path: Path) -> str | None:
         return container.metadata.get("title")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["full.mp4", "full.mkv"])
 @pytest.mark.parametrize("target", ["a.mp4", "a.mkv", "a.webm"])
 def test_what_comes_with_a_clip_survives(
@@ -577,6 +583,7 @@ def length(path: Path) -> Fraction:
         return Fraction(container.duration or 0, av.time_base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["a.mp4", "a.mkv", "a.gif"])
 @pytest.mark.parametrize("source", ["varied.mp4", "varied.mkv"])
 def test_a_variable_rate_survives(
@@ -597,6 +604,7 @@ def test_a_variable_rate_survives(
     assert len(list(decode(made, 48, 64))) == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["h265", "av1"])
 def test_other_codecs_keep_a_variable_rate(clips: Path, tmp_path: Path, either: str, codec: str) -> None:
     clip = probe(clips / "varied.mp4")
@@ -627,6 +635,7 @@ def test_a_stretch_takes_its_sound_along(
     assert shown < Fraction(1, 1000)  # from 0.1 s in the source, cut at 0.3
 
 
+@pytest.mark.slow
 def test_a_late_picture_stays_late(clips: Path, tmp_path: Path, frames: Callable[..., Path], either: str) -> None:
     path = tmp_path / "late.mkv"
     late = ["-itsoffset", "0.25", "-i", clips / "mute.mp4", "-i", clips / "plain.mp4", "-map", "0:v", "-map", "1:a"]
@@ -641,6 +650,7 @@ def test_a_late_picture_stays_late(clips: Path, tmp_path: Path, frames: Callable
         assert (made.rate, made.times, made.frames) == (RATE, None, COUNT)
 
 
+@pytest.mark.slow
 def test_sound_that_is_not_taken_is_encoded(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -650,6 +660,7 @@ def test_sound_that_is_not_taken_is_encoded(
     assert "encoded anew, as a .mp4 file cannot hold it otherwise: sound track 1 (pcm_s16le) as aac" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_track_that_fails_is_left_out_and_named(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -661,6 +672,7 @@ def test_one_track_that_fails_is_left_out_and_named(
     assert "sound track 2 (aac): ffmpeg cannot write it to a .mp4 file" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("audio", ["copy", "aac"])
 def test_broken_sound_does_not_stop_the_clip(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], either: str, audio: str
@@ -672,6 +684,7 @@ def test_broken_sound_does_not_stop_the_clip(
     assert probe(tmp_path / "a.mp4").frames == COUNT
 
 
+@pytest.mark.slow
 def test_a_failing_ffmpeg_leaves_nothing(clips: Path, tmp_path: Path, frames: Callable[..., Path]) -> None:
     folder = frames()
     (folder / (FRAME_NAME % 0)).write_bytes((folder / (FRAME_NAME % 0)).read_bytes()[:60])
@@ -696,6 +709,7 @@ def test_frames_that_do_not_fit(tmp_path: Path, frames: Callable[..., Path]) -> 
         encode(Encoding(PLAIN, folder, tmp_path / "a.mp4", rate=RATE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-odd.mp4", "a:b.mp4", "50%d.mp4", "it's.mp4", "ü ☃.mp4"])
 def test_odd_names(clips: Path, tmp_path: Path, frames: Callable[..., Path], name: str, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -210,6 +210,7 @@ def values(call: Call) -> Callable[..., dict[str, Any]]:
 Values = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.slow
 def test_the_command_sums_a_clip_up(call: Call, folder: Path) -> None:
     source = across(12)
     clip(folder / "in.mkv", source)
@@ -225,6 +226,7 @@ def test_the_command_sums_a_clip_up(call: Call, folder: Path) -> None:
     assert "source" not in call("flicker", "out.mkv").out
 
 
+@pytest.mark.slow
 def test_the_json_holds_what_flickers_and_every_frame(values: Values, folder: Path) -> None:
     grey = [np.full((48, 64, 3), 128, np.uint8)] * 5
     random = np.random.default_rng(0)
@@ -240,6 +242,7 @@ def test_the_json_holds_what_flickers_and_every_frame(values: Values, folder: Pa
     assert found["worst"] == {key: worst[key] for key in ("number", "time", "warp")}
 
 
+@pytest.mark.slow
 def test_the_clip_is_compared_with_the_source_from_there(values: Values, folder: Path) -> None:
     frames = across(10)
     clip(folder / "in.mkv", frames)
@@ -256,6 +259,7 @@ def test_cuts_are_found_and_do_not_count(values: Values, folder: Path) -> None:
     assert [each["number"] for each in found["per_frame"] if each["warp"] is None] == [0, 12]
 
 
+@pytest.mark.slow
 def test_it_is_measured_at_a_size(values: Values, folder: Path) -> None:
     clip(folder / "in.mkv", across(3))
     assert [(found["width"], found["height"]) for found in (values("in.mkv"), values("in.mkv", "--size", 32))] == [
@@ -264,6 +268,7 @@ def test_it_is_measured_at_a_size(values: Values, folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_source_of_another_size_is_brought_to_that_of_the_clip(values: Values, folder: Path) -> None:
     clip(folder / "in.mkv", across(3, height=96, width=132))
     clip(folder / "out.mkv", across(3, height=46, width=64))  # as sides are rounded down to even ones
@@ -271,6 +276,7 @@ def test_a_source_of_another_size_is_brought_to_that_of_the_clip(values: Values,
     assert (found["width"], found["height"], found["frames"]) == (64, 46, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "options", "said"),
     [

@@ -39,6 +39,7 @@ def sequence(folder: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["seq", "seq/f%d.png"])
 def test_numbered_pictures_become_a_clip(paint: Paint, sequence: Path, source: str) -> None:
     assert paint(source, "--fps", "23.976").out == "out.mkv\n"
@@ -47,6 +48,7 @@ def test_numbered_pictures_become_a_clip(paint: Paint, sequence: Path, source: s
     assert Path("out.mkv").is_file()
 
 
+@pytest.mark.slow
 def test_a_stretch_of_pictures(paint: Paint, sequence: Path) -> None:
     paint("seq", "--fps", "10", "--from", "0.1", "--to", "0.35")
     assert len(frames_of(Path("out.mkv"))) == 3
@@ -73,6 +75,7 @@ def test_pictures_are_read_as_they_are(tmp_path: Path) -> None:
     assert np.abs(frame.astype(int) - levels).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.apng", "a.gif"])
 def test_an_animated_picture_is_a_clip_where_a_clip_is_asked_for(
     paint: Paint, call: Call, folder: Path, name: str
@@ -98,6 +101,7 @@ def test_what_is_transparent_in_an_animation(tmp_path: Path) -> None:
     assert [int(frame[0, 0, 3]) for frame in read(clip, 6, 8, 0, None)] == [255, 90]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["in.vob", "in.y4m", "in.dat", "noending"])
 def test_whatever_ffmpeg_reads_is_a_clip(paint: Paint, folder: Path, name: str) -> None:
     kind = {"in.vob": "vob", "in.y4m": "yuv4mpegpipe"}.get(name, "matroska")
@@ -141,6 +145,7 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
         rate_of(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("audio", "codecs"), [("copy", ("mp3",)), ("aac", ("aac",)), ("none", ())])
 def test_the_sound_is_as_asked_for(paint: Paint, folder: Path, audio: str, codecs: tuple[str, ...]) -> None:
     run("-f", "lavfi", "-i", "testsrc2=s=48x32:d=0.2", "-f", "lavfi", "-i", "sine=d=0.2", "-c:a", "mp3", "in.mkv")
@@ -149,6 +154,7 @@ def test_the_sound_is_as_asked_for(paint: Paint, folder: Path, audio: str, codec
     assert "left out" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["f%02d.jpg", "f%d.tif", "f%d.webp"])
 def test_a_sequence_in_other_formats(paint: Paint, sequence: Path, name: str) -> None:
     assert paint("seq", target=f"seq/{name}", codec=False).out == f"seq/{name}\n"
@@ -157,6 +163,7 @@ def test_a_sequence_in_other_formats(paint: Paint, sequence: Path, name: str) ->
         assert (image.size, image.mode) == ((32, 24), "RGB")
 
 
+@pytest.mark.slow
 def test_a_sequence_with_16_bits(paint: Paint, sequence: Path) -> None:
     paint("seq/f%d.png", "--bits", "16", target="made", codec=False)
     clip = probe_files(Path("made"))
@@ -165,6 +172,7 @@ def test_a_sequence_with_16_bits(paint: Paint, sequence: Path) -> None:
     assert len(np.unique(frame)) > 300
 
 
+@pytest.mark.slow
 def test_a_sequence_of_exr_holds_linear_light(paint: Paint, sequence: Path) -> None:
     paint("seq/f%d.png", "--bits", "16", target="made", codec=False)
     paint("seq", target="seq/f%d.exr", codec=False)
@@ -201,6 +209,7 @@ def write_exr(path: Path, light: Array, half: bool = False) -> None:
     path.write_bytes(head + b"\0" + offsets + b"".join(rows))
 
 
+@pytest.mark.slow
 def test_frames_of_openexr_are_linear_light(paint: Paint, folder: Path) -> None:
     (folder / "light").mkdir()
     light = np.linspace(0, 1, 24 * 32 * 3).reshape(24, 32, 3)
@@ -266,6 +275,7 @@ def test_the_matrix_is_that_of_bt2087() -> None:
     assert np.abs(np.linalg.inv(_to_xyz(_BT709)) @ _to_xyz(_BT2020) - wanted).max() < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", HDR)
 def test_hdr_is_converted_or_kept_and_that_is_said_once(paint: Paint, folder: Path, transfer: str) -> None:
     tags = ["-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc"]

@@ -85,6 +85,7 @@ def test_how_far_styles_have_moved() -> None:
     assert moved((), ()) == 0
 
 
+@pytest.mark.slow
 def test_each_shot_in_its_own_style_is_the_clip_in_that_style(paint: Paint, scene: Path) -> None:
     paint("in.mkv", "--style-at", "shot:2", "red.png")
     changed = frames_of(Path("out.mkv"))
@@ -95,6 +96,7 @@ def test_each_shot_in_its_own_style_is_the_clip_in_that_style(paint: Paint, scen
     assert all(map(np.array_equal, changed[6:], frames_of(Path("red.mkv"))))
 
 
+@pytest.mark.slow
 def test_a_fade_is_painted_also_where_nothing_moves_and_ends_in_the_style(paint: Paint, scene: Path) -> None:
     clip(scene / "still.mkv", [picture(0)] * 12)
     assert "7 unchanged" in paint("still.mkv", "--style-at", "0.3", "red.png", "--fade", "0.4", *STRONG).err
@@ -105,6 +107,7 @@ def test_a_fade_is_painted_also_where_nothing_moves_and_ends_in_the_style(paint:
     assert steps.max() < 0.6 * (red[-1] - red[0])  # no jump
 
 
+@pytest.mark.slow
 def test_stopped_in_a_fade_it_goes_on_there(paint: Paint, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip(scene / "one.mkv", moving(6))
     options = ("--style-at", "0.1", "red.png", "--fade", "0.4")
@@ -115,6 +118,7 @@ def test_stopped_in_a_fade_it_goes_on_there(paint: Paint, scene: Path, monkeypat
     assert all(map(np.array_equal, frames_of(Path("whole.mkv")), frames_of(Path("out.mkv"))))
 
 
+@pytest.mark.slow
 def test_other_times_begin_anew(paint: Paint, scene: Path) -> None:
     preview = ("--preview", "-q")
     paint("in.mkv", "--style-at", "0.3", "red.png", *preview)

@@ -101,6 +101,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "target"), [*((kind, "out.mp4") for kind in KINDS), ("cut h264", "out.mkv")])
 def test_picture_and_sound_stay_in_step(paint: Paint, folder: Path, kind: str, target: str) -> None:
     source = KINDS[kind](folder)
@@ -109,6 +110,7 @@ def test_picture_and_sound_stay_in_step(paint: Paint, folder: Path, kind: str, t
     assert abs(apart(folder / target)) <= 0.041
 
 
+@pytest.mark.slow
 def test_a_stretch_stays_in_step(paint: Paint, folder: Path) -> None:
     source = hidden_frames(folder)
     weights = ("--style-weight", "0", "--temporal-weight", "0")
@@ -117,6 +119,7 @@ def test_a_stretch_stays_in_step(paint: Paint, folder: Path) -> None:
     assert probe(folder / "out.mp4").frames in (22, 23)
 
 
+@pytest.mark.slow
 def test_what_hides_behind_packets_is_neither_counted_nor_reported(paint: Paint, folder: Path) -> None:
     said = paint(hidden_frames(folder).name, *SMALL, target="out.mp4", codec=False).err
     assert "75 frames of" in said
@@ -125,6 +128,7 @@ def test_what_hides_behind_packets_is_neither_counted_nor_reported(paint: Paint,
     assert (made.frames, made.rate, made.times) == (75, RATE, None)
 
 
+@pytest.mark.slow
 def test_frames_that_are_lost_are_named_and_the_others_keep_their_times(paint: Paint, folder: Path) -> None:
     source = damaged(folder)
     reading = Reading(probe(source), 32, 48, timed=True)
@@ -156,6 +160,7 @@ def test_a_rate_that_varies_is_no_damage(folder: Path) -> None:
     assert reading.errors == 0
 
 
+@pytest.mark.slow
 def test_a_change_of_size_is_named(paint: Paint, folder: Path) -> None:
     for number, size in enumerate(("48x32", "32x48")):
         run("-f", "lavfi", "-i", f"testsrc2=s={size}:d=0.4", "-c:v", "mpeg2video", f"{number}.ts")

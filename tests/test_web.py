@@ -168,11 +168,13 @@ def client(serve: Serve) -> Client:
 # Who may ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:80", "[::1]:1"])
 def test_this_machine_is_answered_under_its_names(client: Client, host: str) -> None:
     assert client.get("/", Host=host).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "[", "0.0.0.0"]
 )
@@ -181,6 +183,7 @@ def test_other_host_names_are_refused(client: Client, host: str) -> None:
         assert client.get(path, Host=host).status == 421
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -198,6 +201,7 @@ def test_other_sites_cannot_order(client: Client, headers: dict[str, str]) -> No
     assert client.ask("DELETE", "/api/runs/x", None, **headers).status == 403
 
 
+@pytest.mark.slow
 def test_other_sites_can_link_to_the_page_but_not_embed_what_it_shows(client: Client) -> None:
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert client.get("/", **link).status == 200
@@ -205,6 +209,7 @@ def test_other_sites_can_link_to_the_page_but_not_embed_what_it_shows(client: Cl
     assert client.get("/api/pictures/sample-cat/view", **embedded).status == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/api/state", "/static/page.js", "/api/nothing", "/static/../server.py"])
 def test_every_answer_says_what_a_page_may_load(client: Client, path: str) -> None:
     headers = client.get(path).headers
@@ -214,6 +219,7 @@ def test_every_answer_says_what_a_page_may_load(client: Client, path: str) -> No
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
+@pytest.mark.slow
 def test_the_page_is_small_and_names_no_other_host(client: Client) -> None:
     from stylize_web import server
 
@@ -226,6 +232,7 @@ def test_the_page_is_small_and_names_no_other_host(client: Client) -> None:
     assert not re.search(rb"<script(?![^>]* src=)", files[0])
 
 
+@pytest.mark.slow
 def test_beyond_this_machine_the_token_is_asked_for(serve: Serve) -> None:
     client = serve(address="0.0.0.0")
     assert len(client.token) >= 20
@@ -249,6 +256,7 @@ def test_on_this_machine_there_is_no_token(address: str) -> None:
 # Pictures
 
 
+@pytest.mark.slow
 def test_an_upload_is_shown_under_its_name_and_kept_under_another(client: Client, tmp_path: Path) -> None:
     source = client.upload(png(), "../../etc/pass\0wd\n.png")
     assert source["name"] == "passwd.png"
@@ -259,6 +267,7 @@ def test_an_upload_is_shown_under_its_name_and_kept_under_another(client: Client
     assert source["id"] in [each["id"] for each in client.get("/api/state").json["pictures"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", png()[:60]])
 def test_what_is_no_picture_is_refused_and_removed(client: Client, tmp_path: Path, data: bytes) -> None:
     answer = client.ask("POST", "/api/pictures?name=mine.png", data)
@@ -268,6 +277,7 @@ def test_what_is_no_picture_is_refused_and_removed(client: Client, tmp_path: Pat
     assert list((tmp_path / "temporary" / "uploads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_too_large_an_upload_is_refused(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stylize_web.server.LARGEST", 1000)
     assert client.ask("POST", "/api/pictures?name=a.png", png(200, 200)).status == 413
@@ -275,12 +285,14 @@ def test_too_large_an_upload_is_refused(client: Client, tmp_path: Path, monkeypa
     assert list((tmp_path / "temporary" / "uploads").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["..", "../../etc/passwd", "%2e%2e%2fserver.py", "upload-x", "/etc/passwd"])
 def test_only_known_pictures_are_given(client: Client, key: str) -> None:
     for size in ("thumbnail", "view"):
         assert client.get(f"/api/pictures/{key}/{size}").status in (400, 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["..", "../..", "/etc", "inner/../..", "nowhere", "link", "a\0b"])
 def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, place: str) -> None:
     folder = tmp_path / "offered"
@@ -295,6 +307,7 @@ def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, plac
 # Orders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -328,11 +341,13 @@ def test_a_bad_order_is_refused_in_a_line(client: Client, values: dict[str, Any]
     assert client.get("/api/state").json["runs"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"7"])
 def test_an_order_that_is_none_is_refused(client: Client, body: bytes) -> None:
     assert client.ask("POST", "/api/runs", body).status == 400
 
 
+@pytest.mark.slow
 def test_the_result_is_what_stylizer_gives_bit_for_bit(client: Client, tmp_path: Path) -> None:
     photo, painting = client.upload(png(40, 60, 3), "my photo.png"), client.upload(png(50, 50, 4), "my style.png")
     run = client.order(content=photo["id"], styles=[painting["id"]])
@@ -355,6 +370,7 @@ def test_the_result_is_what_stylizer_gives_bit_for_bit(client: Client, tmp_path:
     assert str(tmp_path / "temporary") not in json.dumps(record)
 
 
+@pytest.mark.slow
 def test_a_painted_picture_brings_its_recipe_back(client: Client) -> None:
     photo = client.upload(png(40, 60, 3))
     run = client.wait(client.order(content=photo["id"])["id"])
@@ -365,6 +381,7 @@ def test_a_painted_picture_brings_its_recipe_back(client: Client) -> None:
     assert photo["recipe"] is None
 
 
+@pytest.mark.slow
 def test_a_run_can_be_stopped_and_keeps_its_picture(client: Client) -> None:
     run = client.order(settings=ENDLESS)
     waiting = client.order()
@@ -383,6 +400,7 @@ def test_a_run_can_be_stopped_and_keeps_its_picture(client: Client) -> None:
     assert client.get(f"/api/runs/{run['id']}/result").status == 400
 
 
+@pytest.mark.slow
 def test_the_events_tell_all_at_first_and_then_what_changes(client: Client) -> None:
     run = client.order(settings=ENDLESS)
     told = events_of(client)
@@ -409,6 +427,7 @@ def events_of(client: Client) -> Iterator[Any]:
         connection.close()
 
 
+@pytest.mark.slow
 def test_the_end_of_every_run_is_told(client: Client) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads take turns wherever they can
@@ -478,6 +497,7 @@ def pixels(picture: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), int)
 
 
+@pytest.mark.slow
 def test_only_the_part_under_the_brush_is_painted_and_can_be_painted_again(
     serve: Serve, tmp_path: Path, call: Call
 ) -> None:
@@ -509,6 +529,7 @@ def test_only_the_part_under_the_brush_is_painted_and_can_be_painted_again(
     assert pixels((tmp_path / "again.png").read_bytes()).tolist() == after.tolist()
 
 
+@pytest.mark.slow
 def test_parts_have_paintings_of_their_own(client: Client, tmp_path: Path) -> None:
     photo, painting = client.upload(png(32, 32, 5), "photo.png"), client.upload(png(32, 32, 6), "own.png")
     region = {"mask": brushed(0, 32), "styles": [painting["id"]]}
@@ -528,6 +549,7 @@ def test_parts_have_paintings_of_their_own(client: Client, tmp_path: Path) -> No
     assert recipe["regions"] == [{"mask": described[0]["mask"], "styles": [painting["id"]]}]
 
 
+@pytest.mark.slow
 def test_a_clip_is_served_in_parts_to_players(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "offered").mkdir()
     (tmp_path / "offered" / "clip.mp4").write_bytes(bytes(range(200)))
@@ -541,6 +563,7 @@ def test_a_clip_is_served_in_parts_to_players(serve: Serve, tmp_path: Path) -> N
     assert client.get(f"/api/pictures/{clip['id']}/view").status == 400
 
 
+@pytest.mark.slow
 def test_a_folder_is_painted_with_its_report(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "offered"
     (folder / "trip").mkdir(parents=True)
@@ -563,6 +586,7 @@ def test_a_folder_is_painted_with_its_report(serve: Serve, tmp_path: Path) -> No
         assert client.get(f"/api/runs/{run['id']}/report/{elsewhere}").status == 404
 
 
+@pytest.mark.slow
 def test_results_are_kept_where_asked_and_never_over_another(serve: Serve, tmp_path: Path) -> None:
     client = serve(output=tmp_path / "kept")
     for _ in range(2):
@@ -570,6 +594,7 @@ def test_results_are_kept_where_asked_and_never_over_another(serve: Serve, tmp_p
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["cat-waves-2.png", "cat-waves.png"]
 
 
+@pytest.mark.slow
 def test_a_blend_needs_a_weight_for_each(client: Client) -> None:
     styles = ["sample-waves", "sample-mosaic"]
     run = client.wait(client.order(styles=styles, settings={**QUICK, "style_weights": [1, 3]})["id"])

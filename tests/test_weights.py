@@ -620,6 +620,7 @@ def test_no_server(server: Server, cache: Path) -> None:
     fetch_fails(server, "/grün.pth: ", source=server.url.replace(server.name, "grün.pth"))
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "TIMEOUT", 0.1)
     server.delay = 0.3
