@@ -73,10 +73,11 @@ class ClosedFormGradient:
     def add_to(self, gradient: Tensor) -> Tensor:
         """Add it to a gradient (1, C', H, W), in place."""
         maps = gradient[(..., *self.window)][0].permute(1, 2, 0)
-        half = self.weight is None and self.features.dtype == maps.dtype == torch.bfloat16
+        half = self.features.dtype == maps.dtype == torch.bfloat16
         kind = torch.bfloat16 if half else torch.float32  # a product in bfloat16 sums in float32
         matrix, shift = self.matrix.to(kind), None if self.shift is None else self.shift.to(kind)
-        if half and maps.device.type != "cpu" and matrix.dim() and shift is None and maps.is_contiguous():
+        plain = self.weight is None and shift is None and matrix.dim() and maps.is_contiguous()
+        if half and plain and maps.device.type != "cpu":
             maps.view(-1, maps.shape[2]).addmm_(self.features[0].permute(1, 2, 0).flatten(0, 1), matrix)
             return gradient
         for rows, x, own in blocks(self.features, self.weight, kind):
