@@ -134,7 +134,7 @@ def _spectrum(detail: Tensor, weight: Tensor) -> Tensor | None:
     window = torch.hann_window(SIDE, periodic=True, device=detail.device)
     window = window.outer(window)
     spectrum, counts = torch.zeros(SIDE, SIDE, 3, 3, dtype=torch.complex64, device=detail.device), 0.0
-    rows = max(SIDE, PART // detail.shape[3] // SIDE * SIDE)
+    rows = max(SIDE, PART // 4 // detail.shape[3] // SIDE * SIDE)
     for first in range(0, detail.shape[2] - SIDE + 1, rows):
         own = slice(first, first + rows + SIDE // 2)
         blocks = F.unfold(detail[0, :, None, own], SIDE, stride=SIDE // 2)  # (3, SIDE^2, n)

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stylize import losses
@@ -366,17 +365,11 @@ def self_similarity_term(photo: Tensor, settings: Settings, engine: Engine, plac
 def coarser_term(before: Tensor, height: int, width: int) -> Term:
     """How far a picture (1, 3, height, width) is from that of the scale before, (1, 3 or 1, h, w), both smoothed and at
     half the size, so that what is finer is free: the mean square of the differences over the variance of the latter."""
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=before.device) / 4  # none of a frequency of one per 2 px passes
-    kernel = kernel.outer(kernel).expand(3, 1, 3, 3)
-
-    def halved(image: Tensor) -> Tensor:
-        return F.conv2d(image, kernel, stride=2, groups=3)
-
-    target = halved(resize(before, height, width).expand(-1, 3, -1, -1))
+    target = _halved(resize(before, height, width).expand(-1, 3, -1, -1))
     energy = target.var(correction=0).clamp_min(1e-4) * target.numel()
 
     def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
-        found = halved(image)
+        found = _halved(image)
         rows, columns = (
             slice((own.start or 0) // 2, (own.start or 0) // 2 + length)
             for own, length in zip(region.pixels, found.shape[2:], strict=True)
@@ -387,6 +380,19 @@ def coarser_term(before: Tensor, height: int, width: int) -> Term:
         return sums[0] / energy
 
     return Term("coarser", COARSER, lambda image, _: of_sums(part(image, {}, Whole())), sums=Sums(part, of_sums))
+
+
+def _halved(image: Tensor) -> Tensor:
+    """A picture (1, C, H, W) smoothed by 1 2 1 along both axes, of which nothing passes that has a frequency of one per
+    2 px, at every second position. By sums of views: as a convolution it takes five times as long, and on a CPU a copy
+    of the picture with sixteen channels."""
+    for axis in (2, 3):
+        count = (image.shape[axis] - 1) // 2
+        one, two, three = (
+            image[(slice(None),) * axis + (slice(begin, begin + 2 * count - 1, 2),)] for begin in range(3)
+        )
+        image = (one + three).add(two, alpha=2) / 4
+    return image
 
 
 def variation_term(weight: float, height: int, width: int) -> Term:
