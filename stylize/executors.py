@@ -198,14 +198,17 @@ class Run:
     def _paint(self, chain: Chain, frame: Frame) -> None:
         """Paint and write one frame."""
         claims, begun = self.job.claims, time.monotonic()
+        lost = f"{frame.name}: another run has taken it over while this one stood still"
         try:
             painted = self._painted(frame, chain)
             if claims is not None and not claims.holds(chain.key):
-                raise ClaimLostError(f"{frame.name}: another run has taken it over while this one stood still")
+                raise ClaimLostError(lost)
             self.job.write(frame, painted)
         except ClaimLostError:
             raise
         except Exception as error:  # the job decides
+            if claims is not None and not claims.holds(chain.key):  # it stood still while it wrote
+                raise ClaimLostError(lost) from error
             self.job.failed(chain, error)
         else:
             if claims is not None:
