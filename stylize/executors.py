@@ -174,10 +174,11 @@ class Run:
             ClaimLostError: another run has taken the chain over, as this process had stood still for a while; hold it.
             Exception: what the job did not accept as a failure.
         """
-        outcome: Any = None
+        outcome, name = None, chain.key
         try:
             with contextlib.closing(_closable(self.job.frames(chain))) as frames:
                 for frame in frames:
+                    name = frame.name
                     if frame.copied:
                         if self.host is not None:
                             self.host.observe("stylize_copied", frame=frame)
@@ -188,6 +189,11 @@ class Run:
                     if self.stopped():
                         break
             outcome = self.job.outcome(chain)
+        except ClaimLostError:
+            raise
+        except Exception:
+            self._check_claim(chain, name)
+            raise
         finally:
             if isinstance(outcome, Future):
                 outcome.add_done_callback(lambda _: self.release(chain))
@@ -197,22 +203,29 @@ class Run:
 
     def _paint(self, chain: Chain, frame: Frame) -> None:
         """Paint and write one frame."""
-        claims, begun = self.job.claims, time.monotonic()
-        lost = f"{frame.name}: another run has taken it over while this one stood still"
+        begun = time.monotonic()
         try:
             painted = self._painted(frame, chain)
-            if claims is not None and not claims.holds(chain.key):
-                raise ClaimLostError(lost)
+            self._check_claim(chain, frame.name)
             self.job.write(frame, painted)
         except ClaimLostError:
             raise
         except Exception as error:  # the job decides
-            if claims is not None and not claims.holds(chain.key):  # it stood still while it wrote
-                raise ClaimLostError(lost) from error
+            self._check_claim(chain, frame.name)
             self.job.failed(chain, error)
         else:
-            if claims is not None:
-                claims.count(time.monotonic() - begun)
+            if self.job.claims is not None:
+                self.job.claims.count(time.monotonic() - begun)
+
+    def _check_claim(self, chain: Chain, name: str) -> None:
+        """Raise if the claim on a chain is lost, at the frame of that name: then its files are another run's, and no
+        error of reading or writing them counts.
+
+        Raises:
+            ClaimLostError: it is.
+        """
+        if self.job.claims is not None and not self.job.claims.holds(chain.key):
+            raise ClaimLostError(f"{name}: another run has taken it over while this one stood still")
 
     def observe(self, frame: Frame, step: Step, image: Picture) -> None:
         """Tell observers that only this process has of a frame that another has painted: its last step, and the result.

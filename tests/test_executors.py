@@ -9,14 +9,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import stylize
-from stylize import Executor, Processes, Request, Serial, Settings, SettingsError, StylizeError, Stylizer, is_alive
+import stylize.executors
+from stylize import (
+    Chain,
+    Claims,
+    Executor,
+    Frame,
+    Painted,
+    Processes,
+    Request,
+    Serial,
+    Settings,
+    SettingsError,
+    StylizeError,
+    Stylizer,
+    is_alive,
+)
 from stylize.testing import ExecutorContract, small_photos
 from tests.test_jobs import Recorder
 
@@ -93,6 +108,48 @@ def test_a_job_of_one_chain_may_keep_its_result_until_it_finishes(stylizer: Styl
     job.request = Request(Path("photo"), (), None, Settings())
     assert stylize.run(job, stylizer, executor=Processes(2)) == Path("the end")
     assert len(job.results) == 3
+
+
+class Overtaken(Recorder):
+    """A job that fails once, as files do that another run has removed; ``lost``: as that has taken its claim over."""
+
+    def __init__(self, folder: Path, where: str, *, lost: bool) -> None:
+        super().__init__()
+        self.claims = Claims(folder)
+        self._folder, self._where, self._lost = folder, where, lost
+
+    def _fail(self, where: str) -> None:
+        if where != self._where:
+            return
+        self._where = ""
+        for claim in self._folder.glob("*.0") if self._lost else ():
+            claim.unlink()
+        raise StylizeError("the file is gone")
+
+    def frames(self, chain: Chain) -> Iterator[Frame]:
+        for frame in super().frames(chain):
+            yield frame
+            self._fail("frames")
+
+    def write(self, frame: Frame, painted: Painted) -> None:
+        self._fail("write")
+        super().write(frame, painted)
+
+    def outcome(self, chain: Chain) -> None:
+        self._fail("outcome")
+
+
+@pytest.mark.parametrize("where", ["frames", "write", "outcome"])
+def test_no_error_of_work_that_another_run_has_taken_over_counts(
+    stylizer: Stylizer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(stylize.executors, "RETRY", 0.0)
+    job = Overtaken(tmp_path / "lost", where, lost=True)
+    assert stylize.run(job, stylizer) == Path("the end")
+    assert [picture.size for picture in job.results[-3:]] == [(12, 16)] * 3
+    assert "another run has taken it over while this one stood still" in caplog.text
+    with pytest.raises(StylizeError, match="the file is gone"):
+        stylize.run(Overtaken(tmp_path / "kept", where, lost=False), stylizer)
 
 
 # From the command line
