@@ -179,15 +179,15 @@ def moments(x: Tensor, mean: Tensor, second: Tensor, *, central: bool) -> None:
     """Write the mean of a map's positions to ``mean`` (C,), and their covariance, or if not ``central`` their Gram
     matrix divided by the number of positions, to ``second`` (C, C), both float32; C a multiple of :data:`CHANNELS`.
 
-    The covariance is that of what remains of the map less about its mean, in the map's own precision: subtracting the
-    square of the mean from a Gram matrix would leave rounding of either sign of a flat map.
+    For the covariance, an approximate mean is subtracted from the map first: to subtract the square of the mean from
+    the Gram matrix of a flat map would leave nothing but rounding errors, of either sign.
     """
     channels, count = x.shape[1], x.shape[2] * x.shape[3]
     rows = x[0].permute(1, 2, 0).flatten(0, 1)
     center = mean.new_zeros(channels)
     if central:  # an odd stride, which meets all columns of the map
         center = rows[:: max(1, count // SAMPLES) | 1].mean(0).float()  # such that most differences are exact
-    tile = min(channels, 2 * CHANNELS) if channels % (2 * CHANNELS) == 0 else CHANNELS
+    tile = 2 * CHANNELS if channels % (2 * CHANNELS) == 0 else CHANNELS
     pieces = channels // tile
     parts = max(1, min(triton.cdiv(count, DEPTH), PROGRAMS // pieces**2))
     span = triton.cdiv(triton.cdiv(count, parts), DEPTH) * DEPTH

@@ -103,10 +103,20 @@ def _centred_moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _kernels_for(features: Tensor) -> ModuleType | None:
     """The module of kernels, if they take these features."""
-    if features.dtype != torch.bfloat16 or not features.shape[1]:
+    if features.dtype != torch.bfloat16:
         return None
     ours = cuda.kernels(features.device)
     return None if ours is None or features.shape[1] % ours.CHANNELS else ours
+
+
+def _write_moments(features: Tensor, weight: Tensor | None, mean: Tensor, covariance: Tensor) -> None:
+    """Write :func:`moments` to tensors that are there, where a kernel can without a pass of its own."""
+    ours = _kernels_for(features) if weight is None else None
+    if ours is not None:
+        ours.moments(features.detach(), mean, covariance, central=True)
+        return
+    for into, found in zip((mean, covariance), moments(features, weight), strict=True):
+        into.copy_(found)
 
 
 def _by_kernel(ours: ModuleType, features: Tensor, *, central: bool) -> tuple[Tensor, Tensor]:
@@ -285,13 +295,8 @@ class WassersteinBatch:
         weights (H*W,) of each."""
         mean, covariance = self._seen
         for index, (each, weight) in enumerate(zip(features, weights, strict=True)):
-            size, ours = each.shape[1], _kernels_for(each) if weight is None else None
-            own, spread = mean[index, :size], covariance[index, :size, :size]
-            if ours is None:
-                for into, found in zip((own, spread), moments(each, weight), strict=True):
-                    into.copy_(found)
-            else:
-                ours.moments(each.detach(), own, spread, central=True)
+            size = each.shape[1]
+            _write_moments(each, weight, mean[index, :size], covariance[index, :size, :size])
         norm = self._largest * torch.linalg.matrix_norm(covariance)
         trace, inverse = roots(self._factor.mT @ covariance @ self._factor, self._floor, norm)
         matrix = torch.baddbmm(self._eye, self._factor @ inverse, self._factor.mT, alpha=-1)

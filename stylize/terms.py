@@ -59,7 +59,7 @@ class StyleMoments:
         key = (style, *size, layers, symmetric)
         found = self._known.pop(key, None)
         if found is None:
-            image, seen = seen_at(style, size, self._engine), []
+            image, seen = _seen_at(style, size, self._engine), []
             for axes in TURNS if symmetric else TURNS[:1]:
                 alpha = None if style.alpha is None else style.alpha.flip(axes)
                 seen.append(_add_up(image.flip(axes), layers, self._engine, Positions(alpha, self._engine.device)))
@@ -70,7 +70,7 @@ class StyleMoments:
         return found
 
 
-def seen_at(style: Picture, size: tuple[int, int], engine: Engine) -> Tensor:
+def _seen_at(style: Picture, size: tuple[int, int], engine: Engine) -> Tensor:
     """A style (1, 3, *size), on the device where it is resized the fastest."""
     return resize(engine.placed(style.opaque().rgb), *size)
 
@@ -119,7 +119,7 @@ class StyleTarget:
         for style in self.styles:
             size = self._size(style, longest)
             alpha = None if style.alpha is None else resize(style.alpha, *size)
-            pictures.append((seen_at(style, size, self._engine), alpha))
+            pictures.append((_seen_at(style, size, self._engine), alpha))
         return pictures
 
     def _size(self, style: Picture, longest: int) -> tuple[int, int]:
@@ -182,7 +182,7 @@ class StyleTarget:
             for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True):
                 size = self._size(style, longest)
                 if share and min(size) >= side:
-                    features = engine.maps(seen_at(style, size, engine), MATCHED)
+                    features = engine.maps(_seen_at(style, size, engine), MATCHED)
                     styles.append((share, features, Positions(style.alpha, engine.device).of_map))
             self._matched[longest] = StyleCells.of(styles, sides) if styles else None
         return self._matched[longest]
@@ -239,7 +239,7 @@ class StyleTarget:
         ]
         if paper:
             style = self.styles[0]
-            image = seen_at(style, self._size(style, longest), self._engine)
+            image = _seen_at(style, self._size(style, longest), self._engine)
             scale = _paper_scale(image, self._engine, Positions(style.alpha, self._engine.device))
         made: dict[str, _Layer] = {}
         for layer in layers:

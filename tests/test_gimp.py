@@ -460,12 +460,17 @@ def test_nothing_outside_the_selection_counts_or_changes(plug_in: Any, gimp: Gim
     np.testing.assert_array_equal(made[0], made[1])
 
 
+def show_at_once(plug_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show each preview as soon as it is there."""
+    monkeypatch.setattr(plug_in, "PAUSE", 0.0)
+    monkeypatch.setattr(plug_in, "SHARE", 0)
+
+
 @pytest.mark.slow
 def test_previews_of_several_layers_are_one_step_back(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plug_in, "PAUSE", 0.0)
-    monkeypatch.setattr(plug_in, "SHARE", 0)
+    show_at_once(plug_in, monkeypatch)
     made = []
     for mode in ("WITH_LAST_VALS", "NONINTERACTIVE"):
         image = Canvas(picture(48, 36, 1), picture(30, 40, 2))
@@ -533,8 +538,7 @@ def test_deep_images_are_painted_with_16_bits(
 def test_the_picture_is_shown_while_it_is_painted_and_leaves_no_trace(
     plug_in: Any, gimp: Gimp, style: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plug_in, "PAUSE", 0.0)
-    monkeypatch.setattr(plug_in, "SHARE", 0)
+    show_at_once(plug_in, monkeypatch)
     image = Canvas(picture(48, 36, 1))
     status = run(plug_in, gimp, image, [image.layers[0]], mode="WITH_LAST_VALS", style=style, steps="60", size=48)
     assert status[0] == "status SUCCESS"

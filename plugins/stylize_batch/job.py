@@ -57,7 +57,6 @@ from stylize_batch.scan import EXTENSIONS, Excluded, Found, Names, Passed, check
 from stylize_batch.styles import Styles
 from stylize_batch.watch import Watched
 
-ELSEWHERE = "by another run"
 AHEAD = 2  # pictures read ahead, and pictures waiting to be written
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what the next picture would run into, too
 
@@ -75,11 +74,13 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a picture, what is to be said of it, and, if no other can be written either, why."""
+    """What became of a picture, what is to be said of it, if no other can be written either, why, and whether another
+    run has painted it."""
 
     entry: Entry
     said: str = ""
     fatal: str = ""
+    elsewhere: bool = False
 
 
 class FolderJob(Job):
@@ -251,7 +252,8 @@ class FolderJob(Job):
         return self._watched is None and self.claims.is_known_done(str(item.target), self._mark(item))
 
     def _done_elsewhere(self, item: Item) -> Outcome:
-        return Outcome(Entry(item.photo.name, "unchanged", ELSEWHERE, self._styles.names[item.style]))
+        entry = Entry(item.photo.name, "unchanged", "by another run", self._styles.names[item.style])
+        return Outcome(entry, elsewhere=True)
 
     def _frames_of(self, chain: Chain) -> Iterator[Frame]:
         """Those of a file that another plugin opens."""
@@ -299,7 +301,7 @@ class FolderJob(Job):
     def collect(self, chain: Chain, outcome: Outcome | None) -> None:
         if outcome is None:
             return
-        if outcome.entry.reason == ELSEWHERE:
+        if outcome.elsewhere:
             self.held(chain)
         self._ledger.take(outcome.entry, outcome.said)
         self._tried += 1
