@@ -86,6 +86,11 @@ def visible(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*")) if path.is_file()}
 
 
+def written(folder: Path) -> dict[str, int]:
+    """When each result was written: a process that was stopped amid a write has a temporary, hidden file there too."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*.png")}
+
+
 def paints(folder: Path, process: Launched) -> bool:
     """Whether a process has claimed a picture."""
     holders = [json.loads(path.read_text() or "{}") for path in claims_inside(folder).glob("*.[0-9]")]
@@ -123,13 +128,13 @@ def test_a_stopped_machine_loses_its_picture_and_does_not_write_it_when_it_goes_
     before = set(visible(folder / "out"))
     other = ended(start("beta", *options(60)))
     assert painted(other) == 4 - len(before)
-    marks = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
+    marks = written(folder / "out")
     assert len(marks) == 4
     one.send_signal(signal.SIGCONT)
     said = ended(one)
     assert "another run has taken it over" in said
     assert painted(said) == len(before)
-    assert {path: path.stat().st_mtime_ns for path in marks} == marks
+    assert written(folder / "out") == marks
     assert not claims_inside(folder / "out").exists()
 
 
@@ -153,12 +158,12 @@ def test_clocks_need_not_agree(start: Start, folder: Path) -> None:
 
 def test_forced_runs_share_the_work_as_well(start: Start, folder: Path) -> None:
     ended(start("alpha", *options(20)))
-    marks = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
+    marks = written(folder / "out")
     one = start("alpha", *options(100), "--force")
     wait_for(lambda: paints(folder / "out", one))
     said = [ended(run) for run in (one, start("beta", *options(100), "--force"))]
     assert sum(map(painted, said)) == 4
-    assert all(path.stat().st_mtime_ns != mark for path, mark in marks.items())
+    assert all(written(folder / "out")[name] != mark for name, mark in marks.items())
     assert "4 painted" in ended(start("alpha", *options(40), "--force"))
     assert not claims_inside(folder / "out").exists()
 
