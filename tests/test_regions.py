@@ -30,6 +30,7 @@ from stylize import (
 from stylize.colors import luminance
 from stylize.encoders import EncoderSpec
 from stylize.objective import evaluate_in_tiles, objective
+from stylize.prepared import loss_terms
 from stylize.pyramid import Scale
 from stylize.regions import Layout
 from stylize.tiles import tileable
@@ -135,10 +136,9 @@ def test_tiles_give_the_same_values_and_gradient(tiny: EncoderSpec, loss: str) -
     mask[20:110, 30:100] = 255
     layout = Layout.of(photo, (150, 160), None, [Region(mask, RED, content_weight=0.5)], settings.content_weight)
     assert layout is not None
-    targets = stylizer._targets.of_parts(layout, photo, (stylizer.styles, ()))
-    terms = [
-        term for term in stylizer._terms(photo.rgb, Scale(150, 160, 1), targets, None, layout, None) if term.weight
-    ]
+    targets = stylizer._styles.of_parts(layout, photo, (stylizer.styles, ()))
+    found = loss_terms(stylizer.engine, photo.rgb, Scale(150, 160, 1), targets, None, layout, None)
+    terms = [term for term in found if term.weight]
     image = waves(150, 160, 9)
     values, gradient = objective(stylizer.engine, terms)(image)
     encoder = tileable(stylizer.engine.encoder, 150, 160)

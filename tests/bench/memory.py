@@ -16,9 +16,9 @@ import time
 
 import torchvision  # noqa: F401  part of what is there before
 
-from stylize.images import Picture, resize
+from stylize.images import Picture, as_picture, resize
 from stylize.settings import Settings
-from stylize.stylizer import Stylizer, as_picture
+from stylize.stylizer import Stylizer
 from stylize.testing import tiny_encoder
 
 

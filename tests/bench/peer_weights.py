@@ -21,7 +21,7 @@ from torch import Tensor
 from stylize.encoders import weights
 from stylize.encoders.vgg import MEAN, STD
 from stylize.errors import StylizeError
-from stylize.stylizer import as_picture
+from stylize.images import as_picture
 from stylize.terms import PAPER_ACTIVATION
 
 TORCHVISION, NEURAL_STYLE = "hub/checkpoints/vgg19-dcbb9e9d.pth", "vgg19.pth"

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
+from stylize.images import as_picture
 from stylize.observing import Step
 from stylize.pyramid import equivalent_steps, pyramid
 from stylize.settings import Settings
-from stylize.stylizer import Stylizer, as_picture
+from stylize.stylizer import Stylizer
 
 
 def main() -> None:
