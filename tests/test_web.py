@@ -123,7 +123,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     from stylize import plugin_manager
     from stylize_web.board import Board
     from stylize_web.pictures import Pictures
-    from stylize_web.runs import Queue
+    from stylize_web.queue import Queue
     from stylize_web.security import Place
     from stylize_web.server import Page, application, listen
 
@@ -703,16 +703,22 @@ def test_the_server_starts_without_torch(cli_environment: Mapping[str, str]) -> 
 
 def test_torch_is_loaded_once_the_page_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Loading it would hold up all answers."""
-    from stylize_web import runs
+    from stylize_web import queue as queues
     from stylize_web.board import Board
+    from stylize_web.painting import Painter
     from stylize_web.pictures import Pictures
 
-    monkeypatch.setattr(runs, "sys", SimpleNamespace(modules={}))  # as if it were not loaded
-    monkeypatch.setattr(runs, "HEAD_START", PATIENCE)
-    monkeypatch.setattr(runs, "BREATH", 0)
+    monkeypatch.setattr(queues, "sys", SimpleNamespace(modules={}))  # as if it were not loaded
+    monkeypatch.setattr(queues, "HEAD_START", PATIENCE)
+    monkeypatch.setattr(queues, "BREATH", 0)
     asked = threading.Event()
-    monkeypatch.setattr(runs.Queue, "_load", lambda queue: asked.set())
-    queue = runs.Queue(Pictures(tmp_path, None), stylize.Host(), Board(), tmp_path)
+
+    def load(painter: Painter) -> dict[str, list[str]]:
+        asked.set()
+        return {}
+
+    monkeypatch.setattr(Painter, "load", load)
+    queue = queues.Queue(Pictures(tmp_path, None), stylize.Host(), Board(), tmp_path)
     queue.start()
     assert not asked.wait(0.05)
     queue.opened()

@@ -32,7 +32,8 @@ from stylize import PRESETS, Host, StylizeError, setting_fields
 from stylize_web import orders
 from stylize_web.board import Board
 from stylize_web.pictures import Pictures, file_name
-from stylize_web.runs import Queue, Run
+from stylize_web.queue import Queue
+from stylize_web.runs import Run
 from stylize_web.security import Guard, Place
 
 STATIC = Path(__file__).parent / "static"
