@@ -333,8 +333,48 @@ def test_a_tiff_of_one_long_strip_by_its_own_account(tmp_path: Path) -> None:
 def test_layouts_of_tiff_that_are_not_read_are_refused_by_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "c.tif", np.ones((4, 4), np.complex64), metadata=None)
     assert "a TIFF with" in refused(tmp_path / "c.tif")
+    for compression, name, bits in (("lerc", "LERC", None), ("jpeg", "JPEG", 12)):
+        levels = np.full((16, 16), 4000, "u2")
+        tifffile.imwrite(tmp_path / "l.tif", levels, bitspersample=bits, compression=compression, metadata=None)
+        assert f"compressed as {name}, which is not supported; save it with another" in refused(tmp_path / "l.tif")
     tifffile.imwrite(tmp_path / "n.tif", np.full((4, 4, 3), np.nan, np.float32), photometric="rgb", metadata=None)
     assert "NaN" in refused(tmp_path / "n.tif")
+
+
+NOT_BY_OPENCV = ("jpeg2000", "u2", "grey alpha")
+
+
+@pytest.mark.parametrize(
+    ("compression", "type_"),
+    [("jpeg2000", "u1"), ("jpeg2000", "u2"), ("png", "u1"), ("png", "u2"), ("jpegxl", "u1"), ("webp", "u1")],
+)
+def test_strips_of_a_tiff_that_are_pictures_of_another_format(tmp_path: Path, compression: str, type_: str) -> None:
+    if compression == "jpegxl":
+        pytest.importorskip("pillow_jxl")
+    unit = np.concatenate([photo(), np.linspace(0.2, 0.9, 35)[None, :, None].repeat(24, 0)], axis=2)
+    tolerance = 0.03 if compression in ("jpegxl", "webp") else 1 / 250
+    for kind in ("rgb", "rgba", "grey", "grey alpha", "rgb planes"):
+        if (compression == "webp" and kind not in ("rgb", "rgba")) or (compression, type_, kind) == NOT_BY_OPENCV:
+            continue
+        expected = {"grey": unit[..., 0], "grey alpha": unit[..., [0, 0, 0, 3]], "rgba": unit}.get(kind, unit[..., :3])
+        tiff(tmp_path / "a.tif", unit, kind, type_, compression=compression, tile=(16, 16))
+        close(tmp_path / "a.tif", expected, tolerance)
+
+
+def test_jpeg_in_a_tiff_of_other_colours_than_usual(tmp_path: Path) -> None:
+    ink = np.concatenate([1 - photo(), np.zeros((24, 35, 1))], axis=2)
+    levels = np.rint(ink * 255).astype("u1")
+    tifffile.imwrite(tmp_path / "k.tif", levels, photometric="separated", compression="jpeg", metadata=None)
+    close(tmp_path / "k.tif", photo(), 0.1)
+    lab = np.full((3, 24, 35), 200, "u1")
+    lab[1:] = 0
+    tifffile.imwrite(tmp_path / "l.tif", lab, photometric="cielab", compression="jpeg", planarconfig="separate")
+    close(tmp_path / "l.tif", np.full((24, 35, 3), 0.758), 0.02)  # L* of 78.4
+
+
+def test_differences_in_a_tiff_by_packbits(tmp_path: Path) -> None:
+    tiff(tmp_path / "p.tif", np.concatenate([photo()] * 2, axis=2), "rgb", "u1", compression="packbits", predictor=True)
+    close(tmp_path / "p.tif", photo(), 1 / 250)
 
 
 def test_sixteen_bits_and_orientation_of_a_tiff(tmp_path: Path) -> None:

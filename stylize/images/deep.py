@@ -4,7 +4,6 @@ FFmpeg for OpenEXR, and the layouts of TIFF that Pillow lacks."""
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from stylize.errors import ImageError
+from stylize.images.codestreams import by_opencv
 from stylize.images.encodings import encode_srgb
 from stylize.images.repair import png_essence
 from stylize.images.tiff import Layout, Samples
 
 Array = NDArray[Any]
 
-_CV2_LOG = threading.Lock()  # OpenCV has one log level for all threads
 _SIZE_MARKER = b"\xff\x4f\xff\x51"  # of a codestream of JPEG 2000: its size, components and their bits follow
 
 
@@ -84,7 +83,7 @@ def _exr(data: bytes) -> Array:
 
 
 def _radiance(data: bytes) -> Array:
-    values = _by_opencv(data)
+    values = by_opencv(data)
     if values is None or values.dtype != np.float32:
         raise ImageError("truncated or damaged; get a complete copy")
     return values[..., ::-1].copy()
@@ -111,22 +110,10 @@ def samples_of(image: Image.Image, file: BinaryIO, bits: int) -> Samples | None:
     else:
         file.seek(0)
         data = file.read()
-    pixels = _by_opencv(data)
+    pixels = by_opencv(data)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
         return None
     if pixels.ndim == 2:
         return None
     has_alpha = pixels.shape[2] == 4 and image.has_transparency_data
     return Samples(pixels[..., [2, 1, 0, 3] if has_alpha else [2, 1, 0]], 2.0**bits - 1, has_alpha, 1)
-
-
-def _by_opencv(data: bytes) -> Array | None:
-    import cv2
-
-    with _CV2_LOG:
-        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it writes warnings to stderr
-        try:
-            decoded: Array | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        finally:
-            cv2.utils.logging.setLogLevel(log_level)
-    return decoded

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stylize.errors import ImageError
+from stylize.images import codestreams
 from stylize.images.encodings import lab_to_srgb
 from stylize.images.ifd import Field, Tags
 from stylize.images.levels import float_white, whole_levels
@@ -25,12 +26,14 @@ from stylize.images.levels import float_white, whole_levels
 Array = NDArray[Any]
 
 _DEFLATE, _LZMA = (8, 32946), 34925
-_BY_LIBTIFF = (5, 32773, 50000)  # LZW, PackBits, Zstandard
+_PACKBITS = 32773
+_BY_LIBTIFF = (5, _PACKBITS, 50000)  # LZW, PackBits, Zstandard
 _COMPRESSIONS = {
     2: "CCITT", 3: "fax", 4: "fax", 6: "old JPEG", 7: "JPEG", 32809: "ThunderScan", 34676: "SGI Log", 34677: "SGI Log",
-    34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 50001: "WebP",
-    50002: "JPEG XL", 52546: "JPEG XL",
+    34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34933: "PNG",
+    50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
+_BY_PILLOW = (2, 3, 4, 6, 7, 32809, 34676, 34677)  # of those above
 _WHITE_IS_0, _GREY, _RGB, _PALETTE, _CMYK, _LAB, _ICC_LAB = 0, 1, 2, 3, 5, 8, 9
 _COLOURS = {_WHITE_IS_0: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _LAB: 3, _ICC_LAB: 3}
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -85,11 +88,22 @@ class Layout:
     @property
     def suits_pillow(self) -> bool:
         """Whether Pillow reads this layout right and in full."""
-        if self.compression in _COMPRESSIONS:
-            return True
+        if self.compression in _COMPRESSIONS and self.compression != codestreams.JPEG:
+            return self.compression in _BY_PILLOW
+        if self.compression == codestreams.JPEG and self.photometric not in _COLOURS:  # YCbCr, the usual kind
+            return set(self.bits) == {8}
+        if self.compression == _PACKBITS and self.predictor > 1:  # libtiff knows of no predictor here
+            return False
         if self.planar and self.samples > _COLOURS.get(self.photometric, 4):  # alpha in a plane of its own
             return False
         return set(self.bits) <= {1, 8} and set(self.formats) == {_UNSIGNED} and self.photometric != _LAB
+
+    @property
+    def _is_coded(self) -> bool:
+        """Whether its strips are pictures of another format that is read."""
+        together = 1 if self.planar else self.samples
+        unsigned = set(self.formats) == {_UNSIGNED}
+        return unsigned and codestreams.holds(self.compression, self.bits[0], together)
 
     @property
     def pages(self) -> int:
@@ -109,9 +123,10 @@ class Layout:
         if self.photometric not in _COLOURS:
             names = {6: "YCbCr", 32803: "a mosaic of a sensor", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
             return f"colours stored as {names.get(self.photometric, f'type {self.photometric}')}"
-        if self.compression in _COMPRESSIONS:
-            return f"{self.bits[0]} bits compressed as {_COMPRESSIONS[self.compression]}"
-        if self.compression not in (1, *_DEFLATE, _LZMA, *_BY_LIBTIFF):
+        if self.compression in _COMPRESSIONS and not self._is_coded:
+            signed = "signed " if self.formats[0] == _SIGNED else ""
+            return f"samples of {self.bits[0]} {signed}bits compressed as {_COMPRESSIONS[self.compression]}"
+        if not self._is_coded and self.compression not in (1, *_DEFLATE, _LZMA, *_BY_LIBTIFF):
             return f"compression {self.compression}"
         if len(set(self.bits)) > 1 or self.bits[0] > 64 or max(self.formats) > 4 or len(set(self.formats)) > 1:
             return f"samples of {', '.join(map(str, self.bits))} bits and formats {', '.join(map(str, self.formats))}"
@@ -128,7 +143,8 @@ class Layout:
             ImageError: the layout cannot be read.
         """
         if problem := self.problem():
-            raise ImageError(f"a TIFF with {problem}, which is not supported; convert it to a TIFF of 8 or 16 bits")
+            advice = "save it with another compression" if "compress" in problem else "convert it to 8 or 16 bits"
+            raise ImageError(f"a TIFF with {problem}, which is not supported; {advice}")
         colours = _COLOURS[self.photometric]
         alpha = self._alpha(colours)
         values = self._raw(colours + bool(alpha))
@@ -235,6 +251,9 @@ class Layout:
         data = self._file.read(min(length, 2 * rows * row + 2**16))
         if self._one(266, 1) == 2:
             data = data.translate(_REVERSED)
+        if self.compression in codestreams.FORMATS:
+            tables = self._tags.value(self._field(347))
+            return codestreams.decoded(data, self.compression, bits, channels, tables)[:rows, :wide]
         data = self._unpacked(data, rows, row)
         if len(data) < rows * row:
             raise OSError("image file is truncated")
