@@ -549,6 +549,8 @@ def test_adobe_rgb_as_cameras_mark_it(tmp_path: Path) -> None:
         (b"PF\n3 2\n-1.0\n", "PFM in colour"),
         (b"id=ImageMagick  version=1.0\n", "MIFF"),
         (b"PK\x03\x04", "ZIP archive"),
+        (b"\xff\xd8\xff\xf7\0\x0b\x08", "JPEG-LS"),
+        (b"SDPX\0\0\x08\0", "DPX"),
         (b"\x1aE\xdf\xa3\x01\0\0\0", "Matroska or WebM clip"),
     ],
 )

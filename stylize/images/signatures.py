@@ -10,6 +10,7 @@ from stylize.images.ifd import Tags
 
 _STARTS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes, name
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"GIF8", "GIF"),
     (8, b"WEBP", "WebP"),
@@ -19,7 +20,6 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes, name
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (0, b"II\xbc", "JPEG XR"),
     (0, b"v/1\x01", "OpenEXR"),
     (0, b"#?RADIANCE", "Radiance HDR"),
@@ -46,6 +46,15 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes, name
     (0, b"\0\0\0\x0cJXS ", "JPEG XS"),
     (0, b"\xabKTX", "KTX texture"),
     (0, b"AT&TFORM", "DjVu"),
+    (0, b"SDPX", "DPX"),
+    (0, b"XPDS", "DPX"),
+    (0, b"\x80*_\xd7", "Cineon"),
+    (0, b"\x8aMNG", "MNG"),
+    (0, b"\x8bJNG", "JNG"),
+    (0, b"BPG\xfb", "BPG"),
+    (0, b"FLIF", "FLIF"),
+    (0, b"CSFCHUNK", "Clip Studio"),
+    (0, b"LBLSIZE=", "VICAR"),
 )
 _RAW_STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FUJIFILMCCD-RAW", "Fujifilm RAF"),

@@ -270,7 +270,7 @@ class Layout:
             return samples
         if self.formats[0] == _FLOAT:  # of 24 bits
             return _half_and_half(lines.reshape(rows, wide, channels, 3), self._tags.order)
-        return self._bitwise(lines, wide, channels)
+        return _bitwise(lines, (wide, channels), bits, self._tags.order, signed=self.formats[0] == _SIGNED)
 
     def _unpacked(self, data: bytes, rows: int, row: int) -> bytes:
         if self.compression == 1:
@@ -291,26 +291,28 @@ class Layout:
             return _half_and_half(whole, ">")
         return whole.view(f">f{size}")[..., 0]
 
-    def _bitwise(self, lines: Array, wide: int, channels: int) -> Array:
-        """Samples of a number of bits that bytes do not divide."""
-        count = self.bits[0]
-        kept = np.unpackbits(lines, axis=1, count=wide * channels * count)
-        if count == 24 and self._tags.order == "<":
-            kept = np.unpackbits(lines.reshape(len(lines), -1, 3)[..., ::-1].reshape(len(lines), -1), axis=1)
-        made = np.zeros((len(lines), wide * channels), np.uint64 if count > 32 else np.uint32)
-        grouped = kept.reshape(len(lines), wide * channels, count)
-        for index in range(count):
-            made = (made << made.dtype.type(1)) | grouped[..., index]
-        if self.formats[0] == _SIGNED:
-            top = 2 ** (count - 1)
-            made = (made.astype(np.int64) + top) % 2**count - top
-        shaped: Array = made.reshape(len(lines), wide, channels)
-        return shaped
-
 
 def uncommon_compression(number: int | None) -> str:
     """The name of a compression that Pillow's libtiff may lack, or nothing."""
     return _COMPRESSIONS.get(number or 1, "") if (number or 1) > 7 else ""
+
+
+def _bitwise(lines: Array, shape: tuple[int, int], count: int, order: str, *, signed: bool) -> Array:
+    """Samples of a number of bits that bytes do not divide; (rows, bytes) -> (rows, *shape)."""
+    wide, channels = shape
+    if count == 24 and order == "<":
+        kept = np.unpackbits(lines.reshape(len(lines), -1, 3)[..., ::-1].reshape(len(lines), -1), axis=1)
+    else:
+        kept = np.unpackbits(lines, axis=1, count=wide * channels * count)
+    made = np.zeros((len(lines), wide * channels), np.uint64 if count > 32 else np.uint32)
+    grouped = kept.reshape(len(lines), wide * channels, count)
+    for index in range(count):
+        made = (made << made.dtype.type(1)) | grouped[..., index]
+    if signed:
+        top = 2 ** (count - 1)
+        made = (made.astype(np.int64) + top) % 2**count - top
+    shaped: Array = made.reshape(len(lines), wide, channels)
+    return shaped
 
 
 def _half_and_half(bytes_: Array, order: str) -> Array:
