@@ -787,8 +787,7 @@ def test_an_output_that_is_closed_midway_is_said_once_and_the_picture_is_kept(
             if frame.number == 2:
                 (folder / "out").chmod(0o555)
             super().write(frame, painted)
-            while not all(future.done() for future in self._writing):
-                time.sleep(0.01)
+            self._files.wait()
 
     for number in range(6):
         save(photos / f"more-{number}.png", number)
@@ -809,8 +808,7 @@ def test_results_that_are_removed_meanwhile_are_not_called_painted(
     class Losing(FolderJob):
         def write(self, frame: Frame, painted: Painted) -> None:
             super().write(frame, painted)
-            while not all(future.done() for future in self._writing):
-                time.sleep(0.01)
+            self._files.wait()
             if frame.number == 2:
                 shutil.rmtree(folder / "out")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 
+from stylize import StorePath, as_path
 from stylize_batch.report import STATES, Entry
 
 log = logging.getLogger("stylize.batch")
@@ -44,6 +46,11 @@ class Ledger:
         if self._painted:
             found["painted"] = self._painted
         return found
+
+    def gone(self) -> int:
+        """How many results of this run somebody has removed."""
+        targets = [as_path(entry.target) for entry in self.entries() if entry.state == "painted"]
+        return sum(not isinstance(target, StorePath) and not os.path.lexists(target) for target in targets)
 
     def tell(self, left: int, several: bool, seconds: str) -> None:
         """Log the sum: counts, how many were not begun, and each failure; ``several`` styles are named."""

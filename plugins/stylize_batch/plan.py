@@ -108,6 +108,7 @@ class Planner:
         self._masks = _masks(options, others)
         self._watching = bool(options.get("watch"))
         self._digests: dict[Path, str] = {}
+        self._marks: dict[int, str] = {}  # by style
         self._seen: dict[Path, tuple[int, int]] = {}
         self._listed: dict[PurePath, StorePath] | None = None  # what there is in a store, while all is looked at
 
@@ -217,11 +218,14 @@ class Planner:
 
     def mark(self, item: Item, stylizer: Stylizer) -> str:
         """Says what is made of the photos in a style: the same in all runs that would make the same."""
+        if item.style in self._marks:
+            return self._marks[item.style]
         styles = [Origin(path, self._digest(path)) for path in self._styles.all[item.style].paths]
         wanted = stylizer.record(None, styles, mask=self.areas.mask, regions=self.areas.regions)
         wanted = replace(wanted, options=dict(self._given), saving=saving_of(self._options))
         masks = self._options.get("mask_folder")
-        return f"{wanted.fingerprint()} {_absolute(self._source)} {masks and _absolute(as_path(masks))}"
+        mark = f"{wanted.fingerprint()} {_absolute(self._source)} {masks and _absolute(as_path(masks))}"
+        return self._marks.setdefault(item.style, mark)
 
     def _named(self, chosen: Iterable[tuple[Found, int]], quiet: bool) -> list[Item]:
         sources = {os.path.realpath(photo.path) for photo, _ in chosen}

@@ -11,10 +11,12 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from stylize import StorePath, as_path
 from stylize.page import NONE, document, escape, html_duration, picture, prose, terms
 
 if TYPE_CHECKING:
@@ -78,6 +80,16 @@ def page(entries: Sequence[Entry], *, title: str, summary: Mapping[str, str]) ->
     )
     style = f"{STYLE}:root {{ --ratio: {_ratio(groups['painted']):.4g} }}\n"
     return document(title, header=header, main=main, style=style, script=SCRIPT)
+
+
+def seen_from(path: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """Entries whose targets are seen from a report's file; none in a store, which no browser opens."""
+    here = os.path.realpath(path.parent)
+    return [replace(each, target=_seen_from(here, each.target) if each.target else "") for each in entries]
+
+
+def _seen_from(here: str, target: str) -> str:
+    return "" if isinstance(as_path(target), StorePath) else os.path.relpath(os.path.realpath(target), here)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
