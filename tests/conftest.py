@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     are preloaded."""
     if config.getoption("--device") == "cpu":
         accelerator.install()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that are tested must not inherit that
     preloaded.preload_workers()
 
 

@@ -133,6 +133,10 @@ def _become(order: Mapping[str, Any]) -> NoReturn:
     if late := float(os.environ.get("CLOCK_LATE", 0)):  # by so many seconds is the clock of that machine wrong
         now = time.time
         time.time = lambda: now() - late
+    if slept := os.environ.get("SLEPT"):  # when there is such a file, that machine has been asleep for hours
+        for name in ("monotonic", "clock_gettime"):
+            clock = getattr(time, name)
+            setattr(time, name, lambda *which, clock=clock: clock(*which) + 10000 * Path(slept).exists())
     code = 98
     try:
         from stylize.cli.main import main

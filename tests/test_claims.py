@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from stylize import Claims
-from tests.conftest import PATIENCE
+from stylize.claims import STALE
+from stylize.claims.watch import PATIENCE as MORE
+from tests.moments import wait_for
 
-QUICK = 0.05  # seconds between refreshes
+HOUR = 3600.0  # between two refreshes: in the time of the tests, none comes by itself
+QUICK = 0.05  # seconds, where the refreshes themselves are tested
 
 
 @pytest.fixture
@@ -26,36 +28,67 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "claims"
 
 
+class Clock:
+    """A time that passes when a test says so. Runs that are awake refresh their claims meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now, self._folder = 0.0, folder
+        self._runs, self._awake = list[Claims](), list[Claims]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _: float) -> None:
+        self.passes()
+
+    def run(self, *, awake: bool = True) -> Claims:
+        """The claims of a run."""
+        claims = Claims(self._folder, refresh=HOUR)
+        self._runs.append(claims)
+        if awake:
+            self._awake.append(claims)
+        return claims
+
+    def close(self) -> None:
+        for claims in self._runs:
+            claims.close()
+
+    def passes(self, refreshes: int = 1) -> None:
+        for _ in range(refreshes):
+            self.now += HOUR
+            for claims in self._awake:
+                claims.refresh()
+
+    def until_taken(self, claims: Claims, key: str) -> int:
+        """After how many refreshes a claim can be taken, asked after each."""
+        for refreshes in range(100):
+            if claims.take(key):
+                return refreshes
+            self.passes()
+        raise AssertionError("it cannot be taken")
+
+
 @pytest.fixture
-def two(folder: Path) -> Iterator[tuple[Claims, Claims]]:
-    """The claims of two runs."""
-    one, other = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
-    yield one, other
-    one.close()
-    other.close()
-
-
-def soon(claims: Claims, key: str, seconds: float = 20) -> bool:
-    """Whether a claim can be taken within a time, asked again and again."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if claims.take(key):
-            return True
-        time.sleep(QUICK / 5)
-    return False
+def clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock(folder)
+    for module in ("claims", "done", "watch"):
+        monkeypatch.setattr(f"stylize.claims.{module}.time", clock)
+    monkeypatch.setattr("stylize.claims.claims._now", clock.monotonic)
+    yield clock
+    clock.close()
 
 
 def abandoned(folder: Path, *, host: str) -> Path:
     """A claim whose holder, on a machine of that name, no longer refreshes it."""
-    Claims(folder).take("a")
+    Claims(folder, refresh=HOUR).take("a")
     (claim,) = folder.iterdir()
     text = claim.read_text()
     claim.write_text(text.replace(text.split('"')[3], host))
     return claim
 
 
-def test_a_claim_is_held_against_others_until_it_is_released(two: tuple[Claims, Claims], folder: Path) -> None:
-    one, other = two
+def test_a_claim_is_held_against_others_until_it_is_released(clock: Clock, folder: Path) -> None:
+    one, other = clock.run(), clock.run()
     assert one.take("a")
     assert one.take("a")
     assert not other.take("a")
@@ -66,27 +99,46 @@ def test_a_claim_is_held_against_others_until_it_is_released(two: tuple[Claims, 
     assert not folder.exists()
 
 
-@pytest.mark.slow
-def test_a_claim_that_is_refreshed_is_not_taken_over(two: tuple[Claims, Claims]) -> None:
-    one, other = two
+def test_a_claim_that_is_refreshed_is_not_taken_over(clock: Clock) -> None:
+    one, other = clock.run(), clock.run()
     assert one.take("a")
-    assert not soon(other, "a", 20 * QUICK)
+    for _ in range(3 * MORE * STALE):
+        clock.passes()
+        assert not other.take("a")
+    assert one.holds("a")
 
 
-@pytest.mark.slow
-def test_a_claim_that_is_not_refreshed_is_taken_over(folder: Path) -> None:
-    abandoned(folder, host="elsewhere")
+def test_claims_are_refreshed_by_themselves(folder: Path) -> None:
     claims = Claims(folder, refresh=QUICK)
-    assert not claims.take("a")
-    time.sleep(2 * QUICK)
-    assert not claims.take("a")
-    assert soon(claims, "a")
-    third = Claims(folder, refresh=QUICK)
-    assert not soon(third, "a", 10 * QUICK)
+    assert claims.take("a")
+    (claim,) = folder.glob("*.[0-9]")
+    contents = set[bytes]()
+
+    def has_changed_twice() -> bool:
+        contents.add(claim.read_bytes())
+        return len(contents) == 3
+
+    wait_for(has_changed_twice)
+    claims.close()
+
+
+def test_a_claim_that_is_not_refreshed_is_taken_over(clock: Clock, folder: Path) -> None:
+    abandoned(folder, host="elsewhere")
+    claims, third = clock.run(), clock.run()
+    assert clock.until_taken(claims, "a") == STALE
+    for _ in range(2 * MORE * STALE):
+        clock.passes()
+        assert not third.take("a")
     claims.release("a")
     assert third.take("a")
     third.close()
     assert not folder.exists()
+
+
+def test_a_process_of_this_machine_is_waited_for_longer(clock: Clock) -> None:
+    busy, other = clock.run(awake=False), clock.run()
+    assert busy.take("a")
+    assert clock.until_taken(other, "a") == MORE * STALE
 
 
 def takers_at_once(runs: Sequence[Claims]) -> list[Claims]:
@@ -106,50 +158,50 @@ def takers_at_once(runs: Sequence[Claims]) -> list[Claims]:
     return got
 
 
-@pytest.mark.slow
-def test_exactly_one_of_many_takes_a_claim_over(folder: Path) -> None:
+def test_exactly_one_of_many_takes_a_claim_over(clock: Clock, folder: Path) -> None:
     for _ in range(5):
         abandoned(folder, host="elsewhere")
-        runs = [Claims(folder, refresh=QUICK) for _ in range(8)]
+        runs = [clock.run() for _ in range(8)]
         for run in runs:
             assert not run.take("a")
-        time.sleep(10 * QUICK)
+        clock.passes(STALE)
         assert len(takers_at_once(runs)) == 1
         for run in runs:
             run.close()
 
 
-@pytest.mark.slow
-def test_one_who_comes_late_does_not_take_over_what_was_taken_over_before(folder: Path) -> None:
+def test_one_who_comes_late_does_not_take_over_what_was_taken_over_before(clock: Clock, folder: Path) -> None:
     abandoned(folder, host="elsewhere")
-    one, late = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    one, late = clock.run(), clock.run()
     assert not late.take("a")  # has seen the abandoned claim
-    assert soon(one, "a")
-    assert not soon(late, "a", 10 * QUICK)
+    assert clock.until_taken(one, "a") == STALE
+    for _ in range(2 * STALE):
+        assert not late.take("a")
+        clock.passes()
     one.close()
     assert late.take("a")
     late.close()
 
 
-@pytest.mark.slow
-def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(folder: Path) -> None:
-    sleeper, other, third = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+def test_a_holder_that_was_asleep_leaves_the_claim_to_who_took_it_over(clock: Clock, folder: Path) -> None:
+    sleeper, other, third = clock.run(awake=False), clock.run(), clock.run()
     assert sleeper.take("a")
-    assert soon(other, "a")
+    assert clock.until_taken(other, "a")
     sleeper.close()
-    assert not soon(third, "a", 10 * QUICK)
+    for _ in range(2 * MORE * STALE):
+        assert not third.take("a")
+        clock.passes()
     other.close()
     assert third.take("a")
     third.close()
 
 
-@pytest.mark.slow
-def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(folder: Path) -> None:
-    sleeper, other = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK)
+def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(clock: Clock) -> None:
+    sleeper, other = clock.run(awake=False), clock.run()
     assert sleeper.take("a")
     assert sleeper.holds("a")
     assert not sleeper.is_lost("a")
-    assert soon(other, "a")
+    assert clock.until_taken(other, "a")
     assert not sleeper.holds("a")
     assert sleeper.is_lost("a")
     sleeper.release("a")
@@ -159,27 +211,21 @@ def test_a_holder_that_was_asleep_learns_that_it_has_lost_its_claim(folder: Path
     other.close()
 
 
-@pytest.mark.slow
-def test_a_claim_that_was_taken_over_is_lost_also_when_it_is_free_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sleeper, other = Claims(folder, refresh=3600), Claims(folder, refresh=QUICK)
+def test_a_claim_that_was_taken_over_is_lost_also_when_it_is_free_again(clock: Clock, folder: Path) -> None:
+    sleeper, other = clock.run(awake=False), clock.run()
     assert sleeper.take("a")
-    assert soon(other, "a")
+    assert clock.until_taken(other, "a")
     other.release("a")  # what it stood for is done
-    monkeypatch.setattr("stylize.claims.claims._now", lambda: 1e12)
     assert not sleeper.holds("a")
     sleeper.close()
     other.close()
     assert not folder.exists()
 
 
-def test_a_holder_that_was_asleep_keeps_a_claim_that_nobody_wanted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claims = Claims(folder, refresh=3600)
+def test_a_holder_that_was_asleep_keeps_a_claim_that_nobody_wanted(clock: Clock, folder: Path) -> None:
+    claims = clock.run(awake=False)
     assert claims.take("a")
-    monkeypatch.setattr("stylize.claims.claims._now", lambda: 1e12)
+    clock.passes(100)
     assert claims.holds("a")
     (claim,) = folder.glob("*.[0-9]")
     assert claim.suffix == ".1"  # one who was about to take it over can no longer
@@ -187,26 +233,27 @@ def test_a_holder_that_was_asleep_keeps_a_claim_that_nobody_wanted(
     assert not folder.exists()
 
 
-def test_a_run_that_was_asleep_does_not_take_over_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_asleep_does_not_take_over_at_once(clock: Clock, folder: Path) -> None:
     abandoned(folder, host="elsewhere")
-    claims, real = Claims(folder, refresh=60), time.monotonic
+    claims = clock.run(awake=False)
     assert not claims.take("a")
-    for slept in (1000, 2000):
-        monkeypatch.setattr("stylize.claims.watch.time.monotonic", lambda slept=slept: real() + slept)
+    for _ in range(STALE - 1):
+        clock.passes(20)
         for _ in range(5):
             assert not claims.take("a")  # its holder may have been asleep as well
-    monkeypatch.setattr("stylize.claims.watch.time.monotonic", lambda: real() + 3000)
+    clock.passes()
     assert claims.take("a")
     claims.close()
 
 
-def test_a_claim_whose_file_was_deleted_is_made_anew(folder: Path) -> None:
-    claims, other = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+def test_a_claim_whose_file_was_deleted_is_made_anew(clock: Clock, folder: Path) -> None:
+    claims, other = clock.run(), clock.run()
     assert claims.take("a")
     for file in folder.iterdir():
         file.unlink()
-    time.sleep(3 * QUICK)
-    assert claims.holds("a") != other.take("a")  # whoever was first
+    clock.passes()
+    assert claims.holds("a")
+    assert not other.take("a")
     claims.close()
     other.close()
 
@@ -236,23 +283,22 @@ def test_a_process_of_another_machine_of_the_same_name_is_not_thought_dead(folde
     claims.close()
 
 
-def test_a_run_that_refreshes_its_claim_is_seen_to_live(two: tuple[Claims, Claims], folder: Path) -> None:
-    one, other = two
+def test_a_run_that_refreshes_its_claim_is_seen_to_live(clock: Clock, folder: Path) -> None:
+    one, other = clock.run(), clock.run()
     assert one.take("a")
     assert other.is_held_by_the_living("a")
     assert other.is_held_by_the_living("b") is False
     one.close()
     abandoned(folder, host="elsewhere")
-    assert other.is_held_by_the_living("a") is None
-    until = time.monotonic() + 20
-    while other.is_held_by_the_living("a") is None and time.monotonic() < until:
-        time.sleep(QUICK)
+    for _ in range(STALE):
+        assert other.is_held_by_the_living("a") is None
+        clock.passes()
     assert other.is_held_by_the_living("a") is False
 
 
-def test_claims_of_dead_runs_on_other_machines_are_removed_when_all_is_done(folder: Path) -> None:
+def test_claims_of_dead_runs_on_other_machines_are_removed_when_all_is_done(clock: Clock, folder: Path) -> None:
     abandoned(folder, host="elsewhere")
-    claims, living = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
+    claims, living = clock.run(), clock.run()
     assert living.take("b")
     claims.clear()
     assert len(list(folder.iterdir())) == 1
@@ -262,8 +308,8 @@ def test_claims_of_dead_runs_on_other_machines_are_removed_when_all_is_done(fold
     assert not folder.exists()
 
 
-def test_what_is_done_is_known_to_the_others_until_the_last_has_ended(two: tuple[Claims, Claims], folder: Path) -> None:
-    one, other = two
+def test_what_is_done_is_known_to_the_others_until_the_last_has_ended(clock: Clock, folder: Path) -> None:
+    one, other = clock.run(), clock.run()
     one.tell(total=2)
     other.tell(total=2)
     one.note_done("a\nb")
@@ -276,18 +322,15 @@ def test_what_is_done_is_known_to_the_others_until_the_last_has_ended(two: tuple
     assert not folder.exists()
 
 
-def test_what_others_do_is_learnt_without_looking_from_a_moment_on(two: tuple[Claims, Claims]) -> None:
-    one, other = two
+def test_what_others_do_is_learnt_without_looking_from_a_moment_on(folder: Path) -> None:
+    one, other = Claims(folder, refresh=QUICK), Claims(folder, refresh=QUICK)
     one.tell(total=3)
     other.tell(total=3)
     one.note_done("before", "made so")
     other.watch_done()
     one.note_done("a", "made so", at_once=False)
     one.note_done("b", "made so", at_once=False)
-    until = time.monotonic() + PATIENCE
-    while not other.is_known_done("b", "made so"):
-        assert time.monotonic() < until
-        time.sleep(QUICK)
+    wait_for(lambda: other.is_known_done("b", "made so"))
     assert other.is_known_done("a", "made so")
     assert not other.is_known_done("a", "made otherwise")
     assert not other.is_known_done("before", "made so")
@@ -296,13 +339,14 @@ def test_what_others_do_is_learnt_without_looking_from_a_moment_on(two: tuple[Cl
     one.close()
     other.look_done()
     assert other.is_done("c")
+    other.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there processes cannot be asked whether they live")
 def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from stylize import Claims\n"
-        "print(Claims(Path(sys.argv[1])).take('a'), flush=True); time.sleep(60)"
+        "print(Claims(Path(sys.argv[1])).take('a'), flush=True); time.sleep(1000)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -310,7 +354,7 @@ def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(folder: Pa
         claims = Claims(folder, refresh=3600)
         assert not claims.take("a")
         process.send_signal(signal.SIGKILL)
-        assert soon(claims, "a")  # also before its parent has waited for it
+        wait_for(lambda: claims.take("a"))  # also before its parent has waited for it
         process.wait()
         claims.close()
         assert not folder.exists()
@@ -332,11 +376,10 @@ def test_what_killed_processes_left_is_removed_at_the_end(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_claim_that_was_cut_off_while_it_was_written_is_taken_over(folder: Path) -> None:
+def test_a_claim_that_was_cut_off_while_it_was_written_is_taken_over(clock: Clock, folder: Path) -> None:
     abandoned(folder, host="elsewhere").write_bytes(b"")
-    claims = Claims(folder, refresh=QUICK)
-    assert not claims.take("a")
-    assert soon(claims, "a")
+    claims = clock.run()
+    assert clock.until_taken(claims, "a") == STALE
     claims.close()
 
 

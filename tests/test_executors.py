@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from stylize import (
     Claims,
     Executor,
     Frame,
+    Host,
+    Job,
     Painted,
     Processes,
     Request,
@@ -32,7 +35,11 @@ from stylize import (
     Stylizer,
     is_alive,
 )
+from stylize.machines import is_stopped
 from stylize.testing import ExecutorContract, small_photos
+from tests import moments, preloaded
+from tests.conftest import PATIENCE
+from tests.moments import moment, wait_for
 from tests.test_jobs import Recorder
 
 
@@ -49,13 +56,17 @@ class TestProcesses(ExecutorContract):
         return Processes(2)
 
 
-def paint(folder: Path, steps: int, **options: Any) -> Path | None:
+def opened(folder: Path, steps: int, **options: Any) -> tuple[Job, Stylizer, Host]:
     small_photos(folder)
     settings = Settings(encoder="mini", size=32, steps=(steps,), tolerance=0.0, device="cpu")
-    request = Request(folder / "photos", (folder / "style.png",), folder / "out", settings)
+    request = Request(folder / "photos", (folder / "style.png",), folder / "out", settings, options)
     host = stylize.plugin_manager()
     job = request.open(host)
-    return stylize.run(job, request.stylizer(job, host), host=host, executor=Processes(2), **options)
+    return job, request.stylizer(job, host), host
+
+
+def messages(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if words in record.getMessage()]
 
 
 def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(stylizer: Stylizer) -> None:
@@ -66,41 +77,57 @@ def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(styli
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_worker_that_is_killed_is_named_and_another_paints_its_picture(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "stylize")
-    killed: list[int] = []
+    monkeypatch.syspath_prepend(str(moments.plugin(tmp_path / "moments")))
+    for name, value in moment("kill", "step 3", file=tmp_path / "killed").items():
+        monkeypatch.setenv(name, value)
+    job, painter, host = opened(tmp_path, 6)
+    stylize.run(job, painter, host=host, executor=Processes(2))
+    assert (tmp_path / "killed").exists()
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    (told,) = messages(caplog, "was killed")
+    assert re.fullmatch(r"worker \d \(process \d+\) was killed by signal 9; another one paints \d\.png", told)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_idle_worker_that_is_killed_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "stylize")
+    job, painter, host = opened(tmp_path, 2, watch=True)
+    collect, collected, killed = job.collect, list[Chain](), list[int | None]()
+    late = tmp_path / "photos" / "late.png"
+
+    def collecting(chain: Chain, outcome: Any) -> None:
+        collected.append(chain)
+        collect(chain, outcome)
 
     def stop() -> bool:
-        """Asked in this process: kill the first worker that has claimed a picture."""
-        for claim in (tmp_path / "out" / ".stylize-claims").glob("*.0") if not killed else ():
-            if found := re.search(r'"process": (\d+)', claim.read_text()):
-                killed.append(int(found[1]))
-                os.kill(killed[0], signal.SIGKILL)
-        return False
+        """Asked in this process, whenever something has come from a worker or nothing for a moment."""
+        if len(collected) == 4 and not killed:  # all of them are known to be idle
+            for worker in multiprocessing.active_children():
+                killed.append(worker.pid)
+                worker.kill()
+        if len(messages(caplog, "was killed")) == 2 and not late.exists():
+            shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "late.png")
+            (tmp_path / "late.png").rename(late)
+        return len(collected) == 5
 
-    paint(tmp_path, 300, stop=stop)
-    assert killed
-    assert len(list((tmp_path / "out").iterdir())) == 4
-    told = [record.getMessage() for record in caplog.records if "was killed" in record.getMessage()]
-    assert len(told) == 1
-    assert re.fullmatch(
-        rf"worker \d \(process {killed[0]}\) was killed by signal 9; another one paints \d\.png", told[0]
-    )
+    monkeypatch.setattr(job, "collect", collecting)
+    stylize.run(job, painter, host=host, executor=Processes(2), stop=stop)
+    assert len(killed) == 2
+    assert len(messages(caplog, "was killed by signal 9 while it had nothing to do")) == 2
+    assert (tmp_path / "out" / "late.png").exists()
 
 
-def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_photos(tmp_path)
-    host = stylize.plugin_manager()
-    settings = Settings(encoder="mini", size=32, steps=(2,), device="cpu")
-    request = Request(tmp_path / "photos", (tmp_path / "style.png",), tmp_path / "out", settings)
-    job = request.open(host)
-    stylizer = request.stylizer(job, host)
+def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    job, painter, host = opened(tmp_path, 2)
     (tmp_path / "style.png").unlink()
     with pytest.raises(StylizeError, match=r"style\.png"):
-        stylize.run(job, stylizer, host=host, executor=Processes(2))
+        stylize.run(job, painter, host=host, executor=Processes(2))
 
 
 def test_a_job_of_one_chain_may_keep_its_result_until_it_finishes(stylizer: Stylizer) -> None:
@@ -155,14 +182,16 @@ def test_no_error_of_work_that_another_run_has_taken_over_counts(
 # From the command line
 
 
-def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a terminal starts it."""
-    command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--jobs", "2", *options]
-    fast = ["--encoder", "mini", "--size", "32", "--steps", "100000", "--optimizer", "adam", "--tolerance", "0"]
-    return subprocess.Popen(
-        [*command, *fast],
+def started(environment: Mapping[str, str], folder: Path, file: Path) -> subprocess.Popen[str]:
+    """A command in a process group of its own, as a terminal starts it, whose workers make a file when they have taken
+    three steps of a picture."""
+    search = os.pathsep.join([environment["PYTHONPATH"], str(moments.plugin(folder / "moments"))])
+    command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--jobs", "2"]
+    endless = ["--encoder", "mini", "--size", "32", "--steps", "100000", "--optimizer", "adam", "--tolerance", "0"]
+    return preloaded.Popen(
+        [*command, *endless],
         cwd=folder,
-        env={**environment},
+        env={**environment, "PYTHONPATH": search, **moment("tell", "step 3", file=file)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,79 +199,50 @@ def started(environment: Mapping[str, str], folder: Path, *options: str) -> subp
     )
 
 
-def holders(folder: Path) -> set[int]:
-    """The processes that paint a picture."""
-    claims = [claim.read_text() for claim in (folder / "out" / ".stylize-claims").glob("*.0")]
-    return {int(found[1]) for claim in claims if (found := re.search(r'"process": (\d+)', claim))}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 300  # of a busy machine
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+@pytest.fixture
+def painting(
+    cli_environment: Mapping[str, str], tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[str], Sequence[int]]]:
+    """A process whose two workers are in the midst of the steps of a picture, and their numbers."""
+    small_photos(tmp_path)
+    with started(cli_environment, tmp_path, tmp_path / "steps") as process:
+        wait_for(lambda: len([*tmp_path.glob("steps.*")]) == 2)
+        yield process, [int(path.suffix[1:]) for path in tmp_path.glob("steps.*")]
+        process.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("to_all", [True, False])
-def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str], tmp_path: Path, to_all: bool) -> None:
-    small_photos(tmp_path)
-    process = started(cli_environment, tmp_path)
-    wait_for(lambda: len(holders(tmp_path)) == 2)
-    workers = holders(tmp_path)
-    time.sleep(1)  # they are in the midst of their steps
+def test_ctrl_c_writes_what_all_workers_have(
+    painting: tuple[subprocess.Popen[str], Sequence[int]], tmp_path: Path, to_all: bool
+) -> None:
+    process, workers = painting
     os.killpg(process.pid, signal.SIGINT) if to_all else process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "2 painted, 2 not begun" in err
-    assert all((stylize.read_record(tmp_path / "out" / name) or {})["stopped"] for name in ("0.png", "1.png"))
+    results = list((tmp_path / "out").iterdir())
+    assert len(results) == 2
+    assert all((stylize.read_record(path) or {})["stopped"] for path in results)
     assert not any(is_alive(worker) for worker in workers)
-    assert len(list((tmp_path / "out").iterdir())) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_an_idle_worker_that_is_killed_is_replaced(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
-    small_photos(tmp_path)
-    command = ["photos", "style.png", "-o", "out", "--jobs", "2", "--watch", "--encoder", "mini", "--size", "32"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stylize", *command, "--steps", "2"],
-        cwd=tmp_path,
-        env={**cli_environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: len(list((tmp_path / "out").glob("[!.]*.png"))) == 4)
-    wait_for(lambda: not holders(tmp_path))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    (tmp_path / "photos" / "late.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())
-    wait_for((tmp_path / "out" / "late.png").exists)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode in (0, 130), err
-    assert err.count("was killed by signal 9 while it had nothing to do") == 2
-    assert "5 painted" in err
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, str], tmp_path: Path) -> None:
-    small_photos(tmp_path)
-    process = started(cli_environment, tmp_path)
-    wait_for(lambda: len(holders(tmp_path)) == 2)
-    workers = holders(tmp_path)
+def test_a_second_ctrl_c_drops_what_workers_have(
+    painting: tuple[subprocess.Popen[str], Sequence[int]], tmp_path: Path
+) -> None:
+    process, workers = painting
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)  # so that they do not heed the first
+    wait_for(lambda: all(map(is_stopped, workers)))
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    assert process.stderr is not None
+    assert any("press Ctrl-C again" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "stylize: interrupted"
     assert not any(is_alive(worker) for worker in workers)
@@ -252,13 +252,10 @@ def test_a_second_ctrl_c_drops_what_workers_have(cli_environment: Mapping[str, s
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_workers_end_when_the_process_that_started_them_is_killed(
-    cli_environment: Mapping[str, str], tmp_path: Path
+    painting: tuple[subprocess.Popen[str], Sequence[int]], tmp_path: Path
 ) -> None:
-    small_photos(tmp_path)
-    process = started(cli_environment, tmp_path)
-    wait_for(lambda: len(holders(tmp_path)) == 2)
-    workers = holders(tmp_path)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=300)
+    process, workers = painting
+    process.kill()
+    process.communicate(timeout=PATIENCE)
     wait_for(lambda: not any(is_alive(worker) for worker in workers))
     assert not list((tmp_path / "out").glob("*.png"))

@@ -12,7 +12,7 @@ import torch
 
 from stylize import Painting, Picture, Settings, SettingsError, Step, StylizeError, Stylizer, Term
 from stylize.encoders import EncoderSpec
-from tests.conftest import waves
+from tests.conftest import PATIENCE, waves
 
 SETTINGS = Settings(encoder="tiny", size=24, min_size=24, steps=(3,), tolerance=0.0, device="cpu")
 PHOTO, STARRY = waves(36, 48, 1), waves(40, 40, 2)
@@ -28,7 +28,7 @@ def painters() -> int:
 
 
 def none_left() -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while painters() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not painters()

@@ -19,9 +19,12 @@ from typing import Any
 import pytest
 
 from stylize import claims_inside
+from stylize.machines import is_stopped
 from stylize.testing import small_photos
+from tests import moments
 from tests.conftest import Call
 from tests.launching import Launched, Launcher
+from tests.moments import moment, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +35,16 @@ pytestmark = [
     ),
 ]
 
-REFRESH = 0.5
+REFRESH = 0.5  # seconds, where claims are to be taken over
+NEVER = {"STYLIZE_REFRESH": "600"}  # where none is, however long a process has to wait for the machine
 FAST = ("--encoder", "tiny", "--size", "16", "--tolerance", "0", "--optimizer", "adam")
 Start = Callable[..., Launched]
 
 
 @pytest.fixture(scope="module")
 def launcher(plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    environment = {**os.environ, "PYTHONPATH": str(plugin_folder), "OMP_NUM_THREADS": "1"}
+    search = f"{plugin_folder}{os.pathsep}{moments.plugin(tmp_path_factory.mktemp('moments'))}"
+    environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
     launcher = Launcher(environment, tmp_path_factory.mktemp("told"))
     yield launcher
     launcher.close()
@@ -64,13 +69,6 @@ def start(launcher: Launcher, cli_environment: Mapping[str, str], tmp_path: Path
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def ended(process: Launched) -> str:
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -91,102 +89,126 @@ def written(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*.png")}
 
 
-def paints(folder: Path, process: Launched) -> bool:
-    """Whether a process has claimed a picture."""
-    holders = [json.loads(path.read_text() or "{}") for path in claims_inside(folder).glob("*.[0-9]")]
-    return any(holder.get("process") == process.pid for holder in holders)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     small_photos(tmp_path)
     return tmp_path
 
 
-def options(steps: int) -> tuple[str, ...]:
-    return "../photos", "../style.png", "-o", "../out", "--steps", str(steps)
+OPTIONS = ("../photos", "../style.png", "--steps", "8", "-o")
+AMID = "step 5"  # of the first picture of a process: it has claimed that, and written none
 
 
-def test_machines_share_a_folder_and_what_one_leaves_is_painted_by_the_others(start: Start, folder: Path) -> None:
-    ended(start("alone", "../photos", "../style.png", "-o", "../alone-out", "--steps", "40"))
-    runs = [start(host, *options(40)) for host in ("alpha", "beta", "gamma")]
-    dies = runs[0]
-    wait_for(lambda: paints(folder / "out", dies))
+@pytest.fixture
+def alone(start: Start, folder: Path) -> dict[str, bytes]:
+    """What one machine makes of it."""
+    ended(start("alone", *OPTIONS, "../alone"))
+    return visible(folder / "alone")
+
+
+def test_machines_share_a_folder_and_what_one_leaves_is_painted_by_the_others(
+    start: Start, folder: Path, alone: dict[str, bytes]
+) -> None:
+    dies = start("alpha", *OPTIONS, "../out", **moment("stop", AMID))
+    wait_for(lambda: is_stopped(dies.pid))
+    others = [start(host, *OPTIONS, "../out") for host in ("beta", "gamma")]
     dies.kill()
-    said = [ended(run) for run in runs[1:]]
-    assert visible(folder / "out") == visible(folder / "alone-out")
-    assert sum(map(painted, said)) in (3, 4)  # the first may have written one before
+    said = [ended(run) for run in others]
+    assert visible(folder / "out") == alone
+    assert sum(map(painted, said)) == 4
     assert not claims_inside(folder / "out").exists()
-    unfinished = [path.name for path in (folder / "out").glob(".*")]  # its own machine alone knows that it is dead
-    assert all(f".{dies.pid}-" in name for name in unfinished)
 
 
-def test_a_stopped_machine_loses_its_picture_and_does_not_write_it_when_it_goes_on(start: Start, folder: Path) -> None:
-    one = start("alpha", *options(60))
-    wait_for(lambda: paints(folder / "out", one))
-    one.send_signal(signal.SIGSTOP)
-    before = set(visible(folder / "out"))
-    other = ended(start("beta", *options(60)))
-    assert painted(other) == 4 - len(before)
+def test_a_stopped_machine_loses_its_picture_and_does_not_write_it_when_it_goes_on(
+    start: Start, folder: Path, alone: dict[str, bytes]
+) -> None:
+    one = start("alpha", *OPTIONS, "../out", **moment("stop", AMID))
+    wait_for(lambda: is_stopped(one.pid))
+    assert painted(ended(start("beta", *OPTIONS, "../out"))) == 4
     marks = written(folder / "out")
-    assert len(marks) == 4
     one.send_signal(signal.SIGCONT)
     said = ended(one)
     assert "another run has taken it over" in said
-    assert painted(said) == len(before)
+    assert painted(said) == 0
     assert written(folder / "out") == marks
+    assert visible(folder / "out") == alone
     assert not claims_inside(folder / "out").exists()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_machine_that_is_stopped_as_it_writes_does_no_harm(
+    start: Start, folder: Path, alone: dict[str, bytes], when: str
+) -> None:
+    one = start("alpha", *OPTIONS, "../out", **moment("stop", when, "out/0.png"))
+    wait_for(lambda: is_stopped(one.pid))
+    there = len(visible(folder / "out"))
+    assert there == (when == "after")
+    assert painted(ended(start("beta", *OPTIONS, "../out"))) == 4 - there
+    one.send_signal(signal.SIGCONT)
+    assert painted(ended(one)) == 1
+    assert visible(folder / "out") == alone
+    assert not claims_inside(folder / "out").exists()
+    assert not [*(folder / "out").glob(".*")]
+
+
 def test_machines_that_stand_still_together_do_not_take_from_each_other(start: Start, folder: Path) -> None:
-    runs = [start(host, *options(60)) for host in ("alpha", "beta")]
-    wait_for(lambda: all(paints(folder / "out", run) for run in runs))
-    for signalled in (signal.SIGSTOP, signal.SIGCONT):
-        for run in runs:
-            run.send_signal(signalled)
-        time.sleep(5 * REFRESH if signalled == signal.SIGSTOP else 0)
-    said = [ended(run) for run in runs]
+    asleep = {**NEVER, "SLEPT": str(folder / "slept")}
+    one = start("alpha", *OPTIONS, "../out", **moment("stop", AMID), **asleep)
+    wait_for(lambda: is_stopped(one.pid))
+    other = start("beta", *OPTIONS, "../out", **asleep)
+    wait_for(lambda: len(visible(folder / "out")) == 3)
+    other.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_stopped(other.pid))
+    (folder / "slept").touch()
+    other.send_signal(signal.SIGCONT)
+    time.sleep(0.5)  # it looks for what the first is painting
+    one.send_signal(signal.SIGCONT)
+    said = [ended(run) for run in (one, other)]
     assert not any("taken it over" in each for each in said)
-    assert sum(map(painted, said)) == 4
+    assert [*map(painted, said)] == [1, 3]
 
 
 def test_clocks_need_not_agree(start: Start, folder: Path) -> None:
-    said = [ended(run) for run in (start("alpha", *options(40)), start("beta", *options(40), CLOCK_LATE="3600"))]
+    clocks = (("alpha", "0"), ("beta", "36000"))
+    runs = [start(host, *OPTIONS, "../out", **moment("stop", AMID), **NEVER, CLOCK_LATE=late) for host, late in clocks]
+    wait_for(lambda: all(is_stopped(run.pid) for run in runs))
+    for run in runs:
+        run.send_signal(signal.SIGCONT)
+    said = [ended(run) for run in runs]
     assert sum(map(painted, said)) == 4
     assert all(map(painted, said))
 
 
 def test_forced_runs_share_the_work_as_well(start: Start, folder: Path) -> None:
-    ended(start("alpha", *options(20)))
+    ended(start("alpha", *OPTIONS, "../out"))
     marks = written(folder / "out")
-    one = start("alpha", *options(100), "--force")
-    wait_for(lambda: paints(folder / "out", one))
-    said = [ended(run) for run in (one, start("beta", *options(100), "--force"))]
-    assert sum(map(painted, said)) == 4
+    options = (*OPTIONS, "../out", "--force")
+    runs = [start(host, *options, **moment("stop", AMID), **NEVER) for host in ("alpha", "beta")]
+    wait_for(lambda: all(is_stopped(run.pid) for run in runs))
+    for run in runs:
+        run.send_signal(signal.SIGCONT)
+    assert sum(painted(ended(run)) for run in runs) == 4
     assert all(written(folder / "out")[name] != mark for name, mark in marks.items())
-    assert "4 painted" in ended(start("alpha", *options(40), "--force"))
+    assert "4 painted" in ended(start("alpha", *options))
     assert not claims_inside(folder / "out").exists()
 
 
 def moving_clip(path: Path) -> None:
-    """Three shots of eight frames."""
+    """Three shots of four frames."""
     from tests.test_video import clip, moving
 
-    clip(path, [*moving(8, 0), *moving(8, 1), *moving(8, 2)])
+    clip(path, [*moving(4, 0), *moving(4, 1), *moving(4, 2)])
 
 
 def test_machines_share_the_shots_of_a_clip(start: Start, tmp_path: Path) -> None:
     small_photos(tmp_path)
     moving_clip(tmp_path / "in.mkv")
-    given = ("../in.mkv", "../style.png", "--codec", "ffv1", "--steps", "40", "--frame-steps", "20")
-    ended(start("alone", *given, "-o", "../alone.mkv"))
-    runs = [start(host, *given, "-o", "../out.mkv") for host in ("alpha", "beta")]
-    work = tmp_path / ".out.mkv.work"
-    wait_for(lambda: len(list(work.glob("0*.png"))) >= 2)
-    leads = next(run for run in runs if "clip" in claims_of(tmp_path, run))
-    follows = next(run for run in runs if run is not leads)
-    leads.send_signal(signal.SIGSTOP)
-    assert "the other run has ended: this one makes the clip" in ended(follows)
+    given = ("../in.mkv", "../style.png", "--codec", "ffv1", "--steps", "8", "--frame-steps", "4", "-o")
+    ended(start("alone", *given, "../alone.mkv"))
+    leads = start("alpha", *given, "../out.mkv", **moment("stop", "step 3", "frame 2"))
+    wait_for(lambda: is_stopped(leads.pid))
+    assert claims_of(tmp_path, leads) == {"clip", "00000000"}
+    assert "the other run has ended: this one makes the clip" in ended(start("beta", *given, "../out.mkv"))
     made = (tmp_path / "out.mkv").stat().st_mtime_ns
     leads.send_signal(signal.SIGCONT)
     assert "the other run makes the clip" in ended(leads)
@@ -198,12 +220,9 @@ def test_machines_share_the_shots_of_a_clip(start: Start, tmp_path: Path) -> Non
 def test_a_clip_claimed_by_a_dead_machine_is_painted_by_a_run_with_other_settings(start: Start, tmp_path: Path) -> None:
     small_photos(tmp_path)
     moving_clip(tmp_path / "in.mkv")
-    given = ("../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1")
-    one = start("alpha", *given, "--steps", "100000")
-    wait_for(lambda: "00000000" in claims_of(tmp_path, one))
-    one.kill()
-    said = ended(start("beta", *given, "--steps", "3"))
-    assert "lives" in said
+    given = ("../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1", "--frame-steps", "2")
+    start("alpha", *given, "--steps", "8", **moment("kill", AMID)).communicate()
+    assert "lives" in ended(start("beta", *given, "--steps", "3"))
     assert (tmp_path / "out.mkv").exists()
 
 
@@ -235,23 +254,21 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(
 ) -> None:
     monkeypatch.setenv("STYLIZE_REFRESH", str(REFRESH))
     monkeypatch.chdir(folder)
-    runs = [start(host, *options(1000)) for host in ("alpha", "beta")]
-    wait_for(lambda: len(visible(folder / "out")) >= 1)
-    for run in runs:
-        run.send_signal(signal.SIGSTOP)  # as if nothing happened meanwhile
-    time.sleep(REFRESH)
-    for run in runs:
-        run.send_signal(signal.SIGCONT)
-    said = call("status", "out").out
-    assert re.match(r"out: \d of 4 pictures done; 2 processes at work\n", said)
-    for run, host in zip(runs, ("alpha", "beta"), strict=True):
-        long = r"(-|\d[\d. minhs]*)"
-        assert re.search(rf"^  {host} +{run.pid} +(\d\.png(, \d\.png)?|-) +{long} +\d+ +{long}$", said, re.MULTILINE), (
-            said
-        )
-    assert re.search(r"^[\d.]+ pictures an? (minute|hour); about .* left, until .*\d\d:\d\d$", said, re.MULTILINE)
-    runs[0].kill()
-    runs[0].communicate()
+    one = start("alpha", *OPTIONS, "../out", **moment("wait", AMID, "1.png"))
+    wait_for(lambda: (folder / "out" / "0.png").exists())
+    other = start("beta", *OPTIONS, "../out", **moment("wait", AMID))
+    said: list[str] = []
+
+    def tells(pattern: str, *words: str) -> bool:
+        said[:] = [call("status", "out", *words).out]
+        return re.search(pattern, said[0], re.MULTILINE) is not None
+
+    long = r"\d[\d. minhs]*"
+    wait_for(lambda: tells(rf"^  beta +{other.pid} +\d\.png +{long} +0 +-$"))
+    wait_for(lambda: tells(rf"^  alpha +{one.pid} +1\.png +{long} +1 +{long}$"))
+    wait_for(lambda: tells(r"\Aout: 1 of 4 pictures done; 2 processes at work\n"))
+    assert re.search(r"^[\d.]+ pictures an? (minute|hour); about .* left, until .*\d\d:\d\d$", said[0], re.MULTILINE)
+    one.kill()
     found: list[dict[str, Any]] = []
 
     def living() -> dict[str, bool]:
@@ -260,7 +277,8 @@ def test_status_tells_who_does_what_how_far_how_fast_and_until_when(
 
     wait_for(lambda: living() == {"alpha": False, "beta": True})
     assert found[0]["total"] == 4
-    runs[1].kill()
+    other.kill()
+    other.communicate()
     shutil.rmtree(claims_inside(folder / "out"))
     assert call("status", "out").out == "out: no run is at work\n"
 
@@ -269,7 +287,8 @@ def test_status_tells_who_is_stopped(tmp_path: Path, call: Call) -> None:
     program = (
         "import sys, time; from pathlib import Path; from stylize import Claims\n"
         "claims = Claims(Path(sys.argv[1])); claims.tell(total=3); claims.take('a.png'); claims.count(2.0)\n"
-        "claims.tell(more=1); time.sleep(0.2); print('begun', flush=True); time.sleep(1000)"
+        "while '\"painted\": 1' not in next(Path(sys.argv[1]).glob('.*.run')).read_text(): time.sleep(0.01)\n"
+        "print('begun', flush=True); time.sleep(1000)"
     )
     command = [sys.executable, "-c", program, str(claims_inside(tmp_path / "out"))]
     environment = {**os.environ, "STYLIZE_REFRESH": "0.05"}
@@ -280,6 +299,7 @@ def test_status_tells_who_is_stopped(tmp_path: Path, call: Call) -> None:
             f"{tmp_path / 'out'}: 1 of 3 pictures done; 1 process at"
         )
         run.send_signal(signal.SIGSTOP)
+        wait_for(lambda: is_stopped(run.pid))
         said = call("status", tmp_path / "out").out
         assert "; 0 processes at work\n" in said
         place = "is stopped; other runs paint that in its place\n"
@@ -293,11 +313,9 @@ def test_status_tells_who_is_stopped(tmp_path: Path, call: Call) -> None:
 def test_status_of_a_clip(start: Start, tmp_path: Path, cli: Any) -> None:
     small_photos(tmp_path)
     moving_clip(tmp_path / "in.mkv")
-    run = start("alpha", "../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1", "--steps", "100000")
+    run = start("alpha", "../in.mkv", "../style.png", "-o", "../out.mkv", "--codec", "ffv1", **moment("wait", AMID))
     wait_for(lambda: "00000000" in claims_of(tmp_path, run))
     for target in ("out.mkv", "."):
         said = cli("status", target, STYLIZE_REFRESH=str(REFRESH)).stdout
-        assert re.match(r"out.mkv: \d+ of 24 frames done; 1 process at work\n", said)
-    run.send_signal(signal.SIGINT)
-    run.communicate()
+        assert re.match(r"out.mkv: \d+ of 12 frames done; 1 process at work\n", said)
     assert cli("status", "nowhere", check=1).stderr.startswith("stylize: nowhere does not exist")

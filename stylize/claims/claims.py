@@ -143,6 +143,19 @@ class Claims:
         self._watch.missed(claims[-1], content)
         return self._watch.is_living(claims[-1], content)
 
+    def refresh(self) -> None:
+        """Refresh all claims, say how far this run is, and look at what others do; the background thread calls it."""
+        self._files.beat += 1
+        for key in list(self._held):
+            with self._lock:
+                held = self._held.get(key)
+                if held is not None and not held.lost:
+                    self._refresh_claim(key, held, _now())
+        self._watch.look()
+        with contextlib.suppress(OSError):
+            self._file.write(self._files.beat)
+            self._done.exchange()
+
     # --- what runs tell each other
 
     def tell(self, **facts: Any) -> None:
@@ -252,16 +265,7 @@ class Claims:
 
     def _keep_alive(self) -> None:
         while not self._closed.wait(self._refresh):
-            self._files.beat += 1
-            for key in list(self._held):
-                with self._lock:
-                    held = self._held.get(key)
-                    if held is not None and not held.lost:
-                        self._refresh_claim(key, held, _now())
-            self._watch.look()
-            with contextlib.suppress(OSError):
-                self._file.write(self._files.beat)
-                self._done.exchange()
+            self.refresh()
 
     def _refresh_claim(self, key: str, held: _Held, now: float) -> None:
         """Refresh a claim, and find out whether another run has taken it over."""
