@@ -326,7 +326,7 @@ def conditions(options: argparse.Namespace, work: Path, out: Mapping[str, str]) 
     versions = f"torch {importlib.metadata.version('torch')}, Python {platform.python_version()}"
     pairs = ", ".join(map(str, options.pairs))
     lines = [f"{pairs}; {options.rounds} rounds, device {options.device};"]
-    lines[0] += f" {_processor()}, {cores}; {versions}; steps are counted in those of the full size"
+    lines[0] += f" {processor()}, {cores}; {versions}; steps are counted in those of the full size"
     for name, (command, _) in commands(options, Pair(Path("CONTENT"), Path("STYLE")), "SIZE", work).items():
         lines.append(f"- {name}: `{shlex.join(command)}`")
     lines += [f"- {name} is left out: {why}" for name, why in out.items()]
@@ -335,7 +335,7 @@ def conditions(options: argparse.Namespace, work: Path, out: Mapping[str, str]) 
     return "\n".join(lines)
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

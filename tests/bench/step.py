@@ -4,8 +4,8 @@
 
 Bare: the truncated VGG-19 (to relu5_1) run forward on the picture and back to it, in plain torch, with no loss but a
 sum. The bare run and both style losses, on VGG-19 and on mini, alternate within one process; printed are medians and
-ratios to the bare one. VGG-19's weights are seeded random numbers unless STYLIZE_WEIGHTS names a file: the arithmetic
-is the same.
+ratios to the bare one. With one thread on a CPU they are of processor time, which other programs hardly change.
+VGG-19's weights are seeded random numbers unless STYLIZE_WEIGHTS names a file: the arithmetic is the same.
 """
 
 from __future__ import annotations
@@ -92,15 +92,16 @@ def main() -> None:
         contestants |= {
             f"{spec.name} {loss}": step(spec, image, style, loss, options.precision) for loss in ("gram", "wasserstein")
         }
+    clock = time.process_time if torch.get_num_threads() == 1 and not image.is_cuda else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds + 3):
         for name, once in contestants.items():
-            begun = time.perf_counter()
+            begun = clock()
             once()
             if image.is_cuda:
                 torch.cuda.synchronize()
             if turn >= 3:  # the first fill caches and the history
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(clock() - begun)
     where = f"{options.device}, {options.precision}, torch {torch.__version__}"
     print(f"{image.shape[3]}x{image.shape[2]}, {where}, {options.rounds} rounds")
     for name, found in seconds.items():
