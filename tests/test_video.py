@@ -654,7 +654,7 @@ def test_time_and_room_are_told_before(paint: Paint, folder: Path) -> None:
 @pytest.mark.slow
 def test_too_little_room_is_told_before(paint: Paint, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip(folder / "in.mkv", moving(4))
-    monkeypatch.setattr("stylize_video.job.disk_space", lambda *_: (5_000_000, 2_000_000))
+    monkeypatch.setattr("stylize_video.planning.disk_space", lambda *_: (5_000_000, 2_000_000))
     assert "only 2 MB are free there" in paint("in.mkv").err
 
 

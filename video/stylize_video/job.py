@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,6 @@ from stylize import (
     Flow,
     Frame,
     Job,
-    Origin,
     Painted,
     Settings,
     SettingsError,
@@ -27,21 +25,18 @@ from stylize import (
     check_target,
     is_folder,
 )
-from stylize.text import counted, duration
-from stylize_video import NAMES, contact_sheet, finish, image_sequence
+from stylize.text import counted
+from stylize_video import NAMES, contact_sheet, finish, image_sequence, planning
 from stylize_video.areas import ClipAreas
 from stylize_video.assemble import Along
 from stylize_video.codecs import check_codec, default_codec
-from stylize_video.colors import described, is_hdr
-from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
-from stylize_video.exposure import ExposureMeter
+from stylize_video.colors import is_hdr
 from stylize_video.ffmpeg import executable
-from stylize_video.pictures import RATE, digest_of, frame_count, is_pattern, probe_animation, probe_files
-from stylize_video.probe import HIDING, Clip, probe
+from stylize_video.pictures import RATE, frame_count, is_pattern, probe_animation, probe_files
+from stylize_video.probe import Clip, probe
 from stylize_video.shot import Counts, ShotPainter
-from stylize_video.shots import cuts
 from stylize_video.styling import Styling
-from stylize_video.task import Task, as_picture, eight_bits, even_size
+from stylize_video.task import Task, even_size
 from stylize_video.timing import seconds
 from stylize_video.work import Plan, Shot, Work
 
@@ -81,7 +76,7 @@ class VideoJob(Job):
         self._painter = ShotPainter(self._task, self._work, flow)
         self._counts = Counts()
         self._along: Along | None = None
-        self._clip: dict[str, Any] | None = None  # see _wanted()
+        self._clip: dict[str, Any] | None = None  # see planning.wanted_of()
         self._said: set[str] = set()
         self.claims: Claims = Claims(self._work.claims)
 
@@ -170,7 +165,7 @@ class VideoJob(Job):
             StylizeError: another run is at work on the same target, but not for the same clip.
         """
         if self._clip is None:
-            self._clip = self._wanted(self._stylizer)
+            self._clip = planning.wanted_of(self._task, self._given, self._stylizer)
         wanted = self._clip
         self._work.make()
         self._leads, found = self.claims.take(LEAD), self._work.read_plan()
@@ -190,7 +185,7 @@ class VideoJob(Job):
                 return False
             self._plan = self._begun_anew(found, wanted)
         self._settle()
-        self._tell()
+        planning.tell(self._task, self._plan, self._work, self._stylizer, len(self._shots()))
         return True
 
     def _fits(self, found: Plan, wanted: Mapping[str, Any]) -> bool:
@@ -218,7 +213,7 @@ class VideoJob(Job):
         if plan := self._work.bring_back(wanted):
             return plan
         self._work.clear()
-        plan = self._look(wanted)
+        plan = planning.look(self._task, self._flow, wanted)
         self._work.write_plan(plan)
         return plan
 
@@ -269,85 +264,6 @@ class VideoJob(Job):
         if reason not in self._said:
             self._said.add(reason)
             log.info(reason, self._task.target)
-
-    def _wanted(self, stylizer: Stylizer) -> dict[str, Any]:
-        """What tells this clip from another; on which device it is painted does not."""
-        task, areas = self._task, self._task.areas
-        origin = Origin(task.clip.path, digest_of(task.clip))
-        record = stylizer.record(origin, mask=areas.mask, regions=areas.regions)
-        settings = {key: value for key, value in record.settings.items() if key not in ("device", "memory")}
-        if record.init is not None:
-            settings.pop("init")  # its path
-        made = _without_paths(replace(record, settings=settings).to_dict())
-        wanted = {
-            "record": {key: value for key, value in made.items() if key not in ("stylize", "torch", "machine")},
-            "options": self._given,
-            "size": [task.height, task.width],
-            "stretch": [str(task.begin), str(task.end)],
-            "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
-            "every": task.every,
-        }
-        wanted |= {"hdr": "keep"} if task.keeps_colors else {}
-        wanted |= {"bits": 16} if task.more_bits else {}
-        wanted |= task.styling.recorded()
-        return dict(json.loads(json.dumps(wanted)))
-
-    def _look(self, wanted: Mapping[str, Any]) -> Plan:
-        """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
-        task = self._task
-        first, stop = task.clip.frame_range(task.begin, task.end)
-        samples, reading = Samples(None if stop is None else stop - first), task.look()
-        meter = ExposureMeter(self._flow)
-        frames = (eight_bits(frame[..., :3]) for frame in reading)
-        count, begins = cuts(samples.watch(meter.watch(frames)), task.clip.rate)
-        timing = reading.timing()
-        short = stop is not None and count < stop - first and task.clip.codec not in HIDING
-        if short or (reading.errors and not timing.steady):
-            log.warning(
-                "%s is damaged: %s can be decoded; where some are missing, those before them are shown for longer",
-                *(task.clip.path, counted(count, "frame") if stop is None else f"{count} of {stop - first} frames"),
-            )
-        if len(reading.sizes) > 1:
-            sizes = ", ".join(f"{width}x{height}" for width, height in sorted(reading.sizes, reverse=True))
-            log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
-        steps = samples.expected_steps(begins, self._flow, *task.steps)
-        made = Plan(wanted, count, tuple(begins), steps, timing)
-        return replace(made, exposures=meter.exposures(made.shots()))
-
-    def _tell(self) -> None:
-        """What is to come: frames, shots, time and room."""
-        task, count, shots = self._task, self._plan.frames, len(self._plan.begins)
-        if (colors := described(task.clip)) and not task.keeps_colors:
-            more = "; --hdr keep keeps it" if is_hdr(task.clip) else ""
-            log.info("%s has %s, which is converted to BT.709%s", task.clip.path, colors, more)
-        done = self._work.done(range(count))
-        log.info(
-            "%s of %dx%d in %s%s",
-            *(counted(count, "frame"), task.width, task.height, counted(shots, "shot")),
-            f", {done} done before" if done else "",
-        )
-        if done == count:
-            return
-        step = seconds_per_step(self._stylizer, as_picture(next(task.read()), "the first frame"))
-        still = steps_of_a_still(self._stylizer, task.height, task.width)
-        if task.sheet:
-            steps = still * len(self._shots())
-        else:
-            steps = (still * shots + self._plan.expected_steps * (count - shots) / task.every) * (1 - done / count)
-        needed, free = disk_space(self._work.path, task.height, task.width, count - done, task.bits)
-        log.info(
-            "about %s, at %.2g s per step; up to %s in %s",
-            *(duration(step * steps, rough=True), step, size(needed), self._work.path),
-        )
-        if free < needed:
-            log.warning("only %s are free there; should they not suffice, free some space and start again", size(free))
-
-
-def _without_paths(record: Any) -> Any:
-    """A record without the paths of files, which their hashes are enough for: on another machine they may be others."""
-    if isinstance(record, Mapping):
-        return {key: _without_paths(value) for key, value in record.items() if key != "path"}
-    return [_without_paths(each) for each in record] if isinstance(record, (list, tuple)) else record
 
 
 def _task(
