@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from stylize.images import exif, iptc, xmp
+from stylize.images.blocks import LIMIT, blocks_of
 from stylize.images.containers import XMP_EXTENSION, XMP_SEGMENT, jpeg_parts, png_parts, png_text
 from stylize.images.ifd import Tags
 from stylize.images.picture import About
 
-_LIMIT = 2**24  # bytes of a block
 _RAW = b"Raw profile type "  # how ImageMagick and exiftool call blocks in texts of a PNG
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _CENTIMETRES = 3  # the unit of resolution in TIFF
@@ -29,6 +29,7 @@ def of_image(
         return of_tiff(file, bits, notes, colors=colors)
     block = image.info.get("exif") or b""
     packet, resources, records = image.info.get("xmp") or b"", b"", b""
+    dpi = image.info.get("dpi")
     if kind == "PNG" and file is not None:
         texts = _png_blocks(file)
         packet = packet or texts.get("xmp", b"")
@@ -42,10 +43,14 @@ def of_image(
         if _MOVES.search(packet):
             notes.append("film of the motion photo left out")
         records = (image.info.get("photoshop") or {}).get(0x0404, b"")
+    elif file is not None:
+        others = blocks_of(file, kind, notes)
+        block, packet, dpi = block or others.exif, packet or others.xmp, dpi or others.dpi
+        records = (image.info.get("photoshop") or {}).get(0x0404, b"") or others.iptc or exif.iptc_in(bytes(block))
     if not block and kind != "PNG":
         with contextlib.suppress(Exception):  # a corrupt EXIF block is no reason to refuse the picture
             block = image.getexif().tobytes() if len(image.getexif()) else b""
-    found = _about(packet, records or iptc.in_resources(resources), image.info.get("dpi"), bits, notes, colors)
+    found = _about(packet, records or iptc.in_resources(resources), dpi, bits, notes, colors)
     return exif.cleaned(bytes(block), colors=colors) if block else None, found
 
 
@@ -97,7 +102,7 @@ def _jpeg_packet(file: BinaryIO) -> bytes:
     """The XMP of a JPEG, with what is beyond its first segment put into it."""
     packet, extension = b"", b""
     for part in jpeg_parts(file):
-        if part.kind == b"\xe1" and len(extension) < _LIMIT:
+        if part.kind == b"\xe1" and len(extension) < LIMIT:
             data = part.read(file, 2**16)
             if data.startswith(XMP_SEGMENT):
                 packet = packet or data[len(XMP_SEGMENT) :]
@@ -111,11 +116,11 @@ def _png_blocks(file: BinaryIO) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for part in png_parts(file):
         if part.kind == b"eXIf":
-            found["exif"] = part.read(file, _LIMIT)
+            found["exif"] = part.read(file, LIMIT)
         elif part.kind in (b"iTXt", b"zTXt", b"tEXt"):
-            data = part.read(file, _LIMIT)
+            data = part.read(file, LIMIT)
             if data.startswith((_XMP_KEYWORD, _RAW)):
-                keyword, text = png_text(part.kind, data, _LIMIT)
+                keyword, text = png_text(part.kind, data, LIMIT)
                 if keyword == _XMP_KEYWORD:
                     found["xmp"] = text
                 else:

@@ -133,7 +133,10 @@ def _along(picture: Picture, format: str, properties: dict[str, str], location: 
         block = exif.cleaned(block, orientation=False, colors=not picture.profile) or b"" if block else b""
     if format == "JPEG" and len(block) > _SEGMENT:
         block = _shortened(block)
-    elements = iptc.as_xmp(records, packet) if records and format in ("WEBP", "AVIF") else ""
+    elements = ""
+    if records and format in ("WEBP", "AVIF"):  # which have no place of their own for IPTC
+        packet, elements = iptc.as_xmp(records, packet)
+        block = exif.with_iptc(block, records)
     more = b""
     if packet or elements:
         whole = xmp.combined(packet, elements, iptc.NAMESPACES, properties)
@@ -261,6 +264,8 @@ def _tiff(pixels: Array, along: _Along) -> bytes:
     """
     height, width, channels = pixels.shape
     start = bytearray(along.exif.removeprefix(HEAD) or struct.pack("<2sHI", b"II", 42, 8))
+    if start[8:16] == b"ExifMeta":  # the mark of a file of EXIF alone
+        start[8:16] = bytes(8)
     start += bytes(len(start) % 2)
     tags = Tags(io.BytesIO(bytes(start)))
     order = tags.order

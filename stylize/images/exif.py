@@ -12,7 +12,7 @@ from typing import BinaryIO
 from stylize.images.ifd import SIZES, Directory, Field, Tags
 
 HEAD = b"Exif\0\0"
-_PHOTO, _GPS, _INTEROP, _MAKER_NOTE = 34665, 34853, 40965, 37500
+_PHOTO, _GPS, _INTEROP, _MAKER_NOTE, _IPTC = 34665, 34853, 40965, 37500, 33723
 _ORIENTATION, _COLOR_SPACE, _RULE = 274, 40961, 1
 # Tags of the layout of pixels, of profiles, and of blocks that are carried by themselves: XMP, IPTC, Photoshop's.
 _LAYOUT = """
@@ -206,3 +206,25 @@ def without_maker_note(block: bytes) -> bytes:
         if offsets:
             parts[pointer] = _entries(tags, tags.directory(offsets[0]), {_MAKER_NOTE, _INTEROP})
     return HEAD + _serialized(tags.order, parts)
+
+
+def iptc_in(block: bytes) -> bytes:
+    """The IPTC in an EXIF block, as files hold it that have no other place for it, or nothing."""
+    try:
+        tags = Tags(io.BytesIO(block.removeprefix(HEAD)))
+        return tags.value(tags.directory(tags.first).fields.get(_IPTC))
+    except ValueError:
+        return b""
+
+
+def with_iptc(block: bytes, records: bytes) -> bytes:
+    """An EXIF block, or an empty one, with IPTC in it; all else stays at its offset."""
+    data = block.removeprefix(HEAD)
+    if not data:
+        return HEAD + _serialized("<", {0: [(_IPTC, 7, len(records), records)]})
+    data += bytes(len(data) % 2)
+    tags = Tags(io.BytesIO(data))
+    entries = _entries(tags, tags.directory(tags.first), {_IPTC})
+    made = bytearray(data + directory_bytes(tags.order, [*entries, (_IPTC, 7, len(records), records)], len(data)))
+    struct.pack_into(tags.order + "I", made, 4, len(data))
+    return HEAD + bytes(made)

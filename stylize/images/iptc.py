@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 
 _RESOURCE = 0x0404  # of Photoshop's image resources: IPTC
 _FIELDS: dict[int, tuple[str, str]] = {  # dataset of record 2 -> property in XMP, and its kind
     5: ("dc:title", "Alt"),
+    10: ("photoshop:Urgency", ""),
+    15: ("photoshop:Category", ""),
+    20: ("photoshop:SupplementalCategories", "Bag"),
     25: ("dc:subject", "Bag"),
     40: ("photoshop:Instructions", ""),
     55: ("photoshop:DateCreated", ""),
@@ -18,7 +21,9 @@ _FIELDS: dict[int, tuple[str, str]] = {  # dataset of record 2 -> property in XM
     90: ("photoshop:City", ""),
     92: ("Iptc4xmpCore:Location", ""),
     95: ("photoshop:State", ""),
+    100: ("Iptc4xmpCore:CountryCode", ""),
     101: ("photoshop:Country", ""),
+    103: ("photoshop:TransmissionReference", ""),
     105: ("photoshop:Headline", ""),
     110: ("photoshop:Credit", ""),
     115: ("photoshop:Source", ""),
@@ -80,8 +85,10 @@ def without_places(iptc: bytes) -> bytes:
     return b"".join(whole for record, number, _, whole in datasets(iptc) if record != 2 or number not in _PLACES)
 
 
-def as_xmp(iptc: bytes, packet: bytes) -> str:
-    """The properties of XMP, as elements, that IPTC has and a packet has not."""
+def as_xmp(iptc: bytes, packet: bytes) -> tuple[bytes, str]:
+    """A packet with the keywords that only IPTC has, and as elements the properties of XMP that IPTC has and the packet
+    has not.
+    """
     found: dict[int, list[str]] = {}
     unicode = b"\x1b%G" in iptc[:64]
     for record, number, value, _ in datasets(iptc):
@@ -90,17 +97,29 @@ def as_xmp(iptc: bytes, packet: bytes) -> str:
     made = ""
     for number, texts in found.items():
         name, kind = _FIELDS[number]
-        if name.encode() in packet:
-            continue
         if number == 55 and re.fullmatch(r"\d{8}", texts[0]):
             texts = [f"{texts[0][:4]}-{texts[0][4:6]}-{texts[0][6:]}"]
-        if kind:
-            language = ' xml:lang="x-default"' if kind == "Alt" else ""
+        language = ' xml:lang="x-default"' if kind == "Alt" else ""
+        if name.encode() in packet:
+            if kind == "Bag":
+                packet = _with_items(packet, name, texts)
+        elif kind:
             items = "".join(f"<rdf:li{language}>{escape(text)}</rdf:li>" for text in texts)
             made += f"<{name}><rdf:{kind}>{items}</rdf:{kind}></{name}>"
         else:
             made += f"<{name}>{escape(texts[0])}</{name}>"
-    return made
+    return packet, made
+
+
+def _with_items(packet: bytes, name: str, texts: list[str]) -> bytes:
+    """A packet with further items in a bag that it has."""
+    text = packet.decode()
+    bag = re.search(rf"<{name}>\s*<rdf:Bag>(.*?)(?=\s*</rdf:Bag>)", text, re.DOTALL)
+    if not bag:
+        return packet
+    known = {unescape(item).strip() for item in re.findall(r"<rdf:li[^>]*>([^<]*)</rdf:li>", bag[1])}
+    items = "".join(f"<rdf:li>{escape(each)}</rdf:li>" for each in dict.fromkeys(texts) if each.strip() not in known)
+    return (text[: bag.end()] + items + text[bag.end() :]).encode()
 
 
 def _text(value: bytes, unicode: bool) -> str:

@@ -223,6 +223,8 @@ def _of_image(
         _load(image, length)
         image = _righted(image, file, length)
     orientation = exif.get(ExifTags.Base.Orientation)  # after load(), which turns a TIFF by itself
+    if kind == "JPEG XL" and not getattr(image, "jpeg", False):  # turned already; its EXIF does not count
+        orientation = None
     if drafted is None:
         width, height = image.size
 
