@@ -28,9 +28,13 @@ from . import accelerator, preloaded
 __all__ = ["stylizer"]  # a fixture
 
 with contextlib.suppress(ImportError):  # the environment of the napari plugin does without
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
-    settings.register_profile("any machine", deadline=None)  # how long an example takes is not what is tested
+    # How long examples take is not what is tested, and a test is to find the same today and tomorrow. To look for more:
+    # --hypothesis-profile default.
+    settings.register_profile(
+        "any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,70 +2,90 @@
 
 from __future__ import annotations
 
-import ctypes
-import resource
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from stylize import Settings, Stylizer, allocator
 from stylize.encoders import EncoderSpec
-from tests.conftest import waves
+from tests import preloaded
+from tests.conftest import PATIENCE, waves
 
-PAGES = 64 * 2**20 // 4096  # of the tensor that is allocated
+SIZE = 64 * 2**20  # bytes of the tensor that is allocated
+PAGES = SIZE // 4096
+PROGRAM = f"""
+import json, resource, sys
+from pathlib import Path
 
+import torch
 
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
-    found = allocator._library()
-    if found is None:
-        pytest.skip("the C library is not GNU's")
-    for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
-        monkeypatch.delenv(name, raising=False)
-    yield found
-    monkeypatch.undo()
-    allocator._allowed = True
-    allocator.keep(wanted=False)
-    allocator._allowed = False
+from stylize import allocator
 
 
-def faults_of_allocating() -> int:
-    """How many pages are cleared when 64 MiB are allocated and freed three times, having been before."""
-    for turn in range(7):
-        if turn == 4:
+def faults_of_allocating(size):
+    for turn in range(4):
+        if turn == 1:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(16 * 2**20)
+        torch.ones((size - turn * 2**20) // 4)  # fits where the last one was, whatever else has come there
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def resident() -> int:
+def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
-def test_what_is_kept_is_not_cleared_again_and_given_back_in_the_end(library: ctypes.CDLL) -> None:
+if "allow" in sys.argv:
     allocator.allow()
-    with allocator.giving_back():
-        assert allocator.keep(wanted=True)
-        assert faults_of_allocating() < PAGES / 8
-        kept = resident()
-    assert kept - resident() > 32 * 2**20
-    assert faults_of_allocating() > PAGES
+with allocator.giving_back():
+    told = {{"kept": allocator.keep(wanted=True), "faults": faults_of_allocating({SIZE})}}
+    before = resident()
+print(json.dumps({{**told, "given back": before - resident(), "faults after": faults_of_allocating({2 * SIZE})}}))
+"""
+
+Measure = Callable[..., Any]
 
 
-def test_programs_that_use_the_package_keep_their_allocator(library: ctypes.CDLL) -> None:
-    assert not allocator.keep(wanted=True)
-    assert faults_of_allocating() > PAGES
+@pytest.fixture
+def measure(tmp_path: Path) -> Measure:
+    """What a process of its own tells, as the memory of this one is also that of other threads: whether memory is kept;
+    how many pages are cleared when it allocates and frees a tensor three times, having done so before; how many bytes
+    are given back in the end, and how many pages are cleared then for one that fits into no hole it left in the heap."""
+    if allocator._library() is None or sys.platform != "linux":
+        pytest.skip("the C library is not GNU's, or there is no /proc/self/statm")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    chosen = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+    kept = {key: value for key, value in os.environ.items() if key not in chosen}
+
+    def run(*arguments: str, **variables: str) -> Any:
+        command, environment = [sys.executable, str(tmp_path / "program.py"), *arguments], {**kept, **variables}
+        done = preloaded.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+        return json.loads(done.stdout)
+
+    return run
 
 
-def test_so_do_users_who_have_set_it(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
-    allocator.allow()
-    assert not allocator.keep(wanted=True)
+def test_what_is_kept_is_not_cleared_again_and_given_back_in_the_end(measure: Measure) -> None:
+    told = measure("allow")
+    assert told["kept"]
+    assert told["faults"] < PAGES / 8
+    assert told["given back"] > SIZE / 2
+    assert told["faults after"] > PAGES
+
+
+def test_programs_that_use_the_package_keep_their_allocator(measure: Measure) -> None:
+    told = measure()
+    assert not told["kept"]
+    assert told["faults"] > PAGES
+
+
+def test_so_do_users_who_have_set_it(measure: Measure) -> None:
+    assert not measure("allow", MALLOC_MMAP_MAX_="7")["kept"]
 
 
 def test_a_picture_is_painted_with_memory_kept_where_there_is_plenty(

@@ -9,14 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -42,8 +41,9 @@ from stylize_batch.ledger import Ledger
 from stylize_batch.report import Entry
 from stylize_batch.scan import Found, Names, Passed, is_pattern, names_of, pairs, search
 from stylize_batch.watch import Watched
-from tests import preloaded
+from tests import moments, preloaded
 from tests.conftest import PATIENCE, Call, Cli, Done, waves
+from tests.moments import moment, wait_for
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
 
@@ -915,7 +915,6 @@ def test_a_file_with_the_name_of_a_pattern_is_a_file(tmp_path: Path) -> None:
     assert is_pattern(tmp_path / "photo[2].png")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(NAMES, unique=True, max_size=20), st.integers(1, 4), st.integers(0, 9))
 def test_every_photo_has_its_styles(stems: list[str], count: int, seed: int) -> None:
     photos = [Found(Path(f"{stem}.png"), PurePath(f"{stem}.png")) for stem in stems]
@@ -946,41 +945,51 @@ def test_a_template_is_checked() -> None:
 # Interrupted, watched, shared
 
 
-def started(environment: Mapping[str, str], folder: Path, *options: str) -> subprocess.Popen[str]:
+def started(environment: Mapping[str, str], folder: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "stylize", "photos", "style.png", "-o", "out", "--encoder", "tiny", *options]
     return preloaded.Popen(
-        command, cwd=folder, env={**environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env={**environment, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_where_it_was(
-    cli_environment: Mapping[str, str], paint: Paint, folder: Path, photos: Path
+    cli_environment: Mapping[str, str], folder: Path, photos: Path
 ) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
-    options = ("--size", "16", "--steps", "4", "--tolerance", "0", "--json")
-    moments = iter([2, 7, 12, 20])  # after so many events
+    search = os.pathsep.join([cli_environment["PYTHONPATH"], str(moments.plugin(folder / "moments"))])
+    options = ("--size", "16", "--steps", "4", "--tolerance", "0")
+
+    def run(**killed: str) -> int:
+        process = started({**cli_environment, "PYTHONPATH": search}, folder, *options, **killed)
+        process.communicate(timeout=PATIENCE)
+        return process.returncode
+
     made: dict[str, int] = {}
-    while (moment := next(moments, None)) is not None:
-        with started(cli_environment, folder, *options) as process:
-            assert process.stdout is not None
-            for _ in range(moment):
-                assert process.stdout.readline()
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
+    for when, name, least in (
+        ("step 2", "a.png", 0),
+        ("before", "out/a.png", 0),
+        ("after", "out/b.jpg", 2),
+        ("before", "out/inner/c.webp", 2),
+        ("step 1", "more2.png", 3),
+        ("after", "out/more3.png", 6),
+    ):
+        assert run(**moment("kill", when, name)) == -signal.SIGKILL
         for path in [*(folder / "out").glob("[!.]*.*"), *(folder / "out" / "inner").glob("[!.]*.*")]:
             mark = path.stat().st_mtime_ns
             assert read_record(path) is not None  # whole, or not there
             assert made.setdefault(str(path), mark) == mark  # and painted once
-    assert 0 < len(made) < 8
-    with started(cli_environment, folder, *options) as process:
-        process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+        assert least <= len(made) < 8
+    assert run() == 0
     assert {path: Path(path).stat().st_mtime_ns for path in made} == made
     (folder / "out").rename(folder / "killed")
-    with started(cli_environment, folder, *options) as process:
-        process.communicate(timeout=PATIENCE)
+    assert run() == 0
     visible = {name: data for name, data in files(folder / "killed").items() if not name.startswith(".")}
     assert visible == files(folder / "out")
     assert len(visible) == 8
@@ -1005,7 +1014,7 @@ def test_what_killed_runs_left_is_cleared_away(paint: Paint, folder: Path) -> No
 def test_two_runs_share_the_work(cli_environment: Mapping[str, str], folder: Path, photos: Path) -> None:
     for number in range(5):
         save(photos / f"more{number}.png", 90 + number)
-    runs = [started(cli_environment, folder, "--size", "16", "--steps", "20", "--tolerance", "0") for _ in range(2)]
+    runs = [started(cli_environment, folder, "--size", "16", "--steps", "8", "--tolerance", "0") for _ in range(2)]
     said = [run.communicate(timeout=PATIENCE)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     painted = [int((re.search(r"(\d+) painted", err) or ["", "0"])[1]) for err in said]
@@ -1133,27 +1142,26 @@ def test_an_unknown_executor_is_one_clear_line(call: Call, photos: Path) -> None
     assert done.err == "stylize: unknown executor 'god'; built in are serial and processes\n"
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_a_watched_folder_is_painted_as_it_fills(
     cli_environment: Mapping[str, str], folder: Path, photos: Path
 ) -> None:
     process = started(cli_environment, folder, "--size", "16", "--steps", "2", "--watch")
+    assert process.stderr is not None
     wait_for(lambda: len([p for p in (folder / "out").rglob("[!.]*.*") if p.is_file()]) == 3)
     save(photos / "late" / "d.png", 5)
     wait_for((folder / "out" / "late" / "d.png").exists)
-    (photos / "late" / "bad.png").write_bytes(b"not yet")
+    (folder / "bad.png").write_bytes(b"not yet")
+    (folder / "bad.png").rename(photos / "late" / "bad.png")  # whole at once, as all others here
+    said = ""
+    while "note: cannot read photos/late/bad.png" not in said:
+        said += (line := process.stderr.readline())
+        assert line
     before = read_record(folder / "out" / "a.png")
     save(photos / "a.png", 6)
     wait_for(lambda: read_record(folder / "out" / "a.png") not in (None, before))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
+    err = said + process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 1, err  # bad.png
     assert "watching photos; Ctrl-C ends" in err
     assert "5 painted, 1 failed" in err

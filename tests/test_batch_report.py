@@ -18,13 +18,13 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from stylize_batch import report
 from stylize_batch.report import STATES, Entry, page, thumbnail
-from tests.conftest import waves
+from tests.conftest import PATIENCE, waves
 
 VOID = {"meta", "link", "img", "input"}
 ATTRIBUTES = {  # all that a page may hold, by tag
@@ -294,7 +294,6 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(st.lists(entry, max_size=6), anything, st.dictionaries(anything, anything, max_size=3))
 def test_no_text_leaves_its_place(entries: list[Entry], title: str, summary: dict[str, str]) -> None:
     root = read(page(entries, title=title, summary=summary))
@@ -321,7 +320,6 @@ def test_no_text_leaves_its_place(entries: list[Entry], title: str, summary: dic
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(st.lists(entry, max_size=3))
 def test_nothing_is_loaded(entries: list[Entry]) -> None:
     root = read(page(entries, title="Photos", summary={}))
@@ -357,7 +355,6 @@ def address(target: str) -> str:
     return link.attributes["href"]
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1).filter(lambda path: not path.startswith(b"/")))
 def test_a_link_decodes_to_the_bytes_of_the_path(path: bytes) -> None:
     found = address(os.fsdecode(path))
@@ -437,7 +434,7 @@ def show(tmp_path: Path) -> Show:
         path.write_text(document, encoding="utf-8")
         own = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
         command = [str(CHROMIUM), *FLAGS, *own, *flags, path.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done
 

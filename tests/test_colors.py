@@ -16,7 +16,7 @@ from stylize.colors import builtin, choose, luminance, match_color, match_lumina
 from stylize.errors import SettingsError
 
 Array = NDArray[Any]
-HASTY = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+HASTY = settings(max_examples=60)
 
 
 def test_a_mode_is_chosen_by_name_and_an_unknown_name_lists_them_all() -> None:

@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,8 @@ import stylize
 from stylize import Executor, Request, Settings, SettingsError, StylizeError, Stylizer, claims_inside
 from stylize.testing import ExecutorContract, small_photos
 from stylize_dask.executor import Dask
-from tests.conftest import Call, Cli
+from tests.conftest import PATIENCE, Call, Cli
+from tests.moments import wait_for
 from tests.test_jobs import Recorder
 
 pytestmark = [
@@ -57,13 +57,6 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_line(
     assert len(done.err.splitlines()) == 1
     done = call(*command, "--scheduler", "tcp://127.0.0.1:9")
     assert (done.code, done.err) == (2, "stylize: --scheduler needs --executor dask\n")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def holders(folder: Path) -> set[int]:
@@ -220,7 +213,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
     ) as run:
         wait_for(lambda: holders(folder))
         os.killpg(processes[0].pid, signal.SIGKILL)
-        _, err = run.communicate(timeout=100)
+        _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1, err
     assert "the Dask scheduler is gone; the same command goes on with the rest" in err
     assert "Traceback" not in err

@@ -52,17 +52,12 @@ from stylize.images import (
     srgb_profile,
 )
 from stylize.images.record import embed
+from tests.conftest import PATIENCE
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)
 SIXTEEN = RNG.integers(0, 65536, (5, 7, 4), dtype=np.uint16)
-HASTY = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+HASTY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -1640,7 +1635,7 @@ def test_reading_in_threads_leaves_the_warning_filters_as_they_were(
     def slow(*arguments: Any, **options: Any) -> Image.Image:
         name = threading.current_thread().name
         begun[name].set()
-        assert (begun["b"] if name == "a" else ended).wait(30)
+        assert (begun["b"] if name == "a" else ended).wait(PATIENCE)
         warnings.warn("as Pillow does", UserWarning, stacklevel=1)  # an error, were it not ignored
         seen.append(name)
         return opened(*arguments, **options)
@@ -1654,10 +1649,10 @@ def test_reading_in_threads_leaves_the_warning_filters_as_they_were(
 
     threads = [threading.Thread(target=first, name="a"), threading.Thread(target=load, args=(path,), name="b")]
     threads[0].start()
-    assert begun["a"].wait(30)
+    assert begun["a"].wait(PATIENCE)
     threads[1].start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert seen == ["a", "b"]
     assert list(warnings.filters) == before
 

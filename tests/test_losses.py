@@ -352,7 +352,7 @@ def test_wasserstein_equals_matrix_roots_in_float64(device: str) -> None:
     assert expected / energy - 1e-5 <= value <= expected / energy + damping + 1e-5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     channels=st.integers(1, 12),
     size=st.tuples(st.integers(1, 7), st.integers(1, 7)),

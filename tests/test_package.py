@@ -22,7 +22,7 @@ import pytest
 import stylize
 from stylize.encoders import mini
 from stylize_web.pictures import PAINTINGS, PHOTOS
-from tests.conftest import ROOT, SAMPLES
+from tests.conftest import PATIENCE, ROOT, SAMPLES
 
 # The rooms of the design, from the top down: a module imports from its own line and from those below.
 FLOORS = (
@@ -86,7 +86,7 @@ PLUGINS = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
     with zipfile.ZipFile(path) as archive:

@@ -9,8 +9,6 @@ import os
 import pickle
 import re
 import secrets
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import stylize
 from stylize import Claims, ImageError, Origin, Picture, SettingsError, StorePath, as_path, is_folder
 from stylize.testing import small_photos
 from tests.conftest import Call, waves
+from tests.moments import wait_for
 from tests.test_claims import takers_at_once
 
 FAST = ("--encoder", "tiny", "--size", "16", "--steps", "2")
@@ -317,8 +316,7 @@ def test_claims_in_a_store_are_held_against_others(memory: StorePath) -> None:
     one.note_done("c", "so", at_once=False)
     other.look_done()
     assert not other.is_known_done("c", "otherwise")
-    while not other.is_known_done("c", "so"):
-        time.sleep(QUICK)
+    wait_for(lambda: other.is_known_done("c", "so"))
     assert one.holds("a")
     one.release("a")
     assert other.take("a")
@@ -328,15 +326,18 @@ def test_claims_in_a_store_are_held_against_others(memory: StorePath) -> None:
 
 
 def test_claims_in_a_store_that_are_not_refreshed_are_taken_over_by_one(memory: StorePath) -> None:
-    Claims(memory / "claims").take("a")
+    Claims(memory / "claims", refresh=3600).take("a")
     (claim,) = (memory / "claims").iterdir()
     text = claim.read_text()
     claim.write_bytes(text.replace(text.split('"')[3], "elsewhere").encode())
     runs = [Claims(memory / "claims", refresh=0.01) for _ in range(4)]
-    got, done = list[Claims](), threading.Event()
-    while not got:
-        got = [run for run in runs if run.take("a")]
-        done.wait(0.01)
+    got = list[Claims]()
+
+    def taken() -> list[Claims]:
+        got.extend(run for run in runs if run.take("a"))
+        return got
+
+    wait_for(taken)
     assert len(got) == 1
     for run in runs:
         run.close()

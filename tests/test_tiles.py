@@ -184,7 +184,7 @@ def test_the_statistics_of_a_style_do_not_depend_on_tiles(
 # Tiles
 
 
-@hypothesis(max_examples=40, deadline=None)
+@hypothesis(max_examples=40)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(16, 400))
 def test_every_pixel_and_position_is_owned_by_one_tile(height: int, width: int, side: int) -> None:
     encoder = narrow()

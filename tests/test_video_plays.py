@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from stylize_video.ffmpeg import executable
-from tests.conftest import Call
+from tests.conftest import PATIENCE, Call
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]
@@ -71,7 +71,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
         ]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return said.get(timeout=60)
+            return said.get(timeout=PATIENCE)
         finally:
             browser.kill()
             browser.wait()

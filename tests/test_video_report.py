@@ -306,7 +306,7 @@ def test_times_are_such_as_the_command_line_takes(seconds: float, text: str) -> 
 # --- nothing leaks, nothing is loaded --------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(anything, st.lists(st.tuples(anything, anything), max_size=3))
 @pytest.mark.slow
 def test_no_text_leaves_its_place(title: str, facts: list[tuple[str, str]]) -> None:

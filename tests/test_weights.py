@@ -28,6 +28,7 @@ from safetensors.torch import save
 
 from stylize.encoders import weights
 from stylize.errors import WeightsError
+from tests.conftest import PATIENCE
 
 TINY = {"tiny": (4, None, 6, 6), "other": (4, 8)}
 REAL = Path(__file__).resolve().parents[2] / "shared" / "weights" / "vgg19-features.safetensors"
@@ -335,20 +336,20 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch") / "w"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_truncated_anywhere(scratch: Path, fraction: float) -> None:
     for whole in (save(tensors()), pth(tensors()), pth(tensors(), _use_new_zipfile_serialization=False)):
         assert one_line(scratch, refusal(scratch, whole[: int(len(whole) * fraction)]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=300), head=st.sampled_from([b"", b"PK\3\4", b"\x80\2", b"\x40" + bytes(7) + b"{"]))
 def test_random_bytes(scratch: Path, head: bytes, body: bytes) -> None:
     assert one_line(scratch, refusal(scratch, head + body))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(where=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_a_flipped_byte_is_read_or_refused(scratch: Path, where: float, value: int) -> None:
     for whole in (save(tensors()), pth(tensors()), pth(tensors(), _use_new_zipfile_serialization=False)):
@@ -661,6 +662,7 @@ def test_two_processes_download_once(server: Server, cache: Path) -> None:
     package = Path(weights.__file__).parents[2]
     command, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(package)}
     running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0].strip() for process in running] == [str(weights.cache_file("tiny"))] * 2
+    said = [process.communicate(timeout=PATIENCE)[0].strip() for process in running]
+    assert said == [str(weights.cache_file("tiny"))] * 2
     assert [process.returncode for process in running] == [0, 0]
     assert server.ranges == [None]
