@@ -55,7 +55,7 @@ Measure = Callable[..., Any]
 def measure(tmp_path: Path) -> Measure:
     """What a process of its own tells, as the memory of this one is also that of other threads: whether memory is kept;
     how many pages are cleared when it allocates and frees a tensor three times, having done so before; how many bytes
-    are given back in the end, and how many pages are cleared then for one that fits into no hole it left in the heap."""
+    are given back in the end, and how many pages are cleared then for one that fits into no hole in the heap."""
     if allocator._library() is None or sys.platform != "linux":
         pytest.skip("the C library is not GNU's, or there is no /proc/self/statm")
     (tmp_path / "program.py").write_text(PROGRAM)
