@@ -14,6 +14,7 @@ from stylize.colors import ColorMode
 from stylize.features import Engine
 from stylize.grain import Grains
 from stylize.images import Picture, Source, as_picture, resize
+from stylize.margins import without_margins
 from stylize.objective import Term
 from stylize.palette import Palettes
 from stylize.pyramid import Scale
@@ -39,9 +40,9 @@ class Styles:
 
     def __init__(self, engine: Engine, color: ColorMode, blend: Blend) -> None:
         self._engine, self._color, self._moments = engine, color, StyleMoments(engine)
-        self.main = StyleTarget(blend[0], engine, blend[1], self._moments)
+        self._seen: list[tuple[tuple[Picture, ...], bytes, tuple[Picture, ...]]] = []
         self._kept: list[StyleTarget] = []
-        self._converted: list[tuple[tuple[Picture, ...], bytes, tuple[Picture, ...]]] = []
+        self.main = StyleTarget(self._as_seen(blend[0], b""), engine, blend[1], self._moments)
 
     def prepare(
         self, picture: Picture, size: tuple[int, int], blend: Blend, layout: Layout | None, *, recolor: bool
@@ -63,7 +64,7 @@ class Styles:
 
     def of(self, content: Picture, blend: Blend) -> tuple[Tensor, StyleTarget]:
         """What is painted of a content, (1, 3 or 1, H, W), and the style for it."""
-        styles, weights = self._in_profile(blend[0], content.profile), blend[1]
+        styles, weights = self._as_seen(blend[0], content.profile), blend[1]
         if self._color.prepare is None:
             return content.rgb, self._known(styles, weights)
         shown = [Picture(style.opaque().rgb, style.alpha) for style in styles]
@@ -77,15 +78,16 @@ class Styles:
         pairs = zip(layout.parts(content), blends, strict=True)
         return [None if part is None else self.of(part, blend)[1] for part, blend in pairs]
 
-    def _in_profile(self, styles: tuple[Picture, ...], profile: bytes) -> tuple[Picture, ...]:
-        """Styles in the colours of a photo; the same objects for the same, so that their statistics are known."""
-        if not profile:
-            return styles
-        for known, of, made in self._converted:
+    def _as_seen(self, styles: tuple[Picture, ...], profile: bytes) -> tuple[Picture, ...]:
+        """Styles without margins, in the colours of a photo; the same objects for the same, so that their statistics
+        are known."""
+        for known, of, made in self._seen:
             if known == styles and of == profile:
                 return made
-        made = tuple(style.in_profile(profile) for style in styles)
-        self._converted = [(styles, profile, made), *self._converted][:KEPT]
+        cut = self._engine.settings.style_margins == "cut"
+        made = tuple(without_margins(style) if cut else style for style in styles)
+        made = tuple(style.in_profile(profile) for style in made) if profile else made
+        self._seen = [(styles, profile, made), *self._seen][:KEPT]
         return made
 
     def _known(self, styles: tuple[Picture, ...], weights: tuple[float, ...]) -> StyleTarget:

@@ -172,6 +172,12 @@ class Settings:
     style_weights: tuple[float, ...] = _knob(
         (), "weights of several styles in a blend, one each; default: equal", low=0, high=1e6
     )
+    style_margins: str = _knob(
+        "cut",
+        "plain margins of style pictures, such as a mat, the white of a scan or black bars: left out, or part of the "
+        "style",
+        choices=("cut", "keep"),
+    )
     preserve_color: str = _knob(
         "none",
         "keep the colours of the content; luminance: only the brightness is painted; match: the style is given the "
@@ -472,6 +478,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "history": 100,
             "tolerance": 0.0,
             "palette": "free",
+            "style_margins": "keep",
             "encoder": "vgg19",
         },
     ),
