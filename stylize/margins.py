@@ -29,6 +29,8 @@ LABELLED = 0.5  # share of one of the four of a margin all around: a label or a 
 CORNER = 0.12  # of the longest side: how far the ends of an inner edge may be from where the next one lies
 DEEPEST = 0.35  # of a side of the picture: all that one margin takes
 BARS = 0.04  # of the longest side: most that two bars differ in depth
+DEEPEST_BAR = 0.25  # of a side of the picture: that of a film in a frame of 4:3
+GREY = 0.15  # most that the channels of a bar differ from 0, or from 1: bars are black or white
 BEYOND = 0.006  # of the longest side: cut beyond the edge, where there is often a shadow
 SMALLEST = 32  # px: no margins are looked for in less
 NESTED = 3  # margins within each other that are looked for, such as of a frame with a mat
@@ -53,10 +55,11 @@ class Margins:
 
 @dataclass(frozen=True)
 class _Edge:
-    """The inner edge of a margin: its depth in px; the columns from ``begin`` to ``end`` of ``width`` along which it
-    is found, and in which share of them; and the least and most of the margin's colour, (2, 3)."""
+    """The inner edge of a margin: its depth in px of ``height``; the columns from ``begin`` to ``end`` of ``width``
+    along which it is found, and in which share of them; and the least and most of the margin's colour, (2, 3)."""
 
     depth: int
+    height: int
     begin: int
     end: int
     width: int
@@ -138,8 +141,13 @@ def _bars(one: _Edge | None, other: _Edge | None, longest: int) -> bool:
     """Whether two margins are bars at opposite sides, without any at the others."""
     if one is None or other is None or abs(one.depth - other.depth) > BARS * longest:
         return False
-    whole = all(edge.share >= OF_ONE_PIECE and _between(edge, 0, 0, CORNER * longest) for edge in (one, other))
-    return whole and _spread([one, other]) <= EVEN
+    colors = torch.cat([one.colors, other.colors])
+    return (
+        all(edge.share >= OF_ONE_PIECE and _between(edge, 0, 0, CORNER * longest) for edge in (one, other))
+        and max(one.depth, other.depth) <= DEEPEST_BAR * one.height
+        and _spread([one, other]) <= EVEN
+        and bool(colors.max() <= GREY or colors.min() >= 1 - GREY)
+    )
 
 
 def _spread(edges: list[_Edge]) -> float:
@@ -172,4 +180,4 @@ def _edge(rgb: Tensor) -> _Edge | None:
     if share < LABELLED:
         return None
     own = color[:, begin : end + 1].quantile(torch.tensor((0.05, 0.95)), dim=1)
-    return _Edge(int(first[columns].float().quantile(0.95)), begin, end + 1, width, share, own)
+    return _Edge(int(first[columns].float().quantile(0.95)), height, begin, end + 1, width, share, own)
