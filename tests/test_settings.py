@@ -41,6 +41,7 @@ WRONG_TYPES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(
         (
             *("style_loss", "content_loss", "normalize", "optimizer", "pooling", "preserve_color", "palette"),
+            "style_margins",
             "precision",
         ),
         (1, None, []),
