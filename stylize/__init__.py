@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.executors import Backlog, Run, Serial, join, run
+    from stylize.forks import Forked, fork
     from stylize.forms import setting_text, setting_value
     from stylize.host import Host, plugin_manager
     from stylize.images import (
@@ -103,6 +104,7 @@ _HOMES = {
         "WeightsError",
     ),
     "stylize.executors": ("Backlog", "Run", "Serial", "join", "run"),
+    "stylize.forks": ("Forked", "fork"),
     "stylize.forms": ("setting_text", "setting_value"),
     "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
@@ -179,6 +181,7 @@ __all__ = [
     "EncoderSpec",
     "Executor",
     "Flow",
+    "Forked",
     "Frame",
     "Host",
     "ImageError",
@@ -227,6 +230,7 @@ __all__ = [
     "claims_inside",
     "digest",
     "fit",
+    "fork",
     "grid",
     "hookimpl",
     "is_alive",

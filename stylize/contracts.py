@@ -164,6 +164,15 @@ class Executor(abc.ABC):
             StylizeError: what ends the run.
         """
 
+    def prepare(self) -> None:
+        """Start what :meth:`paint` needs later. Called, if at all, first of all in a program, while that has one thread
+        and has not loaded PyTorch: processes can then be forked that share it."""
+        return
+
+    def close(self) -> None:
+        """End what :meth:`prepare` started, whether it was needed or not."""
+        return
+
 
 @dataclass(frozen=True)
 class Request:

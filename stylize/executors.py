@@ -14,7 +14,7 @@ import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 from stylize import allocator
 from stylize.contracts import Chain, Executor, Frame, Job, Painted, Request
 from stylize.errors import ClaimLostError, PluginError, SettingsError
-from stylize.gradients import gradients_enabled
-from stylize.records import Record, saving_of
 
 if TYPE_CHECKING:
     from stylize.host import Host
@@ -39,7 +37,6 @@ PAUSE = 0.1  # seconds between two looks for something to paint
 log = logging.getLogger(__name__)
 
 
-@gradients_enabled()
 def run(
     job: Job,
     stylizer: Stylizer,
@@ -67,18 +64,40 @@ def run(
     """
     if options is None:
         options = {} if job.request is None else job.request.options
-    running = Run(job, stylizer, host=host, options=options, on_step=on_step, stop=stop)
-    painted = False
+    from stylize.gradients import gradients_enabled  # loads PyTorch; executors are prepared before
+
+    with gradients_enabled():
+        return _run(Run(job, stylizer, host=host, options=options, on_step=on_step, stop=stop), executor or Serial())
+
+
+def _run(run: Run, executor: Executor) -> Path | None:
+    job, painted = run.job, False
     try:
-        job.begin(stylizer)
-        (executor or Serial()).paint(running)
+        job.begin(run.stylizer)
+        executor.paint(run)
         painted = True
         return job.finish()
     finally:
         if job.claims is not None:
-            if painted and not running.stopped():
-                job.claims.clear(running.stopped)
+            if painted and not run.stopped():
+                job.claims.clear(run.stopped)
             job.claims.close()
+
+
+@contextlib.contextmanager
+def prepared(host: Host, options: Mapping[str, Any]) -> Iterator[Executor]:
+    """The executor that the options of ``stylize run`` name, prepared, and closed in the end.
+
+    Raises:
+        SettingsError, PluginError: there is none; see :func:`executor_named`.
+    """
+    several = (options.get("jobs") or 1) > 1
+    executor = executor_named(host, options.get("executor") or ("processes" if several else "serial"), options)
+    try:
+        executor.prepare()
+        yield executor
+    finally:
+        executor.close()
 
 
 def join(
@@ -127,6 +146,7 @@ class Run:
 
     Attributes:
         job: what is painted, begun already.
+        stylizer: for frames without styles of their own.
         options: what plugins get as ``options``.
     """
 
@@ -141,7 +161,7 @@ class Run:
         stop: Callable[[], bool] | None = None,
     ) -> None:
         self.job, self.host, self.options = job, host, options
-        self._stylizer, self._on_step, self._stop = stylizer, on_step, stop
+        self.stylizer, self._on_step, self._stop = stylizer, on_step, stop
         self._styled: OrderedDict[int, tuple[tuple[Picture, ...], Stylizer]] = OrderedDict()
 
     def stopped(self) -> bool:
@@ -243,6 +263,8 @@ class Run:
             self.host.observe_here("stylize_copied", frame=frame)
 
     def _painted(self, frame: Frame, chain: Chain) -> Painted:
+        from stylize.records import Record, saving_of
+
         stylizer, host = self._stylizer_for(frame), self.host
         settings, terms, regions = stylizer.settings, list(frame.terms), list(frame.regions)
         if host is not None:
@@ -289,10 +311,10 @@ class Run:
     def _stylizer_for(self, frame: Frame) -> Stylizer:
         styles = frame.styles
         if not styles or styles is self.job.styles:
-            return self._stylizer
+            return self.stylizer
         key = id(styles)  # the entry itself holds them: the number cannot come to mean other ones
         if key not in self._styled:
-            self._styled[key] = styles, self._stylizer.restyled(styles, frame.style_weights or None)
+            self._styled[key] = styles, self.stylizer.restyled(styles, frame.style_weights or None)
         self._styled.move_to_end(key)
         if len(self._styled) > STYLES_KEPT:
             self._styled.popitem(last=False)

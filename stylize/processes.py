@@ -1,8 +1,9 @@
 """The executor that paints in several processes, each with a job, a host and a stylizer of its own.
 
 Chains are sent to whichever worker is idle; what comes back is the outcome of each, what was logged, and each frame
-that is painted with its last step, for the display. Workers are started when there is a chain for them. Where there are
-several CUDA devices, each worker sees one of them.
+that is painted with its last step, for the display. Workers that were not forked at the beginning (see
+:mod:`stylize.forks`) are started when there is a chain for them. Where there are several CUDA devices, each worker sees
+one of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pickle
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from multiprocessing import resource_tracker
@@ -26,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 from stylize.contracts import Chain, Executor, Frame, Request, hookimpl
 from stylize.errors import ClaimLostError, SettingsError, StylizeError
 from stylize.executors import PAUSE, Backlog, Run, Serial, join
+from stylize.forks import GRACE, Forked, fork, without_interrupts
 
 if TYPE_CHECKING:
     from stylize.images import Picture
     from stylize.observing import Step
 
 ATTEMPTS = 2  # workers that may die over a chain before it counts as failed
-GRACE = 5.0  # seconds for a worker to end when it is told to
+LOADED = ("stylize.host", "stylize.stylizer")  # modules, before workers are forked
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class _Team:
 
     run: Run
     count: int
+    forked: list[Forked]
     workers: list[_Worker] = field(default_factory=list)
     started: int = 0
     deaths: Counter[str] = field(default_factory=Counter)
@@ -95,14 +98,11 @@ class _Team:
             packed = pickle.dumps(order)
         except Exception as error:
             raise StylizeError(f"an option cannot be sent to another process: {error}") from error
-        context = multiprocessing.get_context("spawn")  # a fork would copy CUDA and threads in an unusable state
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, packed), name=f"stylize worker {self.started + 1}")
-        with _without_interrupts():
-            process.start()
-        theirs.close()
+        each = self.forked.pop(0) if self.forked else _spawned(self.started + 1)
+        with contextlib.suppress(OSError):  # if it is gone, that shows when something is received
+            each.connection.send_bytes(packed)
         self.started += 1
-        worker = _Worker(self.started, process, ours)
+        worker = _Worker(self.started, each.process, each.connection)
         self.workers.append(worker)
         return worker
 
@@ -159,10 +159,18 @@ class Processes(Executor):
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._forked: list[Forked] = []
+
+    def prepare(self) -> None:
+        self._forked = self._forked or fork(self.count, _work, LOADED)
+
+    def close(self) -> None:
+        while self._forked:
+            self._forked.pop().close()
 
     def paint(self, run: Run) -> None:
         _check(run)
-        team = _Team(run, self.count)
+        team = _Team(run, self.count, self._forked)
         with contextlib.closing(team), contextlib.closing(run.backlog()) as backlog:
             if (chain := backlog.sole()) is not None:  # as well painted here, where the job may keep its result
                 backlog.put_back(chain)
@@ -222,19 +230,17 @@ def _devices() -> tuple[str, ...]:
     return tuple(named.split(",")[:count]) if named else tuple(map(str, range(count)))
 
 
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C and SIGHUP, which a terminal sends to all, or SIGTERM, which goes to
-    all at the end of a service: the first one says when to stop."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # started with the first process, it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _spawned(number: int) -> Forked:
+    """A worker that has loaded nothing yet."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs,), name=f"stylize worker {number}")
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # started with the first process, it would unblock the signal
+    with without_interrupts():
+        process.start()
+    theirs.close()
+    return Forked(process, ours)
 
 
 def _step(values: Mapping[str, Any]) -> Step:
@@ -246,14 +252,14 @@ def _step(values: Mapping[str, Any]) -> Step:
 # --- in a worker
 
 
-def _work(connection: Connection, packed: bytes) -> None:
-    """Paint the chains that come through a connection, until None comes or the other end is gone."""
+def _work(connection: Connection) -> None:
+    """Paint the chains that come through a connection after an order, until None comes or the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("stylize").addHandler(logging.NullHandler())  # what is logged at the start was said already
     sender = _Sender(connection)
     threading.Thread(target=_end_with_the_first, name="parent", daemon=True).start()
     try:
-        order: _Order = pickle.loads(packed)  # noqa: S301, from our own process
+        order: _Order = pickle.loads(connection.recv_bytes())  # noqa: S301, from our own process
         if order.device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = order.device
         run = _joined(order, sender)

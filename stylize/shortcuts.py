@@ -144,16 +144,14 @@ def _run(
     several = (styles,) if isinstance(styles, (str, os.PathLike)) else tuple(styles)
     paths, place = [as_path(style) for style in several], None if target is None else as_path(target)
     content = as_path(source)
-    job = host.open(content, paths, place, chosen, options, given)
-    if no_picture and isinstance(job, ImageJob):
-        raise SettingsError(f"{source} is not a clip; stylize.paint paints a picture")
-    with Progressing(progress) as shown:
+    with executors.prepared(host, options) as executor, Progressing(progress) as shown:
+        job = host.open(content, paths, place, chosen, options, given)
+        if no_picture and isinstance(job, ImageJob):
+            raise SettingsError(f"{source} is not a clip; stylize.paint paints a picture")
         request = Request(content, tuple(paths), place, chosen, options)
         stylizer = request.stylizer(job, host, shown.download)
         watching = _Watching(shown, on_step)
         host.register(watching, "the progress")
-        name = options.get("executor") or ("serial" if (options.get("jobs") or 1) == 1 else "processes")
-        executor = executors.executor_named(host, name, options)
         return executors.run(job, stylizer, host=host, on_step=watching.step, stop=stop, executor=executor)
 
 

@@ -57,7 +57,7 @@ FLOORS = (
     ("allocator", "linalg", "streams", "forms", "runfiles"),
     ("cuda",),
     ("kernels",),
-    ("settings", "errors", "checks", "machines", "page", "stores", "text"),
+    ("settings", "errors", "checks", "forks", "machines", "page", "stores", "text"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC_MODULES = {"arrays", "page", "text"}  # of which plugins may import everything without an underscore

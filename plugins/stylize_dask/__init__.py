@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,10 +27,10 @@ def stylize_executor(name: str, options: Mapping[str, Any]) -> Executor | None:
         if scheduler:
             raise SettingsError("--scheduler needs --executor dask")
         return None
-    try:
-        from stylize_dask.executor import Dask
-    except ImportError as error:
-        raise SettingsError(f"--executor dask needs Dask ({error}): pip install 'stylize-host[dask]'") from error
+    if find_spec("distributed") is None:
+        raise SettingsError("--executor dask needs Dask: pip install 'stylize-host[dask]'")
+    from stylize_dask.executor import Dask
+
     if scheduler and options.get("jobs"):
         raise SettingsError("--jobs says how many workers to start; those of --scheduler are there already")
     return Dask(scheduler, workers=options.get("jobs") or 2)

@@ -34,9 +34,12 @@ from stylize import (
 INSTALL = "install the same on all machines"
 THUMBNAIL = 128  # px: the longest side of what is sent back of a result, for displays
 
+IDLE = 60.0  # seconds without a chain after which a run is left: its client may be gone
+
 _lock = threading.Lock()  # one chain at a time in a process
 _runs: dict[str, tuple[Run, _Listener]] = {}
 _stopped: set[str] = set()
+_rest: list[threading.Timer] = []  # what leaves the run, unless another chain comes
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def paint(packed: bytes, chain: Chain, version: str) -> Done:
             "failed", error=f"the worker on {platform.node()} has stylize {__version__}, not {version}: {INSTALL}"
         )
     with _lock:
+        _keep_waiting()
         order: Order = pickle.loads(packed)  # noqa: S301, from the process that submitted this function
         if order.run in _stopped:
             return Done("held")
@@ -134,6 +138,8 @@ def paint(packed: bytes, chain: Chain, version: str) -> Done:
         except Exception as error:
             said = f"unexpected {type(error).__name__} in a worker on {platform.node()}: {error}"
             return Done("failed", error=said)
+        finally:
+            _wait_for_more(order.run)
 
 
 def stop(run: str) -> None:
@@ -145,18 +151,43 @@ def leave(run: str) -> None:
     """Forget a run, once nothing of it is in work."""
     _stopped.add(run)
     with _lock:
-        found = _runs.pop(run, None)
-        if found is not None:
-            logging.getLogger("stylize").removeHandler(found[1])
-            if found[0].job.claims is not None:
-                found[0].job.claims.close()
+        _keep_waiting()
+        _forget(run)
         _stopped.discard(run)
+
+
+def _forget(run: str) -> None:
+    found = _runs.pop(run, None)
+    if found is not None:
+        logging.getLogger("stylize").removeHandler(found[1])
+        if found[0].job.claims is not None:
+            found[0].job.claims.close()
+
+
+def _wait_for_more(run: str) -> None:
+    """Leave a run when nothing more comes of it: else it would count as one at work for as long as the worker lives."""
+
+    def leave_now() -> None:
+        with _lock:
+            if timer in _rest:  # no chain has come since
+                _keep_waiting()
+                _forget(run)
+
+    timer = threading.Timer(IDLE, leave_now)
+    timer.daemon = True
+    _rest.append(timer)
+    timer.start()
+
+
+def _keep_waiting() -> None:
+    while _rest:
+        _rest.pop().cancel()
 
 
 def _joined(order: Order) -> tuple[Run, _Listener]:
     if order.run not in _runs:
-        for other in list(_runs):  # of runs that ended without saying so
-            _runs.pop(other)
+        for other in list(_runs):  # that ended without saying so
+            _forget(other)
         import torch
 
         torch.set_num_threads(order.threads)

@@ -71,13 +71,12 @@ def run(content: Path, styles: tuple[Path, ...], **options: Any) -> int:
     """Repaint CONTENT in the style of STYLE, or in a blend of several styles."""
     from stylize import executors
     from stylize.jobs import ImageJob
-    from stylize.stylizer import Stylizer
 
     settings, host = settings_from(options), current_host()
     options = options | {"given": _given_to_plugins(host)}
-    name = options.get("executor") or ("serial" if (options.get("jobs") or 1) == 1 else "processes")
-    executor = executors.executor_named(host, name, options)
-    with showing(host, options) as display:
+    with executors.prepared(host, options) as executor, showing(host, options) as display:
+        from stylize.stylizer import Stylizer
+
         job = host.open(content, styles, options["output"], settings, options, given=_given())
         if isinstance(job, ImageJob):
             _check_quality(job.target, options["quality"])
