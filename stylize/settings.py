@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import re
 import tomllib
 import typing
@@ -412,7 +413,10 @@ def _known(names: Mapping[str, Any]) -> None:
 
 
 def _coerce(name: str, value: object) -> object:
-    """Lists to tuples, ints to floats, mappings to dicts; anything else of the wrong type is an error."""
+    """Lists and single numbers to tuples, ints to floats, mappings to dicts, numbers of NumPy to those of Python.
+
+    Anything else of the wrong type is an error.
+    """
     kind = type_of(name)
     if value is None and type(None) in typing.get_args(kind):
         return None
@@ -420,6 +424,8 @@ def _coerce(name: str, value: object) -> object:
         inner = typing.get_args(kind)[0]
         if isinstance(value, Sequence) and not isinstance(value, str):
             return tuple(_scalar(name, item, inner) for item in value)
+        if isinstance(value, numbers.Real):  # one for all
+            return (_scalar(name, value, inner),)
     elif kind == Mapping[str, float]:
         if isinstance(value, Mapping):
             return {str(key): _scalar(name, item, float) for key, item in value.items()}
@@ -431,6 +437,10 @@ def _coerce(name: str, value: object) -> object:
 
 
 def _scalar(name: str, value: object, kind: type) -> object:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):  # NumPy's, too
+        value = int(value)
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        value = float(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**1023 else math.inf * (1 if value > 0 else -1)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):

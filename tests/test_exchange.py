@@ -167,6 +167,7 @@ def test_a_tensor_that_needs_a_gradient_or_was_made_for_inference_is_taken() -> 
         (COLORS.astype(np.int64), "not int64"),
         (COLORS > 3, "not bool"),
         (UNIT.int(), "not int32"),
+        (UNIT.to("meta"), "meta holds no picture"),
         (UNIT.permute(0, 2, 3, 1), "permute|one picture"),
         (UNIT[0].permute(1, 2, 0), r"tensor.permute\(2, 0, 1\)"),
         (UNIT[0, 0], r"\(6, 9\)"),
@@ -186,6 +187,11 @@ def test_anything_else_is_refused_in_a_line_that_says_what_is_taken(source: Any,
     with pytest.raises(StylizeError, match=words) as raised:
         as_picture(source)
     assert "\n" not in str(raised.value)
+
+
+def test_load_says_what_it_takes() -> None:
+    with pytest.raises(ImageError, match=r"type ndarray: load\(\) takes a path, .*; as_picture\(\) takes arrays"):
+        load(np.zeros((4, 4, 3), np.uint8))  # type: ignore[arg-type]
 
 
 def test_a_damaged_picture_in_memory_is_refused() -> None:

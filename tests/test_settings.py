@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -435,3 +436,13 @@ def test_a_settings_file_without_an_end_is_not_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError, match=words):
             Settings.from_toml(path)
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert Settings(steps=300).steps == (300,)  # type: ignore[arg-type]
+    made = Settings(size=np.int64(64), content_weight=np.float32(0.5), steps=[np.int32(3), 4])  # type: ignore[arg-type]
+    assert (made.size, made.content_weight, made.steps) == (64, 0.5, (3, 4))
+    assert {type(made.size), type(made.content_weight), type(made.steps[0])} == {int, float}
+    for steps in (True, 2.5, "3"):
+        with pytest.raises(SettingsError, match="steps"):
+            Settings(steps=steps)  # type: ignore[arg-type]

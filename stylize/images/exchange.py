@@ -106,6 +106,8 @@ def _from_tensor(tensor: Tensor) -> Picture:
             advice = "; give one picture at a time"
         wanted = "a tensor of a picture is (C, H, W) or (1, C, H, W) with C = 1, 3 or 4"
         raise SettingsError(f"{wanted}, such as (1, 3, H, W), not {shape}{advice}")
+    if tensor.is_meta:
+        raise SettingsError("a tensor on the device meta holds no picture; give one with values")
     if tensor.dtype not in _LEVELS and not tensor.is_floating_point():
         kind = str(tensor.dtype).removeprefix("torch.")
         raise SettingsError(f"a tensor of a picture holds uint8, uint16 or floats in [0, 1], not {kind}")

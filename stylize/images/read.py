@@ -103,6 +103,10 @@ def _content_of(source: bytes | bytearray | memoryview | IO[bytes]) -> tuple[str
     else:
         given = getattr(source, "name", "")
         name = given if isinstance(given, str) else ""
+        if not hasattr(source, "read"):
+            kind = type(source).__name__
+            taken = "a path, bytes, a file object or a PIL image; as_picture() takes arrays and tensors, too"
+            raise ImageError(f"cannot read an object of type {kind}: load() takes {taken}")
         with _as_image_errors(name or "the file object"):
             found: object = source.read()
             if not isinstance(found, bytes):
