@@ -6,15 +6,18 @@ import base64
 import http.client
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +114,16 @@ def brushed(left: int, right: int) -> str:
     mask.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
+
+def promised(width: int, height: int) -> str:
+    """A mask whose header promises a size, and which has no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
+    data += struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+HUGE = promised(60000, 60000)
 
 Serve = Callable[..., Client]
 
@@ -304,6 +317,22 @@ def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, plac
     assert names == ["inner"]
 
 
+def test_names_that_are_no_text_and_links_in_circles(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "offered"
+    inner = folder / os.fsdecode(b"d\xe9r")
+    inner.mkdir(parents=True)
+    for path in (inner / "a.jpg", folder / os.fsdecode(b"\xff.jpg")):
+        Image.new("RGB", (9, 9)).save(path, "JPEG")
+    (folder / "round.jpg").symlink_to("round.jpg")
+    client = serve(folder)
+    entries = client.get("/api/folder").json["entries"]
+    assert [each["name"] for each in entries] == ["d\ufffdr", "\ufffd.jpg"]
+    assert client.get(f"/api/pictures/{entries[1]['id']}/thumbnail").status == 200
+    (found,) = client.get(f"/api/folder?place={quote(entries[0]['place'])}").json["entries"]
+    assert found["name"] == "a.jpg"
+    assert client.get(f"/api/folder?place={'a' * 4000}").status == 400
+
+
 # Orders
 
 
@@ -327,6 +356,7 @@ def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, plac
         ({"mask": "http://evil.example/"}, "the mask must be a PNG"),
         ({"mask": "data:image/png;base64,!"}, "the mask is damaged"),
         ({"mask": "data:image/png;base64,AAAA"}, "the mask is damaged"),
+        ({"mask": HUGE}, "the mask is damaged, or too large"),
         ({"mask": "mask-none"}, "not there any more"),
         ({"mask": brushed(0, 0)}, "nothing is painted with the brush"),
         ({"regions": [{"mask": brushed(0, 0), "styles": ["sample-waves"]}]}, "nothing is painted with the brush"),

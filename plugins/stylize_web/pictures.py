@@ -51,6 +51,11 @@ class Source:
         return {"id": self.id, "name": self.name, "kind": self.kind, "place": self.place}
 
 
+def _as_unicode(name: str) -> str:
+    """The name of a file as Unicode; what is none is replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 class Pictures:
     """All sources by their ids. Names come from elsewhere and are shown only; files are found by id.
 
@@ -108,18 +113,29 @@ class Pictures:
     def _below(self, place: str) -> Path:
         if self.folder is None:
             raise StylizeError("no folder is offered; start the server with --folder")
+        with self._lock:  # those that were listed, which may have names that are no Unicode
+            known = [each.path for each in self._known.values() if each.kind == "folder" and each.place == place]
+        here = known[0] if known else self.folder / place
         try:
-            here = (self.folder / place).resolve()
-        except (OSError, ValueError) as error:
+            found = self._is_below(here) and here.is_dir()
+        except (OSError, ValueError) as error:  # such as a name that is too long
             raise StylizeError("there is no such folder") from error
-        if not here.is_relative_to(self.folder) or not here.is_dir():
+        if not found:
             raise StylizeError("there is no such folder")
-        return here
+        return here.resolve()
+
+    def _is_below(self, path: Path) -> bool:
+        """Whether a path leads into the folder, links followed; those that go round in circles do not."""
+        assert self.folder is not None
+        try:
+            return path.resolve().is_relative_to(self.folder)
+        except RuntimeError:
+            return False
 
     def _sources(self, entries: list[Path]) -> Iterator[Source]:
         assert self.folder is not None
         for path in entries:
-            if path.name.startswith(".") or not path.resolve().is_relative_to(self.folder):
+            if path.name.startswith(".") or not self._is_below(path):
                 continue
             suffix = path.suffix.lower()
             kinds = {"folder": path.is_dir(), "picture": suffix in PICTURES, "clip": suffix in CLIPS}
@@ -127,8 +143,7 @@ class Pictures:
             if kind is not None:
                 place = path.relative_to(self.folder).as_posix()
                 key = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-                name = path.name.encode("utf-8", "replace").decode()
-                yield self._add(Source(f"folder-{key}", name, path, kind, place))
+                yield self._add(Source(f"folder-{key}", _as_unicode(path.name), path, kind, _as_unicode(place)))
 
     def clip(self, source: Source) -> Path:
         """The file of a clip, for players.
@@ -177,8 +192,10 @@ class Pictures:
                 if image.width * image.height > MASK_PIXELS:
                     raise SettingsError(f"the mask is too large: at most {MASK_PIXELS // 10**6} megapixels")
                 brightest = image.convert("L").getextrema()[1]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SettingsError("the mask is damaged") from error
+        except SettingsError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            raise SettingsError("the mask is damaged, or too large") from error
         if not brightest:
             raise SettingsError("nothing is painted with the brush; paint over a part, or clear it")
         digest = hashlib.sha256(png).hexdigest()
