@@ -19,6 +19,7 @@ from torch import Tensor
 from stylize.encoders import weights
 from stylize.encoders.vgg import MEAN, STD
 from stylize.testing import TINY_WIDTHS, random_weights
+from tests import preloaded
 from tests.bench import peer_host, peer_plot, peer_weights, peers
 from tests.bench.peer_runs import FailedError, Run, Seen, run
 from tests.conftest import waves
@@ -179,7 +180,7 @@ def test_a_program_is_run_as_it_stands_or_within_its_package(tmp_path: Path, rel
     Path(folder, "main.py").write_text(f"import torch\n{begin}\n{rest}\n")
     Image.new("RGB", (7, 5), (77, 77, 77)).save(tmp_path / "in.png")
     command = [sys.executable, peer_host.__file__, str(folder / "main.py"), "in.png", "out.png"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"CUDA_VISIBLE_DEVICES": ""})
+    done = preloaded.run(command, cwd=tmp_path, capture_output=True, text=True, env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "out.png") as image:
         assert (image.size, image.getpixel((3, 2))) == ((7, 5), (77, 77, 77))
@@ -230,6 +231,7 @@ def test_a_whole_run_against_a_program_that_paints_black(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(plugin_folder))
+    monkeypatch.setattr(subprocess, "Popen", preloaded.Popen)
     Path(tmp_path, "fake.py").write_text(FAKE)
     Path(tmp_path, "score.py").write_text(SCORE)
     first = {f"features.0.{kind}": torch.rand(shape) for kind, shape in (("weight", (64, 3, 3, 3)), ("bias", (64,)))}

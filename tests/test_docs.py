@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from stylize import plugin_manager
 from stylize.cli.main import extended
 from stylize.encoders import EncoderSpec
 from stylize.testing import EncoderContract
+from tests import preloaded
 from tests.conftest import ROOT, SAMPLES
 
 CHAPTERS = sorted(
@@ -97,7 +97,8 @@ def test_the_folder_example_paints_a_folder(tmp_path: Path, cli_environment: Map
     small = block.replace("size=1024", 'size=32, encoder="mini", steps=(2,)')
     assert small != block
     (tmp_path / "example.py").write_text(small)
-    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env={**os.environ}, check=True, capture_output=True)
+    command = [sys.executable, str(tmp_path / "example.py"), "--jobs"]  # so that its workers are preloaded, too
+    preloaded.run(command, cwd=tmp_path, env={**os.environ}, check=True, capture_output=True)
     assert {path.name for path in (tmp_path / "painted").iterdir()} == {"cat.jpg", "coffee.jpg"}
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -52,6 +51,7 @@ from stylize.images import (
     srgb_profile,
 )
 from stylize.images.record import embed
+from tests import preloaded
 from tests.conftest import PATIENCE
 
 Array = NDArray[Any]
@@ -588,6 +588,13 @@ def test_white_stays_white_and_opaque_when_a_picture_is_loaded_small(tmp_path: P
     assert bool((picture.rgb == 1).all())
 
 
+def told_by(file: Path, program: str, *arguments: Path) -> str:
+    """What a process of its own prints."""
+    file.write_text(program)
+    done = preloaded.run([sys.executable, file, *arguments], capture_output=True, text=True, check=True)
+    return str(done.stdout)
+
+
 @pytest.mark.slow
 def test_loading_small_takes_little_more_memory_than_decoding(tmp_path: Path) -> None:
     path = write(tmp_path / "flat.png", Image.new("RGBA", (4000, 4000), (10, 200, 30, 128)))
@@ -600,8 +607,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     if sys.platform != "linux":
         pytest.skip("ru_maxrss is in KiB on Linux only")
-    told = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
-    assert int(told) < 160  # MiB; 61 are the decoded picture
+    assert int(told_by(tmp_path / "program.py", program, path)) < 160  # MiB; 61 are the decoded picture
 
 
 @pytest.mark.slow
@@ -1484,8 +1490,7 @@ for path in sys.argv[1:]:
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     paths = sorted(tmp_path.iterdir())
-    told = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True).stdout
-    assert int(told) < 200  # MiB
+    assert int(told_by(tmp_path / "program.py", program, *paths)) < 200  # MiB
 
 
 # --- origin ---

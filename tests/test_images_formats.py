@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import ExifTags, Image
 
 from stylize.errors import ImageError
 from stylize.images import load, save
+from tests import preloaded
 
 Array = NDArray[Any]
 
@@ -671,8 +671,9 @@ def read(path):
 with ThreadPoolExecutor(4) as pool:
     list(pool.map(read, sys.argv[1:] * 8))
 """
-    paths = sorted(map(str, tmp_path.iterdir()))
-    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True)
+    paths, file = sorted(map(str, tmp_path.iterdir())), tmp_path / "program.py"
+    file.write_text(program)
+    done = preloaded.run([sys.executable, file, *paths], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

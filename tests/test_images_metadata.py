@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import json
 import shutil
@@ -59,10 +61,38 @@ CHANGED |= {"Compression", "IPTCDigest", "CurrentIPTCDigest", "InteropVersion"}
 OWN_GROUPS = ("ExifTool", "System", "File", "ICC", "Composite", "JFIF", "PNG", "SourceFile", "XMP-stylize", "IFD1")
 
 
+@functools.cache
+def tool() -> subprocess.Popen[bytes]:
+    """exiftool, which takes one command after the other: to start takes it longer than to read a file."""
+    command = ["exiftool", "-stay_open", "True", "-@", "-"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    atexit.register(process.communicate, b"-stay_open\nFalse\n")
+    return process
+
+
+def exiftool(*arguments: str | Path) -> str:
+    """What it prints."""
+    process, end, answer = tool(), b"{ready}\n", b""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("".join(f"{each}\n" for each in (*arguments, "-execute")).encode())
+    process.stdin.flush()
+    while not answer.endswith(end):
+        line = process.stdout.readline()
+        assert line, "it has ended"
+        answer += line
+    return answer.removesuffix(end).decode()
+
+
+def write_tags(path: Path, *tags: str) -> None:
+    """Write tags into a file."""
+    said = exiftool("-m", "-overwrite_original", "-codedcharacterset=utf8", *tags, path)
+    assert "1 image files updated" in said
+
+
 def told(path: Path) -> dict[str, Any]:
     """What exiftool reads, but for what is of the file itself; names as group:tag."""
-    command = ["exiftool", "-j", "-a", "-G1", "-s", "-n", "-b", str(path)]
-    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (found,) = json.loads(exiftool("-j", "-a", "-G1", "-s", "-n", "-b", path))
     kept = {}
     for name, value in found.items():
         group, _, tag = name.partition(":")
@@ -78,8 +108,7 @@ def photo(path: Path, *tags: str) -> Path:
     Image.fromarray(pixels[::3, ::3].copy()).save(thumbnail, "JPEG")
     (path.parent / "thumb.bin").write_bytes(thumbnail.getvalue())
     extra = (f"-ThumbnailImage<={path.parent / 'thumb.bin'}", "-EXIF:Orientation#=6")
-    command = ["exiftool", "-q", "-m", "-overwrite_original", "-codedcharacterset=utf8", *tags, *extra, str(path)]
-    subprocess.run(command, check=True)
+    write_tags(path, *tags, *extra)
     return path
 
 
@@ -102,7 +131,7 @@ def test_all_that_exiftool_reads_is_there_again(tmp_path: Path, camera: str) -> 
                 assert float(after[name]) == float(value), (extension, name)
                 continue
             assert after.get(name) == value, (extension, name)
-        assert "ThumbnailImage" not in subprocess.run(["exiftool", "-s", path], capture_output=True, text=True).stdout
+        assert "ThumbnailImage" not in exiftool("-s", path)
         assert read_record(path) is not None
         assert load(path).size == (32, 24)  # upright, and once only
         again = load(path)
@@ -226,7 +255,7 @@ def test_other_sources_and_resolution(tmp_path: Path, source: str) -> None:
     path = tmp_path / source
     Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(path)
     tags = [*COMMON, *CAMERAS["sony"], *(() if source == "a.webp" else CAMERAS["fuji"][1:])]
-    subprocess.run(["exiftool", "-q", "-m", "-overwrite_original", "-codedcharacterset=utf8", *tags, path], check=True)
+    write_tags(path, *tags)
     before = told(path)
     picture = load(path)
     for extension in FORMATS:
@@ -256,7 +285,7 @@ def test_without_location(tmp_path: Path) -> None:
     for extension in FORMATS:
         path = tmp_path / f"b.{extension}"
         save(picture, path, location=False)
-        everything = subprocess.run(["exiftool", "-a", "-G1", "-s", path], capture_output=True, text=True).stdout
+        everything = exiftool("-a", "-G1", "-s", path)
         assert "GPS" not in everything
         assert "Köln" not in everything
         assert "José Núñez" in everything
