@@ -1085,14 +1085,51 @@ def test_one_ctrl_c_writes_the_picture_as_far_as_it_is(
     assert set(tmp_path.iterdir()) - before <= {tmp_path / "out.png", tmp_path / "cache"}
 
 
+# Holds up the second step until the program has noticed two signals, and tells of each.
+SLOW = """
+import signal, time
+from stylize import hookimpl
+
+noticed = []
+
+@hookimpl
+def stylize_step(frame, step):
+    if step.number == 2:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, telling(signal.getsignal(number)))
+        print('{"event": "asleep"}', flush=True)
+        while len(noticed) < 2:
+            time.sleep(0.01)
+
+def telling(notice):
+    def on_signal(number, frame):
+        notice(number, frame)
+        noticed.append(number)
+        print('{"event": "noticed"}', flush=True)
+    return on_signal
+"""
+
+
+@pytest.fixture
+def slow_environment(cli_environment: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
+    """With the plugin SLOW."""
+    info = tmp_path / "slow" / "slow_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "slow" / "slow_plugin.py").write_text(SLOW)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stylize]\nslow = slow_plugin\n")
+    return {**cli_environment, "PYTHONPATH": os.pathsep.join([cli_environment["PYTHONPATH"], str(tmp_path / "slow")])}
+
+
 def test_the_first_sigterm_is_a_ctrl_c_and_the_second_changes_nothing(
-    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+    slow_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
     command = ("photo.png", "starry.png", "-o", "out.png", "--size", "16", *STOPPABLE)
-    with started(cli_environment, tmp_path, *command) as process:
-        wait_for(process, "step")
-        process.terminate()
-        process.terminate()
+    with started(slow_environment, tmp_path, *command) as process:
+        wait_for(process, "asleep")
+        for _ in range(2):
+            process.terminate()
+            wait_for(process, "noticed")
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert json.loads(out.splitlines()[-1])["event"] == "written"
@@ -1134,44 +1171,18 @@ def test_a_run_ends_when_its_reader_is_gone(
     assert size_of(tmp_path / "out.png") == (16, 12)
 
 
-# Tells when the program has noticed the first Ctrl-C.
-SLOW = """
-import signal, time
-from stylize import hookimpl
-
-@hookimpl
-def stylize_step(frame, step):
-    if step.number == 2:
-        notice = signal.getsignal(signal.SIGINT)
-
-        def on_signal(number, frame):
-            notice(number, frame)
-            print('{"event": "noticed"}', flush=True)
-
-        signal.signal(signal.SIGINT, on_signal)
-        print('{"event": "asleep"}', flush=True)
-        time.sleep(1000)
-"""
-
-
 def test_a_second_ctrl_c_drops_the_picture_at_once(
-    cli_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
+    slow_environment: Mapping[str, str], pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    info = tmp_path / "slow" / "slow_plugin-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "slow" / "slow_plugin.py").write_text(SLOW)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stylize]\nslow = slow_plugin\n")
-    search = os.pathsep.join([cli_environment["PYTHONPATH"], str(tmp_path / "slow")])
     (tmp_path / "out.png").write_bytes(b"old")
     before = set(tmp_path.iterdir())
     command = ("photo.png", "starry.png", "-o", "out.png", "--size", "16", *STOPPABLE)
-    with started({**cli_environment, "PYTHONPATH": search}, tmp_path, *command) as process:
+    with started(slow_environment, tmp_path, *command) as process:
         wait_for(process, "asleep")
         process.send_signal(signal.SIGINT)
         wait_for(process, "noticed")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)  # less than the plugin sleeps
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.strip() == "stylize: interrupted"
     assert "written" not in out
