@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # parameters of mallopt, as in malloc.h
-USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}
+MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # parameters of mallopt, as in malloc.h
+# The threshold is said, as the library raises it to the largest block that was freed, up to 32 MiB: smaller ones are
+# then parts of the heap, where holes remain between them, and how much that takes differs from run to run.
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 2**20, TRIM_THRESHOLD: 128 * 1024}
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # nothing from outside the heap, and no part of that is given back
 
 _allowed = False

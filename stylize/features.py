@@ -102,12 +102,11 @@ class Engine:
         """The features of a picture (1, 3, H, W), without gradients, in as many parts as the memory asks for."""
         layers = self.encoder.layers if layers is None else frozenset(layers)
         encoder, area = tileable(self.encoder_of(layers), *image.shape[2:]), image.shape[2] * image.shape[3]
-        if encoder is None or area * encoder.bytes_per_pixel <= self._budget() / 2:
+        room = max(0.0, self._budget() - self._loaded - memory.FIXED)
+        if encoder is None or area * encoder.bytes_per_pixel <= room / 2:
             yield Whole(), self.encode(image, layers)
             return
-        side = max(
-            SMALLEST, int((self._budget() / 4 / encoder.bytes_per_pixel) ** 0.5) - 2 * encoder.receptive_field_radius
-        )
+        side = max(SMALLEST, int((room / 4 / encoder.bytes_per_pixel) ** 0.5) - 2 * encoder.receptive_field_radius)
         for tile in tiles(image.shape[2], image.shape[3], side, encoder):
             yield tile, tile.own(self.encode(image[(..., *tile.seen)], layers))
 
@@ -127,6 +126,11 @@ class Engine:
                     found[layer] = empty.contiguous(memory_format=torch.channels_last)
                 found[layer][(..., *region.at(layer))] = own
         return found
+
+    @property
+    def _loaded(self) -> int:
+        """Bytes of those that may be used that the process has taken before: what is free has them no more."""
+        return memory.LOADED if self.settings.memory_bytes is not None and self.device.type == "cpu" else 0
 
     def _budget(self) -> float:
         """Bytes that may be used."""
@@ -170,6 +174,7 @@ class Engine:
             content_bytes_per_pixel=content,  # how far from the content's they are
             live_images=MOVING - (steps == 1),  # there is no last gradient
             channels=channels,
+            loaded=self._loaded,
         )
 
     def has_plenty_for(self, plan: Plan) -> bool:

@@ -7,7 +7,8 @@ columns 3 px apart, which look like woven cloth. So fine scales begin with noise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +39,12 @@ class Grain:
 
     @classmethod
     def of(
-        cls, pictures: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[float] | None = None
+        cls, pictures: Iterable[tuple[Tensor, Tensor | None]], shares: Sequence[float] | None = None
     ) -> Grain | None:
-        """The grain of pictures (1, 1 or 3, H, W) with alphas (1, 1, H, W) or None, mixed by ``shares``; None if they
-        have none, or are too small to tell."""
+        """The grain of pictures (1, 1 or 3, H, W) with alphas (1, 1, H, W) or None, mixed by ``shares``, default: all
+        alike; None if they have none, or are too small to tell. Each is asked for when the one before is done with."""
         spectrum, energy, total = torch.zeros(SIDE, SIDE, 3, 3, dtype=torch.complex64), 0.0, 0.0
-        for share, (rgb, alpha) in zip(shares or [1.0] * len(pictures), pictures, strict=True):
+        for share, (rgb, alpha) in zip(itertools.repeat(1.0) if shares is None else shares, pictures, strict=False):
             if not share or min(rgb.shape[2:]) < SIDE:
                 continue
             detail = _detail(rgb.float().to(rgb.device if rgb.is_cuda else "cpu").expand(-1, 3, -1, -1))
@@ -111,7 +112,10 @@ def _detail(image: Tensor) -> Tensor:
     """What a picture (1, C, H, W) loses at half its size."""
     height, width = image.shape[2:]
     smaller = resize(image, max(1, round(height / 2)), max(1, round(width / 2)), clamp=False)
-    return image - resize(smaller, height, width, clamp=False)
+    larger = resize(smaller, height, width, clamp=False)
+    if larger is smaller:  # of a single pixel, which may be the image itself
+        return image - larger
+    return torch.sub(image, larger, out=larger)  # large pictures are most of the memory
 
 
 def _local_energy(image: Tensor) -> Tensor:
@@ -122,7 +126,10 @@ def _local_energy(image: Tensor) -> Tensor:
 def _around(detail: Tensor) -> Tensor:
     """The mean square of detail (1, C, H, W) around each pixel, (1, 1, H, W)."""
     height, width = detail.shape[2:]
-    energy = detail.square().mean(1, keepdim=True)
+    energy, rows = torch.empty_like(detail[:, :1]), max(1, PART // width)
+    for first in range(0, height, rows):
+        own = slice(first, first + rows)
+        energy[:, :, own] = detail[:, :, own].square().mean(1, keepdim=True)
     window = min(AREA, height), min(AREA, width)
     smoothed = F.avg_pool2d(energy, window, ceil_mode=True)
     return F.interpolate(smoothed, (height, width), mode="bilinear", align_corners=False)
@@ -134,7 +141,7 @@ def _spectrum(detail: Tensor, weight: Tensor) -> Tensor | None:
     window = torch.hann_window(SIDE, periodic=True, device=detail.device)
     window = window.outer(window)
     spectrum, counts = torch.zeros(SIDE, SIDE, 3, 3, dtype=torch.complex64, device=detail.device), 0.0
-    rows = max(SIDE, PART // 4 // detail.shape[3] // SIDE * SIDE)
+    rows = max(SIDE, PART // 16 // detail.shape[3] // SIDE * SIDE)
     for first in range(0, detail.shape[2] - SIDE + 1, rows):
         own = slice(first, first + rows + SIDE // 2)
         blocks = F.unfold(detail[0, :, None, own], SIDE, stride=SIDE // 2)  # (3, SIDE^2, n)

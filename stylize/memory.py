@@ -13,7 +13,8 @@ from stylize.tiles import SMALLEST, margin_of, tileable, tiles
 if TYPE_CHECKING:
     from stylize.encoders import Encoder
 
-FIXED = 512 * 2**20  # bytes: what libraries take, and what allocators hold back
+LOADED = 512 * 2**20  # bytes: what Python and torch take before anything is painted (measured: 507)
+FIXED = 384 * 2**20  # bytes: what libraries take while painting, and what allocators hold back (measured: 130 to 380)
 SMALL_FIXED = 128 * 2**20  # bytes: of that, what a small picture takes when nearly nothing is left (measured: 35 to 90)
 GOOD = 512  # px: from this side on, the margin of tiles costs less than a shorter history would
 PIXEL = 12  # bytes of a pixel, three channels in float32
@@ -57,6 +58,7 @@ def plan(
     content_bytes_per_pixel: float = 0.0,
     live_images: int = MOVING,
     channels: int = 3,
+    loaded: int = 0,
 ) -> Plan:
     """The cheapest way to paint at (height, width) within ``budget`` bytes: as a whole, else in the largest tiles, with
     as many pairs of history as leave room for good ones.
@@ -68,6 +70,7 @@ def plan(
         content_bytes_per_pixel: bytes that the content term takes for each pixel seen at once, besides the encoder's.
         live_images: pictures that the optimizer works on at once.
         channels: of what is painted.
+        loaded: bytes that the process had taken before, if the budget is for all of it.
 
     Raises:
         OptimizationError: the budget is too small for any.
@@ -75,7 +78,7 @@ def plan(
     area = height * width
     parted = tileable(encoder, height, width)
     bytes_per_pixel = parted.bytes_per_pixel + content_bytes_per_pixel if parted else 0.0
-    fixed = FIXED + (getattr(parted, "fixed_bytes", 0) if parted else 0)
+    fixed = loaded + FIXED + (getattr(parted, "fixed_bytes", 0) if parted else 0)
     pixel = PIXEL * channels / 3
     shorter = [(pairs, True) for pairs in dict.fromkeys((history, 10, 5, 3)) if pairs <= history]
     least = 0

@@ -35,6 +35,7 @@ from stylize.reports import Report, settled, step_of
 from stylize.text import duration
 
 if TYPE_CHECKING:
+    from stylize.encoders import Encoder
     from stylize.features import Engine
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ def paint(
     image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
     sources = [start] if detail is None else [start, detail]
     source_bytes += sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
+    if engine.settings.memory_bytes is not None:  # what does not fit is told before hours are spent on coarser scales
+        _plan_of(engine, scales[-1], start.shape[1], source_bytes)
     schedule = Schedule((*scales,)) if on_step is None else schedule_of(engine, scales, start.shape[1], source_bytes)
     pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
@@ -222,7 +225,7 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
         return larger
     seen = resize(detail, *image.shape[2:])
     fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
-    return (larger + scale.detail * fine.to(larger.device)).clamp(0, 1)
+    return larger.add_(fine.to(larger.device).mul_(scale.detail)).clamp_(0, 1)
 
 
 def schedule_of(
@@ -235,16 +238,30 @@ def schedule_of(
         whole: as if there were memory enough for each as a whole; else a scale that fits in no way leaves both unknown,
             and will tell at its own turn.
     """
-    layers, peak, works = dict.fromkeys(engine.encoder.layers, 1.0), None, []
+    peak, works = None, []
     for scale in scales:
-        encoder = engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
         pixels: float = scale.height * scale.width
         if not whole:
-            size = scale.height, scale.width, channels
             try:
-                plan = engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes)
+                plan = _plan_of(engine, scale, channels, source_bytes)
             except OptimizationError:
                 return Schedule(tuple(scales))
             peak, pixels = plan.peak, plan.network_pixels
-        works.append(engine.work(pixels, encoder))
+        works.append(engine.work(pixels, _encoder_of(engine, scale)))
     return Schedule(tuple(scales), peak, tuple(works))
+
+
+def _encoder_of(engine: Engine, scale: Scale) -> Encoder:
+    """The encoder that the terms of the settings see a scale with."""
+    layers = dict.fromkeys(engine.encoder.layers, 1.0)
+    return engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
+
+
+def _plan_of(engine: Engine, scale: Scale, channels: int, source_bytes: int) -> Plan:
+    """How a scale will be painted within the memory.
+
+    Raises:
+        OptimizationError: it cannot be.
+    """
+    size, encoder = (scale.height, scale.width, channels), _encoder_of(engine, scale)
+    return engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes)

@@ -6,7 +6,7 @@ Each knows its value of a picture seen whole, and of sums over parts of it (:cla
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -113,14 +113,11 @@ class StyleTarget:
             self._grains[longest] = Grain.of(self._pictures(longest), self.weights or None)
         return self._grains[longest]
 
-    def _pictures(self, longest: int) -> list[tuple[Tensor, Tensor | None]]:
+    def _pictures(self, longest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The styles and their alphas, at the size they are seen at."""
-        pictures = []
         for style in self.styles:
             size = self._size(style, longest)
-            alpha = None if style.alpha is None else resize(style.alpha, *size)
-            pictures.append((_seen_at(style, size, self._engine), alpha))
-        return pictures
+            yield _seen_at(style, size, self._engine), None if style.alpha is None else resize(style.alpha, *size)
 
     def _size(self, style: Picture, longest: int) -> tuple[int, int]:
         """The size at which a style is seen."""

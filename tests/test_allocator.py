@@ -96,6 +96,6 @@ def test_a_picture_is_painted_with_memory_kept_where_there_is_plenty(
     settings = Settings(encoder="tiny", size=64, min_size=48, steps=(1,), device="cpu", memory="100GiB")
     made = Stylizer(waves(40, 40, 2), settings, encoders=[tiny])(waves(48, 64, 1))
     assert asked == [True, False]
-    Stylizer(waves(40, 40, 2), settings.replace(memory="600MiB"), encoders=[tiny])(waves(48, 64, 1))
+    Stylizer(waves(40, 40, 2), settings.replace(memory="1000MiB"), encoders=[tiny])(waves(48, 64, 1))
     assert asked == [True, False, False, False]
     assert made.size == (48, 64)

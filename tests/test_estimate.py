@@ -83,7 +83,7 @@ def test_what_does_not_fit_the_memory_is_estimated_all_the_same(tiny: EncoderSpe
 def test_pictures_in_tiles_take_more(tiny: EncoderSpec) -> None:
     whole, parted = (
         Estimator(SETTINGS.replace(steps=(2,), memory=memory, scales=1), encoders=[tiny])._stylizer.engine
-        for memory in ("auto", "1100MB")
+        for memory in ("auto", "1500MB")
     )
     plan = parted.plan(2048, 2048)
     assert plan.side

@@ -277,6 +277,19 @@ def test_a_plan_counts_the_pictures_there_are(make: Make) -> None:
     assert usual.side == 0
 
 
+def test_named_memory_is_that_of_the_whole_process(make: Make) -> None:
+    named, free = (make(memory=text).engine.plan(512, 512) for text in ("900GiB", "auto"))
+    assert (named.side, free.side) == (0, 0)
+    assert named.peak == free.peak + memory.LOADED
+
+
+def test_what_does_not_fit_is_told_before_coarser_scales_are_painted(make: Make) -> None:
+    seen: list[object] = []
+    with pytest.raises(OptimizationError, match=r"^3000x3000 takes at least .* and 1 GiB are to be used"):
+        make(memory="1GiB", size=3000, upscale=True)(waves(64, 64, 1), on_step=seen.append)
+    assert not seen
+
+
 def test_an_encoder_that_tells_nothing_of_itself_sees_the_whole() -> None:
     class Plain:
         layers = frozenset({"relu1_1"})
@@ -331,8 +344,8 @@ def test_a_plan_knows_what_goes_through_the_network() -> None:
 @pytest.mark.slow
 def test_the_plan_is_told(call: Call, pictures: object) -> None:
     done = call("photo.png", "starry.png", "-o", "out.png", "--encoder", "mini", "--size", "512", "--upscale",
-                "--steps", "1", "--scales", "2", "--memory", "670MiB", "--precision", "float32")  # fmt: skip
-    assert re.search(r"512x384 in \d+ tiles of .* in two passes, .* at most about 0\.\d+ GiB, about \d+ s", done.err)
+                "--steps", "1", "--scales", "2", "--memory", "1054MiB", "--precision", "float32")  # fmt: skip
+    assert re.search(r"512x384 in \d+ tiles of .* in two passes, .* at most about 0\.98 GiB, about \d+ s", done.err)
 
 
 def test_too_little_memory_is_told_before_anything_is_painted(call: Call, pictures: object) -> None:
