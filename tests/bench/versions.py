@@ -84,7 +84,7 @@ class Painted:
         command += ["--size", str(variant.size), "--upscale", "--quiet", *OPTIONS[variant.kind]]
         command += [] if variant.kind == MINI else ["--weights", str(options.weights.resolve())]
         number = len(self.seconds.setdefault(variant, []))
-        found = self._runs(command, {}, self._folder / f"{variant}-{number}")
+        found = self._runs(command, {"PYTHONPATH": ""}, self._folder / f"{variant}-{number}")
         self.seconds[variant].append(found.processor)
         self._pictures.setdefault(variant, found.picture)
         print(f"{self.pair}: {variant}, {found.processor:.1f} s", file=sys.stderr)
