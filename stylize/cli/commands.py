@@ -39,6 +39,7 @@ _SAVED = frozenset(("bits", "quality", "no_location", "profile"))  # of records
 _NOT_OF_A_LAYER = (
     *("init", "preserve_color", "content_weight", "content_loss", "content_layer", "scales", "min_size", "brush"),
     *("palette", "style_weight", "style_layers", "style_loss", "match_weight", "style_scale", "style_weights"),
+    "style_margins",
 )
 
 
