@@ -293,6 +293,7 @@ def test_every_setting_has_its_option(settings_of: Callable[..., Settings], fold
         "init": ("noise", "noise"),
         "style_scale": ("0.5", 0.5),
         "style_weights": ("3", (3.0,)),
+        "style_margins": ("keep", "keep"),
         "preserve_color": ("match", "match"),
         "seed": ("9", 9),
         "device": ("cpu", "cpu"),
@@ -853,7 +854,7 @@ def test_memory_that_is_short_before_the_first_step_is_one_line(
     def noise(*arguments: object, **options: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("stylize.stylizer.noise", noise)
+    monkeypatch.setattr("stylize.prepared.noise", noise)
     for command in (("texture", "starry.png"), ("photo.png", "starry.png", "--init", "noise")):
         done = call(*command, "-o", "out.png", *FAST)
         assert_one_error(done, 1)
