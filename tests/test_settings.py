@@ -35,8 +35,8 @@ WRONG_TYPES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("size", "min_size", "history", "seed"), ("8", 64.0, True, None, [64])),
     "scales": ("2", 2.0, True, [2]),
     **dict.fromkeys(FLOATS, ("0.5", True, None, [0.5])),
-    "steps": (40, "40", (40, 2.5), ("40",), (True,), {"a": 1}, None),
-    "style_weights": (1.0, "1", ("1",), (True,), {"a": 1}, None),
+    "steps": ("40", (40, 2.5), ("40",), (True,), {"a": 1}, None),
+    "style_weights": ("1", ("1",), (True,), {"a": 1}, None),
     "style_layers": ("relu1_1", 3, {"relu1_1": "1"}, {"relu1_1": True}, None),
     "upscale": (1, "yes", None),
     **dict.fromkeys(
