@@ -740,3 +740,68 @@ def test_the_palette_of_a_jpeg_2000(tmp_path: Path, order: tuple[int, ...], colu
     for channel, color in enumerate(order):
         expected[:, color - 1] = palette[:, columns[channel]]
     close(path, expected[indices] / 255)
+
+
+def bmp(levels: Array, masks: tuple[int, ...], bits: int, length: int) -> tuple[bytes, Array]:
+    """A BMP of (H, W, 4) values in [0, 1] in fields of bits, and the values that the fields can tell."""
+    height, width = levels.shape[:2]
+    words, told = np.zeros((height, width), np.uint32), np.ones_like(levels)
+    for index, mask in enumerate(masks):
+        if mask:
+            low = (mask & -mask).bit_length() - 1
+            highest = mask >> low
+            whole = np.rint(levels[..., index] * highest).astype(np.uint32)
+            words |= whole << np.uint32(low)
+            told[..., index] = whole / highest
+    lines = b"".join(
+        line.astype(f"<u{bits // 8}").tobytes().ljust(-(-width * bits // 32) * 4, b"\0") for line in words[::-1]
+    )
+    fields = struct.pack("<4I", *masks)[: 12 if length == 40 else 16] + bytes(max(0, length - 56))
+    head = struct.pack("<IiiHHIIiiII", length, width, height, 1, bits, 3, len(lines), 2835, 2835, 0, 0)
+    start = 14 + len(head) + len(fields)
+    return struct.pack("<2sIHHI", b"BM", start + len(lines), 0, 0, start) + head + fields + lines, told
+
+
+@pytest.mark.parametrize("length", [40, 56, 124])
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, (0xF800, 0x7E0, 0x1F, 0)),
+        (16, (0x1F, 0x7E0, 0xF800, 0)),
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000)),
+        (16, (0xF00, 0xF0, 0xF, 0xF000)),
+        (32, (0xFF000000, 0xFF0000, 0xFF00, 0xFF)),
+        (32, (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000)),
+    ],
+)
+def test_bmp_with_fields_of_any_bits(tmp_path: Path, bits: int, masks: tuple[int, ...], length: int) -> None:
+    unit = np.concatenate([photo(), np.linspace(0.2, 1, 35)[None, :, None].repeat(24, 0)], axis=2)
+    masks = (*masks[:3], 0) if length == 40 else masks
+    data, told = bmp(unit, masks, bits, length)
+    (tmp_path / "a.bmp").write_bytes(data)
+    close(tmp_path / "a.bmp", told if masks[3] else told[..., :3], 1 / 250)
+
+
+def loaded_bits(path: Path) -> int:
+    return load(path).about.bits
+
+
+@pytest.mark.parametrize(("version", "bits"), [(1, 16), (2, 16), (2, 8)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_photoshop_documents_of_16_bits_and_large_ones(tmp_path: Path, version: int, bits: int, packed: bool) -> None:
+    unit = np.concatenate([photo(), np.linspace(0.2, 0.9, 35)[None, :, None].repeat(24, 0)], axis=2)
+    ink = np.concatenate([unit[..., :3], np.ones_like(unit[..., :1])], axis=2)  # paper, as Photoshop stores it
+    for mode, values, expected in ((3, unit[..., :3], unit[..., :3]), (3, unit, unit), (1, unit[..., :1], unit[..., 0]),
+                                   (4, ink, unit[..., :3])):  # fmt: skip
+        planes = np.rint(values * (2**bits - 1)).astype(f">u{bits // 8}").transpose(2, 0, 1)
+        rows = [line.tobytes() for plane in planes for line in plane]
+        if packed:
+            rows = [bytes([len(line) - 1]) + line for line in rows]  # one run of bytes as they are
+            rows = [struct.pack(f">{len(rows)}{'H' if version == 1 else 'I'}", *map(len, rows)), *rows]
+        head = b"8BPS" + struct.pack(">H6xHIIHH", version, len(planes), 24, 35, bits, mode)
+        body = struct.pack(">H", packed) + b"".join(rows)
+        (tmp_path / "a.psd").write_bytes(head + bytes(8 + 4 * version) + body)
+        close(tmp_path / "a.psd", expected, 1 / 250)
+        assert loaded_bits(tmp_path / "a.psd") == bits
+    (tmp_path / "a.psd").write_bytes((head + bytes(8 + 4 * version) + body)[:-5])
+    assert "truncated" in refused(tmp_path / "a.psd")

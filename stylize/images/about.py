@@ -54,6 +54,13 @@ def of_image(
     return exif.cleaned(bytes(block), colors=colors) if block else None, found
 
 
+def of_photoshop(file: BinaryIO, bits: int, notes: list[str], *, colors: bool = True) -> tuple[Any, About]:
+    """The same of a Photoshop document."""
+    found = blocks_of(file, "Photoshop", notes)
+    made = _about(found.xmp, found.iptc, found.dpi, bits, notes, colors)
+    return exif.cleaned(found.exif, colors=colors) if found.exif else None, made
+
+
 def packet_of(image: Image.Image, file: BinaryIO, kind: str) -> bytes:
     """The packet of XMP in a file, as it is."""
     if kind == "TIFF":

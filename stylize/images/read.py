@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, ImageChops, ImageCms, TiffImagePlugin, Unidenti
 
 from stylize.errors import ImageError, StylizeError
 from stylize.images import about
+from stylize.images.bitmaps import bmp_samples, photoshop_document
 from stylize.images.colortags import encoding_of
 from stylize.images.deep import bits_of, light, samples_of, tiff_samples
 from stylize.images.fits import fits_samples, fits_size
@@ -201,9 +202,16 @@ def _decode(file: BinaryIO, length: int, wanted: _Wanted) -> Picture:
         return _of_samples(samples, wanted, (None, About(bits=depth)), notes, Source())
     if kind == "TIFF" and (found := tiff_samples(file, _refuse_bomb)):
         return _of_tiff(file, found, wanted, notes)
-    image, source = _opened(file, length, kind, notes)
+    if kind == "BMP" and (fields := bmp_samples(file, _refuse_bomb)):
+        return _of_samples(fields, wanted, (None, About()), notes, Source())
+    if kind == "Photoshop" and (document := photoshop_document(file, _refuse_bomb)):
+        mode = {1: "L", 4: "CMYK"}.get(document.samples.values.shape[2] - document.samples.has_alpha, "RGB")
+        source = source_of(document.profile, None, mode, notes, keep=wanted.keep, deep=True)
+        carried = about.of_photoshop(file, document.bits, notes, colors=not source.kept)
+        return _of_samples(document.samples, wanted, carried, notes, source)
+    image, opened = _opened(file, length, kind, notes)
     notes += _frame_notes(image)
-    return _of_image(image, source, length, kind, wanted, notes)
+    return _of_image(image, opened, length, kind, wanted, notes)
 
 
 def _of_image(

@@ -279,7 +279,7 @@ class Layout:
             return zlib.decompressobj().decompress(data, rows * row)
         if self.compression == _LZMA:
             return lzma.LZMADecompressor().decompress(data, rows * row)
-        return _by_libtiff(data, self.compression, row, rows)
+        return by_libtiff(data, self.compression, row, rows)
 
     def _floating(self, lines: Array, wide: int, channels: int) -> Array:
         """Undo the predictor of floating point: differences of bytes, the most significant ones of a row first."""
@@ -325,7 +325,7 @@ def _half_and_half(bytes_: Array, order: str) -> Array:
     return np.where(sign == 1, -value, value).astype(np.float32)
 
 
-def _by_libtiff(data: bytes, compression: int, row: int, rows: int) -> bytes:
+def by_libtiff(data: bytes, compression: int, row: int, rows: int) -> bytes:
     """Decompress a strip as the only one of a grey TIFF of bytes."""
     entries = [
         (256, 4, row), (257, 4, rows), (258, 3, 8), (259, 3, compression), (262, 3, 1), (273, 4, 0), (277, 3, 1),
