@@ -174,6 +174,21 @@ def blocks() -> tuple[bytes, bytes, bytes]:
     return exif.tobytes().removeprefix(b"Exif\0\0"), packet, b"\x1c\x02\x19\0\x03sea"
 
 
+def test_iptc_behind_other_resources_of_a_jpeg() -> None:
+    """As Adobe's programs write it: under other signatures, and over several segments."""
+    made = io.BytesIO()
+    Image.new("RGB", (9, 6)).save(made, "JPEG")
+    jpeg, iptc = made.getvalue(), blocks()[2]
+    words = b"8BIM" + struct.pack(">HHI", 1028, 0, len(iptc)) + iptc
+    for before in (b"", b"MeSa" + struct.pack(">HHI", 7000, 0, 2) + b"zz", b"8BIM" + struct.pack(">HHI", 1, 0, 70000)):
+        resources = before.ljust(70012, b"y") + words if before.startswith(b"8BIM") else before + words
+        parts = [resources[start : start + 65000] for start in range(0, len(resources), 65000)]
+        segments = b"".join(
+            b"\xff\xed" + struct.pack(">H", len(part) + 16) + b"Photoshop 3.0\0" + part for part in parts
+        )
+        assert load(jpeg[:2] + segments + jpeg[2:]).about.iptc == iptc
+
+
 def in_photoshop(pixels: NDArray[np.uint8], exif: bytes, packet: bytes, iptc: bytes) -> bytes:
     resources = b""
     resolution = struct.pack(">IHHIHH", 300 << 16, 1, 1, 300 << 16, 1, 1)

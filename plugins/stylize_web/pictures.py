@@ -51,6 +51,14 @@ class Source:
         return {"id": self.id, "name": self.name, "kind": self.kind, "place": self.place}
 
 
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, links followed; those that go round in circles do not."""
+    try:
+        return path.resolve().is_relative_to(folder)
+    except RuntimeError:
+        return False
+
+
 def _as_unicode(name: str) -> str:
     """The name of a file as Unicode; what is none is replaced."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -117,25 +125,17 @@ class Pictures:
             known = [each.path for each in self._known.values() if each.kind == "folder" and each.place == place]
         here = known[0] if known else self.folder / place
         try:
-            found = self._is_below(here) and here.is_dir()
+            found = _is_below(here, self.folder) and here.is_dir()
         except (OSError, ValueError) as error:  # such as a name that is too long
             raise StylizeError("there is no such folder") from error
         if not found:
             raise StylizeError("there is no such folder")
         return here.resolve()
 
-    def _is_below(self, path: Path) -> bool:
-        """Whether a path leads into the folder, links followed; those that go round in circles do not."""
-        assert self.folder is not None
-        try:
-            return path.resolve().is_relative_to(self.folder)
-        except RuntimeError:
-            return False
-
     def _sources(self, entries: list[Path]) -> Iterator[Source]:
         assert self.folder is not None
         for path in entries:
-            if path.name.startswith(".") or not self._is_below(path):
+            if path.name.startswith(".") or not _is_below(path, self.folder):
                 continue
             suffix = path.suffix.lower()
             kinds = {"folder": path.is_dir(), "picture": suffix in PICTURES, "clip": suffix in CLIPS}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stylize.images import exif, iptc, xmp
 from stylize.images.blocks import LIMIT, blocks_of
-from stylize.images.containers import XMP_EXTENSION, XMP_SEGMENT, jpeg_parts, png_parts, png_text
+from stylize.images.containers import PHOTOSHOP_SEGMENT, XMP_EXTENSION, XMP_SEGMENT, jpeg_parts, png_parts, png_text
 from stylize.images.ifd import Tags
 from stylize.images.picture import About
 
@@ -42,7 +42,7 @@ def of_image(
             notes.append("HDR gain map left out")
         if _MOVES.search(packet):
             notes.append("film of the motion photo left out")
-        records = (image.info.get("photoshop") or {}).get(0x0404, b"")
+        resources = _jpeg_resources(file)
     elif file is not None:
         others = blocks_of(file, kind, notes)
         block, packet, dpi = block or others.exif, packet or others.xmp, dpi or others.dpi
@@ -116,6 +116,16 @@ def _jpeg_packet(file: BinaryIO) -> bytes:
             elif data.startswith(XMP_EXTENSION):
                 extension += data[len(XMP_EXTENSION) + 40 :]
     return xmp.merged(packet, extension) if extension else packet
+
+
+def _jpeg_resources(file: BinaryIO) -> bytes:
+    """Photoshop's image resources in a JPEG: those that are too long for a segment go on in the next."""
+    found = b""
+    for part in jpeg_parts(file):
+        if part.kind == b"\xed" and len(found) < LIMIT:
+            data = part.read(file, 2**16)
+            found += data[len(PHOTOSHOP_SEGMENT) :] if data.startswith(PHOTOSHOP_SEGMENT) else b""
+    return found
 
 
 def _png_blocks(file: BinaryIO) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"  # how segments of a JPEG begin
+PHOTOSHOP_SEGMENT = b"Photoshop 3.0\0"
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG without a segment
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageFile
 
 from stylize.errors import ImageError
 from stylize.images import exif, iptc, xmp
-from stylize.images.containers import XMP_EXTENSION, jpeg_parts, png_chunk
+from stylize.images.containers import PHOTOSHOP_SEGMENT, XMP_EXTENSION, jpeg_parts, png_chunk
 from stylize.images.exif import HEAD, directory_bytes
 from stylize.images.ifd import Tags
 from stylize.images.picture import Picture
@@ -214,7 +214,7 @@ def _with_segments(jpeg: bytes, along: _Along) -> bytes:
     for start in range(0, len(along.more_xmp), room):
         head = XMP_EXTENSION + digest + struct.pack(">II", len(along.more_xmp), start)
         segments += _segment(0xE1, head + along.more_xmp[start : start + room])
-    resources = b"Photoshop 3.0\0" + iptc.as_resources(along.iptc)
+    resources = PHOTOSHOP_SEGMENT + iptc.as_resources(along.iptc)
     if along.iptc and len(resources) <= _SEGMENT:
         segments += _segment(0xED, resources)
     elif along.iptc:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html import escape, unescape
 
 _RESOURCE = 0x0404  # of Photoshop's image resources: IPTC
+_SIGNATURES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")  # of resources, by Photoshop and others of Adobe
 _FIELDS: dict[int, tuple[str, str]] = {  # dataset of record 2 -> property in XMP, and its kind
     5: ("dc:title", "Alt"),
     10: ("photoshop:Urgency", ""),
@@ -42,7 +43,7 @@ NAMESPACES = {
 def resources(block: bytes) -> Iterator[tuple[int, bytes]]:
     """Photoshop's image resources: their numbers and contents."""
     position = 0
-    while block[position : position + 4] == b"8BIM" and position + 12 <= len(block):
+    while block[position : position + 4] in _SIGNATURES and position + 12 <= len(block):
         (number,) = struct.unpack_from(">H", block, position + 4)
         name = block[position + 6] + 1
         at = position + 6 + name + name % 2
