@@ -92,3 +92,21 @@ def test_a_whole_comparison_in_two_pieces(tmp_path: Path, capfd: pytest.CaptureF
     versions.main(call)
     assert capfd.readouterr().out.splitlines() == lines  # nothing is painted or scored again
     assert Path(tmp_path, "score.py.calls").read_text().splitlines() == calls
+
+
+def test_a_version_that_fails_is_named_and_tried_again(tmp_path: Path) -> None:
+    call = prepare(tmp_path)
+    Path(tmp_path, "before-16.png").rename(tmp_path / "gone.png")
+    with pytest.raises(SystemExit, match="photo x wave: 16-before-default: exit code 1: cp: "):
+        versions.main(call)
+    Path(tmp_path, "gone.png").rename(tmp_path / "before-16.png")
+    with pytest.raises(SystemExit, match="so many runs"):
+        versions.main([*call, "--runs", "1"])
+
+
+def test_a_wrong_call_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = prepare(tmp_path)
+    for wrong, why in ((["photo.png", *call], "the last content has no style"), ([*call, "--sizes", "x"], "--sizes x")):
+        with pytest.raises(SystemExit):
+            versions.main(wrong)
+        assert why in capsys.readouterr().err

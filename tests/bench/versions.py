@@ -31,6 +31,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from tests.bench import independent, peer_sheet
+from tests.bench.peer_runs import FailedError
 from tests.bench.peers import Pair, Runs, Scores, Yardstick, processor
 
 HERE = Path(__file__).parent
@@ -72,7 +73,11 @@ class Painted:
         self._folder, self._options, self._runs = folder, options, runs
 
     def paint(self, variant: Variant) -> None:
-        """Paint it once more, or find what an earlier call has painted."""
+        """Paint it once more, or find what an earlier call has painted.
+
+        Raises:
+            SystemExit: the version gave no picture, or no more runs were asked for.
+        """
         style, options = self.pair.style.resolve(), self._options
         if variant.turned:
             style = self._folder / "turned.png"
@@ -84,7 +89,12 @@ class Painted:
         command += ["--size", str(variant.size), "--upscale", "--quiet", *OPTIONS[variant.kind]]
         command += [] if variant.kind == MINI else ["--weights", str(options.weights.resolve())]
         number = len(self.seconds.setdefault(variant, []))
-        found = self._runs(command, {"PYTHONPATH": ""}, self._folder / f"{variant}-{number}")
+        folder = self._folder / f"{variant}-{number}"
+        try:
+            found = self._runs(command, {"PYTHONPATH": ""}, folder)
+        except FailedError as error:
+            (folder / "run.json").unlink()  # so that the next call tries again
+            raise SystemExit(f"{self.pair}: {variant}: {error}") from error
         self.seconds[variant].append(found.processor)
         self._pictures.setdefault(variant, found.picture)
         print(f"{self.pair}: {variant}, {found.processor:.1f} s", file=sys.stderr)
@@ -241,7 +251,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if len(options.pictures) % 2:
         parser.error("the last content has no style")
     options.commands = {BEFORE: shlex.split(options.before), NOW: shlex.split(options.now)}
-    options.sizes = [int(size) for size in options.sizes.split(",")]
+    try:
+        options.sizes = [int(size) for size in options.sizes.split(",")]
+    except ValueError:
+        parser.error(f"--sizes {options.sizes}: say numbers of px, as 256,512")
     options.independent = options.independent or [HERE / "independent.py"]
     return options
 
