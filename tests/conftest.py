@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ with contextlib.suppress(ImportError):  # the environment of the napari plugin d
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
+OWN_PATH = "TEST_OWN_PATH"  # the variable that holds the PATH of the machine
 PATIENCE = 300  # seconds to wait for what takes a moment: a busy machine is no fault of the program
 SHARED = ROOT.parent / "shared"  # real weights and pictures, where they are at hand
 
@@ -65,6 +68,29 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what a shell starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that are tested must not inherit that
     preloaded.preload_workers()
+    _quicken_ffmpeg(config)
+
+
+def _quicken_ffmpeg(config: pytest.Config) -> None:
+    """Let ``ffmpeg`` be the one of imageio-ffmpeg, the same on all machines: clips of a few frames take it a fifth of
+    the time of one that loads two hundred libraries. ``tests/test_video_ffmpeg.py`` tests the machine's own, too."""
+    if OWN_PATH in os.environ or os.name == "nt":  # set by the process that has started this one
+        return
+    with contextlib.suppress(ImportError, RuntimeError):
+        program = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+        folder = tempfile.TemporaryDirectory(prefix="ffmpeg")
+        config.add_cleanup(folder.cleanup)
+        Path(folder.name, "ffmpeg").symlink_to(program)
+        os.environ[OWN_PATH] = os.environ.get("PATH", os.defpath)
+        os.environ["PATH"] = os.pathsep.join([folder.name, os.environ[OWN_PATH]])
+
+
+@pytest.fixture(scope="module")
+def own_path() -> Iterator[None]:
+    """The programs are those of the machine, ffmpeg too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.environ.get(OWN_PATH, os.environ["PATH"]))
+        yield
 
 
 @pytest.fixture

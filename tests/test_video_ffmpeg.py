@@ -26,6 +26,7 @@ from stylize_video.ffmpeg import executable
 from stylize_video.probe import Clip, probe
 from stylize_video.timing import frame_rate
 
+pytestmark = pytest.mark.usefixtures("own_path")
 COUNT = 10
 RATE = Fraction(10)
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
