@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_flatten, tree_map
 
 NAME = "pretend"
 SOURCES = ("stylize", "stylize_video")  # packages in whose code a wait is located
@@ -214,7 +213,7 @@ def _run(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     name = operator._schema.name.removeprefix("aten::")
     if name in _device.lacking:
         raise NotImplementedError(f"{operator} is not implemented for {NAME}")
-    given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+    given = [x for x in _leaves((*args, *kwargs.values())) if isinstance(x, Tensor)]
     mine = [x for x in given if isinstance(x, PretendTensor)]
     if name == "copy_":
         _check_copy(*args)
@@ -226,7 +225,7 @@ def _run(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     leaves = target is not None and torch.device(target).type != NAME
     if leaves and name == "_to_copy" and not kwargs.get("non_blocking"):
         _device.waits("a copy to the host")
-    made = operator(*tree_map(_raw, args), **tree_map(_raw, dict(kwargs)))
+    made = operator(*_mapped(_raw, args), **{key: _mapped(_raw, value) for key, value in kwargs.items()})
     if torch.Tag.inplace_view in operator.tags:  # squeeze_ and its like: the tensor follows the one underneath
         with torch._C._DisableTorchDispatch():
             operator(*args, **kwargs)
@@ -240,7 +239,24 @@ def _run(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
     if name == "copy_" and not isinstance(args[0], PretendTensor):
         return args[0]
-    return tree_map(wrapped, made)
+    return _mapped(wrapped, made)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in a value of lists and tuples: operators take and give no other structures."""
+    if isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same value of what a function makes of what is in it. (Those of torch.utils take longer than operators.)"""
+    if isinstance(value, (tuple, list)):
+        made = [_mapped(function, each) for each in value]
+        return made if isinstance(value, list) else tuple(made)
+    return function(value)
 
 
 def _call(operator: Any, *args: Any, **kwargs: Any) -> Any:

@@ -85,12 +85,10 @@ def _quicken_ffmpeg(config: pytest.Config) -> None:
         os.environ["PATH"] = os.pathsep.join([folder.name, os.environ[OWN_PATH]])
 
 
-@pytest.fixture(scope="module")
-def own_path() -> Iterator[None]:
+@pytest.fixture
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs are those of the machine, ffmpeg too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.environ.get(OWN_PATH, os.environ["PATH"]))
-        yield
+    monkeypatch.setenv("PATH", os.environ.get(OWN_PATH, os.environ["PATH"]))
 
 
 @pytest.fixture

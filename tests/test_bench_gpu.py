@@ -16,7 +16,10 @@ from tests.conftest import PATIENCE, ROOT
 
 
 @pytest.mark.slow
-def test_its_sections_run_on_the_cpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_its_sections_run_on_the_cpu(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.run", preloaded.run)
     small = ["--device", "cpu", "--encoder", "tiny", "--sizes", "64", "--rounds", "1", "--jobs", "1"]
     sections = [name for name in gpu.SECTIONS if name not in ("clip", "profile")]
     gpu.main([*sections, *small, "--out", str(tmp_path)])

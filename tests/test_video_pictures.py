@@ -278,8 +278,8 @@ def test_the_matrix_is_that_of_bt2087() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("transfer", HDR)
 def test_hdr_is_converted_or_kept_and_that_is_said_once(paint: Paint, folder: Path, transfer: str) -> None:
-    tags = ["-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc"]
-    run("-f", "lavfi", "-i", "testsrc2=s=48x32:d=0.12,format=yuv420p10le", "-c:v", "ffv1", *tags, "in.mkv")
+    tags = f"setparams=color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc"
+    run("-f", "lavfi", "-i", f"testsrc2=s=48x32:d=0.12,format=yuv420p10le,{tags}", "-c:v", "ffv1", "in.mkv")
     said = paint("in.mkv", target="out.mp4", codec=False).err
     assert said.count("HDR") == 1
     made = probe(folder / "out.mp4")
