@@ -246,6 +246,38 @@ def same_frames(one: Path, other: Path) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
+# What the dead leave
+
+
+def test_what_killed_machines_left_is_removed_by_the_next_run_also_when_all_is_painted(
+    start: Start, folder: Path, alone: dict[str, bytes]
+) -> None:
+    runs = [start(host, *OPTIONS, "../out", **moment("stop", AMID)) for host in ("alpha", "beta")]
+    wait_for(lambda: all(is_stopped(run.pid) for run in runs))
+    for run in runs:
+        run.kill()
+        run.communicate()
+    assert claims_inside(folder / "out").exists()
+    for path in (folder / "alone").iterdir():
+        shutil.copy(path, folder / "out")
+    said = ended(start("gamma", *OPTIONS, "../out"))
+    assert "4 unchanged" in said
+    assert not claims_inside(folder / "out").exists()
+
+
+def test_what_a_machine_left_that_was_killed_when_its_clip_was_there_is_removed_by_the_next_run(
+    start: Start, tmp_path: Path
+) -> None:
+    small_photos(tmp_path)
+    moving_clip(tmp_path / "in.mkv")
+    given = ("../in.mkv", "../style.png", "--codec", "ffv1", "--steps", "3", "--frame-steps", "2", "-o", "../out.mkv")
+    start("alpha", *given, **moment("kill", "after", "/out.mkv")).communicate()
+    assert (tmp_path / "out.mkv").exists()
+    assert list(tmp_path.glob(".out*"))
+    ended(start("beta", *given))
+    assert not list(tmp_path.glob(".out*"))
+
+
 # stylize status
 
 

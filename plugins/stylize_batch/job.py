@@ -169,6 +169,7 @@ class FolderJob(Job):
         if self._fatal:
             return
         try:
+            self.claims.look_anew((self._folder / item.target).parent)
             forced = item.why != FORCED or not self.claims.is_done(chain.key)  # not by another run meanwhile
             elsewhere = self._is_done_elsewhere(item)
             verdict = Verdict(False) if elsewhere else self._planner.verdict(item, self._stylizer, force=forced)

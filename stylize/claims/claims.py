@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from stylize.claims.done import DoneLists
-from stylize.claims.files import ClaimFiles, content_of, unlink
+from stylize.claims.files import ClaimFiles, content_of, look_anew, unlink
 from stylize.claims.watch import STALE, Watch, has_died, patience, refresh_interval
 from stylize.runfiles import RunFile
 from stylize.stores import as_path
@@ -154,7 +154,13 @@ class Claims:
         self._watch.look()
         with contextlib.suppress(OSError):
             self._file.write(self._files.beat)
+        with contextlib.suppress(OSError):
             self._done.exchange()
+
+    def look_anew(self, folder: Path) -> None:
+        """After a claim was taken: have this machine look anew at which results are in a folder. Of a network file
+        system it may remember that, and what was missing, for a minute."""
+        look_anew(folder)
 
     # --- what runs tell each other
 
@@ -223,6 +229,7 @@ class Claims:
             self.release(key)
         with contextlib.suppress(OSError):
             self._file.close()
+        with contextlib.suppress(OSError):
             for path, content in self._files.of_others():
                 if has_died(content):
                     path.unlink(missing_ok=True)
@@ -249,8 +256,8 @@ class Claims:
         if not has_died(content) and missed < STALE * patience(content):
             return None
         taken = self._files.create(key, int(latest.suffix[1:]) + 1)
-        if taken is not None and content_of(latest) != content:  # its holder is back, or has released it since
-            taken.unlink(missing_ok=True)
+        if taken is not None and (content_of(latest) != content or self._files.of(key)[-1:] != [taken]):
+            taken.unlink(missing_ok=True)  # its holder is back, or has released it since; or there is a higher one
             return None
         self._watch.forget(latest)
         return taken

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +16,9 @@ from stylize.machines import machine, started
 from stylize.stores import StorePath
 
 SIZE = 512  # bytes of a claim, at least: the same after every refresh
+GONE = {errno.ENOENT, errno.ESTALE}  # the folder may be removed as soon as it is made
+BUSY = {errno.EACCES, errno.EBUSY}  # on SMB: a file of that name is removed as soon as nobody reads it any more
+TRIES, PAUSE = 10, 0.02  # seconds
 
 
 class ClaimFiles:
@@ -33,14 +39,18 @@ class ClaimFiles:
         Raises:
             OSError: none can be made.
         """
-        path, tries = self.path(key, number), 10  # the folder may be removed as soon as it is made
-        while True:
+        path = self.path(key, number)
+        for more in reversed(range(TRIES)):
             try:
                 return path if _create(path, self._written(key)) else None
-            except FileNotFoundError:
-                if (tries := tries - 1) == 0:
+            except OSError as error:
+                if not more or error.errno not in GONE | BUSY:
                     raise
-                self.folder.mkdir(parents=True, exist_ok=True)
+                if error.errno in GONE:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                else:
+                    time.sleep(PAUSE)
+        return None
 
     def path(self, key: str, number: int) -> Path:
         """Where the file of that number of a claim lies."""
@@ -139,6 +149,14 @@ def content_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def look_anew(folder: Path) -> None:
+    """Have this machine look anew at which files are in a folder: of a network file system it may remember that, and
+    what was missing, for a minute, but not beyond a change that it makes itself."""
+    if not isinstance(folder, StorePath):
+        with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=".stylize-", dir=folder):
+            pass
 
 
 def unlink(paths: Iterable[Path]) -> None:

@@ -100,7 +100,9 @@ class VideoJob(Job):
 
     def frames(self, chain: Chain) -> Iterator[Frame]:
         shot: Shot = chain.data
-        if self._work.read_plan() == shot.plan:  # else another run has made the clip
+        self.claims.look_anew(self._work.path)
+        # else another run has made the clip, or painted the shot
+        if self._work.read_plan() == shot.plan and self._work.done(shot.frames) < len(shot.frames):
             yield from self._painter.frames(shot)
 
     def write(self, frame: Frame, painted: Painted) -> None:
@@ -116,6 +118,7 @@ class VideoJob(Job):
         if not self._takes_the_lead():
             log.info("%s painted; the other run makes the clip", counted(self._counts.painted, "frame"))
             return None
+        self.claims.look_anew(self._work.path)
         return self._made_sheet() if self._task.sheet else self._made_clip()
 
     def _takes_the_lead(self) -> bool:
@@ -168,7 +171,9 @@ class VideoJob(Job):
             self._clip = planning.wanted_of(self._task, self._given, self._stylizer)
         wanted = self._clip
         self._work.make()
-        self._leads, found = self.claims.take(LEAD), self._work.read_plan()
+        self._leads = self.claims.take(LEAD)
+        self.claims.look_anew(self._work.path)
+        found = self._work.read_plan()
         ours = found is not None and self._fits(found, wanted)
         if not self._leads:
             same = found is not None and found.wanted == wanted
