@@ -6,6 +6,7 @@ where NFS does so for 30 to 60 s. Files are looked at anew whenever they are ope
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import io
@@ -30,9 +31,8 @@ class View:
         for name in ("replace", "rename", "unlink", "remove", "mkdir", "rmdir"):
             monkeypatch.setattr(os, name, self._changing(getattr(os, name)))
         monkeypatch.setattr(os, "open", self._opened(os.open, lambda mode: bool(mode & os.O_CREAT)))
-        for module in (io, "builtins"):
-            opened = self._opened(open, lambda mode: not set("wxa").isdisjoint(mode))
-            monkeypatch.setattr(*((module, "open") if not isinstance(module, str) else (f"{module}.open",)), opened)
+        for module in (io, builtins):
+            monkeypatch.setattr(module, "open", self._opened(open, lambda mode: not set("wxa").isdisjoint(mode)))
 
     @contextlib.contextmanager
     def elsewhere(self) -> Iterator[None]:
