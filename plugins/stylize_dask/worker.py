@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ IDLE = 60.0  # seconds without a chain after which a run is left: its client may
 _lock = threading.Lock()  # one chain at a time in a process
 _runs: dict[str, tuple[Run, _Listener]] = {}
 _stopped: set[str] = set()
-_rest: list[threading.Timer] = []  # what leaves the run, unless another chain comes
+_used: dict[str, float] = {}  # when a chain of a run ended last, monotonic seconds
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,6 @@ def paint(packed: bytes, chain: Chain, version: str) -> Done:
             "failed", error=f"the worker on {platform.node()} has stylize {__version__}, not {version}: {INSTALL}"
         )
     with _lock:
-        _keep_waiting()
         order: Order = pickle.loads(packed)  # noqa: S301, from the process that submitted this function
         if order.run in _stopped:
             return Done("held")
@@ -139,7 +139,7 @@ def paint(packed: bytes, chain: Chain, version: str) -> Done:
             said = f"unexpected {type(error).__name__} in a worker on {platform.node()}: {error}"
             return Done("failed", error=said)
         finally:
-            _wait_for_more(order.run)
+            _used[order.run] = time.monotonic()
 
 
 def stop(run: str) -> None:
@@ -151,12 +151,12 @@ def leave(run: str) -> None:
     """Forget a run, once nothing of it is in work."""
     _stopped.add(run)
     with _lock:
-        _keep_waiting()
         _forget(run)
         _stopped.discard(run)
 
 
 def _forget(run: str) -> None:
+    _used.pop(run, None)
     found = _runs.pop(run, None)
     if found is not None:
         logging.getLogger("stylize").removeHandler(found[1])
@@ -164,24 +164,14 @@ def _forget(run: str) -> None:
             found[0].job.claims.close()
 
 
-def _wait_for_more(run: str) -> None:
+def _leave_when_idle(run: str) -> None:
     """Leave a run when nothing more comes of it: else it would count as one at work for as long as the worker lives."""
-
-    def leave_now() -> None:
+    joined = _runs.get(run)
+    while joined is not None and _runs.get(run) is joined:
+        time.sleep(IDLE / 4)
         with _lock:
-            if timer in _rest:  # no chain has come since
-                _keep_waiting()
+            if _runs.get(run) is joined and time.monotonic() - _used.get(run, 0.0) >= IDLE:
                 _forget(run)
-
-    timer = threading.Timer(IDLE, leave_now)
-    timer.daemon = True
-    _rest.append(timer)
-    timer.start()
-
-
-def _keep_waiting() -> None:
-    while _rest:
-        _rest.pop().cancel()
 
 
 def _joined(order: Order) -> tuple[Run, _Listener]:
@@ -198,6 +188,7 @@ def _joined(order: Order) -> tuple[Run, _Listener]:
         logger.addHandler(listener)
         logger.setLevel(logging.INFO)
         _runs[order.run] = run, listener
+        threading.Thread(target=_leave_when_idle, args=(order.run,), name="idle", daemon=True).start()
     return _runs[order.run]
 
 
