@@ -19,8 +19,8 @@ from stylize.colors import ColorMode
 from stylize.cost import Work
 from stylize.encoders import EncoderSpec, Progress
 from stylize.observing import Step
-from stylize.painting import schedule_of
 from stylize.pyramid import Scale, pyramid
+from stylize.schedules import schedule_of
 from stylize.settings import Settings, knob_of
 from stylize.stylizer import Stylizer
 

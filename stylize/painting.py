@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from stylize import allocator
-from stylize.encoders import shallow
 from stylize.errors import OptimizationError
 from stylize.graphs import RecordedStep
 from stylize.images import resize
@@ -32,10 +31,10 @@ from stylize.observing import Observer, Pace, Snapshot
 from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Optimizer
 from stylize.pyramid import Scale, Schedule
 from stylize.reports import Report, settled, step_of
+from stylize.schedules import plan_of, schedule_of
 from stylize.text import duration
 
 if TYPE_CHECKING:
-    from stylize.encoders import Encoder
     from stylize.features import Engine
 
 log = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def paint(
     sources = [start] if detail is None else [start, detail]
     source_bytes += sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
     if engine.settings.memory_bytes is not None:  # what does not fit is told before hours are spent on coarser scales
-        _plan_of(engine, scales[-1], start.shape[1], source_bytes)
+        plan_of(engine, scales[-1], start.shape[1], source_bytes)
     schedule = Schedule((*scales,)) if on_step is None else schedule_of(engine, scales, start.shape[1], source_bytes)
     pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
@@ -226,42 +225,3 @@ def _enlarged(image: Tensor, scale: Scale, detail: Tensor | None) -> Tensor:
     seen = resize(detail, *image.shape[2:])
     fine = resize(detail, scale.height, scale.width) - resize(seen, scale.height, scale.width)
     return larger.add_(fine.to(larger.device).mul_(scale.detail)).clamp_(0, 1)
-
-
-def schedule_of(
-    engine: Engine, scales: Sequence[Scale], channels: int, source_bytes: int, *, whole: bool = False
-) -> Schedule:
-    """The scales of a picture with so many channels, what each takes of time, and the last of memory, at most.
-
-    Args:
-        source_bytes: bytes of the pictures that it is painted from.
-        whole: as if there were memory enough for each as a whole; else a scale that fits in no way leaves both unknown,
-            and will tell at its own turn.
-    """
-    peak, works = None, []
-    for scale in scales:
-        pixels: float = scale.height * scale.width
-        if not whole:
-            try:
-                plan = _plan_of(engine, scale, channels, source_bytes)
-            except OptimizationError:
-                return Schedule(tuple(scales))
-            peak, pixels = plan.peak, plan.network_pixels
-        works.append(engine.work(pixels, _encoder_of(engine, scale)))
-    return Schedule(tuple(scales), peak, tuple(works))
-
-
-def _encoder_of(engine: Engine, scale: Scale) -> Encoder:
-    """The encoder that the terms of the settings see a scale with."""
-    layers = dict.fromkeys(engine.encoder.layers, 1.0)
-    return engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
-
-
-def _plan_of(engine: Engine, scale: Scale, channels: int, source_bytes: int) -> Plan:
-    """How a scale will be painted within the memory.
-
-    Raises:
-        OptimizationError: it cannot be.
-    """
-    size, encoder = (scale.height, scale.width, channels), _encoder_of(engine, scale)
-    return engine.plan(*size, encoder=encoder, steps=scale.steps, source_bytes=source_bytes)

@@ -46,7 +46,7 @@ FLOORS = (
         ),
         *("paper", "stylizer", "records", "testing", "iteration", "progress", "shortcuts", "estimate"),
     ),
-    ("painting", "prepared"),
+    ("painting", "prepared", "schedules"),
     ("terms", "objective", "regions"),
     ("features",),
     ("reports",),
