@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from stylize.images import About, Picture, keeping_edits, load, read_record, save
+from stylize.images.exif import cleaned as exif_cleaned
 from stylize.images.iptc import as_xmp
 from stylize.images.xmp import cleaned, combined
 
@@ -447,6 +448,37 @@ def test_what_follows_the_picture_in_its_file_is_not_promised_of_the_result(
         assert f"{prefix}:".encode() not in data.replace(f"xmlns:{prefix}".encode(), b"")
         assert load(tmp_path / f"b.{ending}").about.xmp is not None
         assert b"Rating" in data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_colour_space_is_told_anew_where_tags_of_the_old_layout_are_left_out(order: str) -> None:
+    def table(*entries: tuple[int, int, int, bytes]) -> bytes:
+        made = struct.pack(order + "H", len(entries))
+        for tag, kind, count, value in entries:
+            made += struct.pack(order + "HHI", tag, kind, count) + value.ljust(4, b"\0")
+        return made + bytes(4)
+
+    def short(value: int) -> bytes:
+        return struct.pack(order + "H", value)
+
+    def long(value: int) -> bytes:
+        return struct.pack(order + "I", value)
+
+    # 531, positions of chroma, stands before the pointer to the directory of the photo, and 40962 before the next
+    first = table((274, 3, 1, short(6)), (531, 3, 1, short(1)), (34665, 4, 1, long(50)))
+    photo = table((40961, 3, 1, short(65535)), (40962, 4, 1, long(4000)), (40963, 4, 1, long(3000)),
+                  (40965, 4, 1, long(104)), (41729, 7, 1, b"\1"))  # fmt: skip
+    inner = table((1, 2, 4, b"R03\0"))
+    assert (8 + len(first), 50 + len(photo)) == (50, 116)
+    photo = photo.replace(long(104), long(116))
+    block = b"Exif\0\0" + (b"II*\0" if order == "<" else b"MM\0*") + long(8) + first + photo + inner
+    exif = Image.Exif()
+    exif.load(exif_cleaned(block) or b"")
+    assert dict(exif) | {34665: 0} == {274: 1, 34665: 0}
+    within = exif.get_ifd(34665)
+    assert within[40961] == 1
+    assert not {40962, 40963} & within.keys()
+    assert exif.get_ifd(40965)[1].rstrip("\0") == "R98"
 
 
 def test_values_that_begin_where_a_pointer_should_be_stay() -> None:

@@ -52,6 +52,8 @@ class _Block:
 
     def clean(self, location: bool, orientation: bool, colors: bool) -> None:
         first = self._tags.directory(self._tags.first)
+        photo = self._sub(first.fields.get(_PHOTO))  # before entries move, and their pointers with them
+        inner = self._sub(photo.fields.get(_INTEROP)) if photo else None
         end = self._blank_thumbnail(first)
         dropped = LAYOUT & first.fields.keys()
         if not location and _GPS in first.fields:
@@ -63,11 +65,10 @@ class _Block:
         if orientation and (field := first.fields.get(_ORIENTATION)):
             self._set(field, 1)
         kept = first.fields.keys() - dropped - {_ORIENTATION}
-        if photo := self._sub(first.fields.get(_PHOTO)):
+        if photo:
             self._keep(photo, _SIZES & photo.fields.keys())
             if colors and (field := photo.fields.get(_COLOR_SPACE)):
                 self._set(field, 1)
-            inner = self._sub(photo.fields.get(_INTEROP))
             if colors and inner and (rule := inner.fields.get(_RULE)) and rule.count == 4:
                 self.data[rule.start : rule.start + 4] = b"R98\0"
             if not photo.fields.keys() - _SIZES:
