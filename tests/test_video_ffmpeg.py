@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from stylize_video.encode import FRAME_NAME, Encoding, concat_list, encode_argum
 from stylize_video.ffmpeg import executable
 from stylize_video.probe import Clip, probe
 from stylize_video.timing import frame_rate
+from tests.conftest import OWN_PATH
 
-pytestmark = pytest.mark.usefixtures("own_path")
 COUNT = 10
 RATE = Fraction(10)
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
@@ -131,9 +132,11 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, clip
         pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed")
         monkeypatch.setattr(shutil, "which", lambda name: None)
         assert "imageio_ffmpeg" in executable()
-    elif not shutil.which("ffmpeg"):
+        return "package"
+    monkeypatch.setenv("PATH", os.environ.get(OWN_PATH, os.environ["PATH"]))
+    if not shutil.which("ffmpeg"):
         pytest.skip("there is no ffmpeg on the PATH")
-    return str(request.param)
+    return "path"
 
 
 @pytest.fixture
