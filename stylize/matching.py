@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,10 +116,19 @@ def _per_position(cells: Tensor, side: int) -> Tensor:
     return cells.repeat_interleave(side, 2).repeat_interleave(side, 3) if side > 1 else cells
 
 
+class View(NamedTuple):
+    """A style picture as it is cut into cells: the features from a ``shift``, in cells down and to the right, on, and
+    the weights of its cells. Several with other shifts let a stroke lie in a cell as one of the picture does."""
+
+    features: Features
+    weighing: Weighing
+    shift: tuple[float, float] = (0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class StyleCells:
     """The cells of a style or blend: unit vectors (m, D), how much each counts, (m,), with sum 1, and where it stands,
-    (m, 3): its row, its column and the number of its picture."""
+    (m, 3): its row, its column, in cells, and the number of its picture."""
 
     layers: CellLayers
     vectors: Tensor
@@ -126,21 +136,23 @@ class StyleCells:
     places: Tensor
 
     @classmethod
-    def of(cls, styles: Sequence[tuple[float, Features, Weighing]], sides: Mapping[str, int]) -> StyleCells:
-        """From the features of style pictures, each with its share and the weights of its cells; ``sides`` are those of
-        :class:`CellLayers`."""
-        total = sum(share for share, _, _ in styles)
-        styles = [(share / total, features, weighing) for share, features, weighing in styles]
-        made = CellLayers.of([(share, features) for share, features, _ in styles], sides)
+    def of(cls, styles: Sequence[tuple[float, Sequence[View]]], sides: Mapping[str, int]) -> StyleCells:
+        """From views of style pictures, each picture with its share; ``sides`` are those of :class:`CellLayers`."""
+        total = sum(share for share, _ in styles)
+        styles = [(share / total, views) for share, views in styles]
+        made = CellLayers.of([(share, views[0].features) for share, views in styles], sides)
+        most = MOST // sum(len(views) for _, views in styles)
         vectors, weights, places = [], [], []
-        for number, (share, features, weighing) in enumerate(styles):
-            found, size = made.vectors(features), made.cells(features)
-            counts = weighing(*size)
-            kept = _some(len(found), MOST // len(styles)).to(found.device)
-            counted = found.new_ones(len(kept)) if counts is None else _counted(counts)[kept]
-            vectors.append(found[kept].to(next(iter(features.values())).dtype))
-            weights.append(share * counted / counted.sum().clamp_min(1e-12))
-            places.append(F.pad(_grid(*size, found.device), (0, 1), value=number)[kept])
+        for number, (share, views) in enumerate(styles):
+            for view in views:
+                found, size = made.vectors(view.features), made.cells(view.features)
+                counts = view.weighing(*size)
+                kept = _some(len(found), most).to(found.device)
+                counted = found.new_ones(len(kept)) if counts is None else _counted(counts)[kept]
+                vectors.append(found[kept].to(next(iter(view.features.values())).dtype))
+                weights.append(share / len(views) * counted / counted.sum().clamp_min(1e-12))
+                stands = _grid(*size, found.device) + torch.tensor(view.shift, device=found.device)
+                places.append(F.pad(stands, (0, 1), value=float(number))[kept])
         return cls(made, torch.cat(vectors), torch.cat(weights), torch.cat(places))
 
     def matched(self, vectors: Tensor, size: tuple[int, int], weights: Tensor, *, copying: bool = False) -> Tensor:
@@ -188,7 +200,7 @@ def _counted(weights: Tensor) -> Tensor:
 
 def _copied(offsets: Tensor, size: tuple[int, int]) -> Tensor:
     """Which cells (n,) have the same offset to their match, (n, 3), as several of their neighbours, up to one cell."""
-    field = F.pad(offsets.T.reshape(1, 3, *size).float(), (REACH,) * 4, value=OUTSIDE)
+    field = F.pad(offsets.T.reshape(1, 3, *size), (REACH,) * 4, value=OUTSIDE)
     around = F.unfold(field, 2 * REACH + 1).view(3, -1, len(offsets))
     alike = ((around - offsets.T[:, None]).abs().amax(0) <= 1).sum(0) - 1
     return alike >= COPIED
@@ -196,7 +208,7 @@ def _copied(offsets: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _grid(height: int, width: int, device: torch.device) -> Tensor:
     """Rows and columns of cells, (height * width, 2)."""
-    sides = (torch.arange(side, device=device) for side in (height, width))
+    sides = (torch.arange(side, device=device, dtype=torch.float32) for side in (height, width))
     return torch.stack(torch.meshgrid(*sides, indexing="ij"), 2).flatten(0, 1)
 
 

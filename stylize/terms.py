@@ -5,6 +5,7 @@ Each knows its value of a picture seen whole, and of sums over parts of it (:cla
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from stylize.features import PROBE
 from stylize.gradients import WHOLE, crop
 from stylize.grain import Grain
 from stylize.images import fit, resize
-from stylize.matching import StyleCells
+from stylize.matching import StyleCells, View
 from stylize.objective import Sums, Term
 from stylize.palette import Palette
 from stylize.tiles import Features, TileWindow, Whole
@@ -175,12 +176,12 @@ class StyleTarget:
     def _cells(self, longest: int) -> StyleCells | None:
         """The cells of the styles for a picture whose longest side is ``longest`` px; of those thick enough for one."""
         if longest not in self._matched:
-            engine, styles, (side, sides) = self._engine, [], self._cell
-            for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True):
-                size = self._size(style, longest)
-                if share and min(size) >= side:
-                    features = engine.maps(_seen_at(style, size, engine), MATCHED)
-                    styles.append((share, features, Positions(style.alpha, engine.device).of_map))
+            engine, (side, sides) = self._engine, self._cell
+            styles = [
+                (share, _views(style, size, side, engine))
+                for style, share in zip(self.styles, self.weights or (1.0,) * len(self.styles), strict=True)
+                if share and min(size := self._size(style, longest)) >= side
+            ]
             self._matched[longest] = StyleCells.of(styles, sides) if styles else None
         return self._matched[longest]
 
@@ -251,6 +252,19 @@ class StyleTarget:
                 energy = 4 * len(target) ** 2 / scale**4
             made[layer] = _Gram(target, energy)
         return made
+
+
+def _views(style: Picture, size: tuple[int, int], side: int, engine: Engine) -> list[View]:
+    """A style, seen at a size (height, width), cut into cells of ``side`` px as it is, and half a cell further."""
+    image, views = _seen_at(style, size, engine), list[View]()
+    alpha = None if style.alpha is None else resize(style.alpha, *size)
+    for down, right in itertools.product((0, side // 2), repeat=2):
+        own = None if alpha is None else alpha[..., down:, right:]
+        if min(size[0] - down, size[1] - right) < side or (views and own is not None and not own.any()):
+            continue
+        features = engine.maps(image[..., down:, right:], MATCHED)
+        views.append(View(features, Positions(own, engine.device).of_map, (down / side, right / side)))
+    return views
 
 
 class _Layer(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylize import Region, Settings, Stylizer
 from stylize.encoders import EncoderSpec
-from stylize.matching import StyleCells
+from stylize.matching import StyleCells, View
 from stylize.observing import Step
 from stylize.pyramid import Scale
 from stylize.terms import Positions
@@ -34,11 +34,11 @@ def features(height: int, width: int, seed: int) -> dict[str, Tensor]:
 
 
 def cells_of(*styles: dict[str, Tensor], shares: Sequence[float] = ()) -> StyleCells:
-    triples = [
-        (share, each, lambda height, width: None)
+    pairs = [
+        (share, [View(each, lambda height, width: None)])
         for share, each in zip(shares or [1.0] * len(styles), styles, strict=True)
     ]
-    return StyleCells.of(triples, SIDES)
+    return StyleCells.of(pairs, SIDES)
 
 
 def test_vectors_hold_all_positions_of_a_cell_about_the_style_s_mean_over_its_spread() -> None:
@@ -93,7 +93,7 @@ def test_matches_are_the_nearest_both_ways(monkeypatch: pytest.MonkeyPatch, most
 def test_what_is_transparent_in_a_painting_is_no_match() -> None:
     alpha = torch.ones(1, 1, 8, 12)
     alpha[..., :6] = 0
-    style = StyleCells.of([(1.0, features(8, 12, 1), Positions(alpha, torch.device("cpu")).of_map)], SIDES)
+    style = StyleCells.of([(1.0, [View(features(8, 12, 1), Positions(alpha, torch.device("cpu")).of_map)])], SIDES)
     vectors, weights = style.layers.vectors(features(8, 12, 1)), torch.full((24,), 1 / 24)
     found = style.matched(vectors, (4, 6), weights, copying=True)
     own = (F.normalize(found, dim=1) * vectors).sum(1).view(4, 6)
@@ -139,6 +139,25 @@ def test_what_is_thinner_than_a_cell_is_painted_without(tiny: EncoderSpec, shape
     both, alone = (Stylizer(styles, SETTINGS, encoders=[tiny]) for styles in ([thick, thin], [thick]))
     assert "match" in terms_of(both, Scale(48, 64, 1))
     assert terms_of(alone, Scale(8, 64, 1))["match"] > 0  # a single row of cells
+
+
+def test_what_lies_half_a_cell_further_in_the_painting_is_found(tiny: EncoderSpec) -> None:
+    rough = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+
+    def distance(down: int, right: int) -> float:
+        photo = rough[..., down : down + 64, right : right + 64]
+        settings = SETTINGS.replace(size=96, content_loss="self-similarity")  # which lets things be copied
+        stylizer = Stylizer(rough, settings, encoders=[tiny])
+        term = {each.name: each for each in stylizer.terms(photo, Scale(96, 96, 1))}["match"]
+        assert term.update is not None
+        term.update(photo)
+        return float(term.function(photo, stylizer.engine.maps(photo, term.layers)))
+
+    cell = 8
+    apart = distance(cell // 4, cell // 4)
+    assert distance(0, 0) < 0.8 * apart
+    assert distance(cell // 2, 0) < 0.8 * apart
+    assert distance(cell // 2, cell // 2) < 0.8 * apart
 
 
 def test_a_picture_becomes_more_like_pieces_of_the_painting(tiny: EncoderSpec) -> None:
