@@ -250,6 +250,24 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     assert len(list((folder / "out").iterdir())) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_writes_what_all_workers_have(cli_environment: Mapping[str, str], folder: Path) -> None:
+    small_photos(folder)
+    command = ["photos", "style.png", "-o", "out", "--executor", "dask", "--jobs", "2", *LONG]
+    with preloaded.Popen(
+        [sys.executable, "-m", "stylize", *command], cwd=folder, env=cli_environment, stderr=subprocess.PIPE, text=True
+    ) as run:
+        wait_for(lambda: len(holders(folder)) == 2)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    results = list((folder / "out").iterdir())
+    assert len(results) == 2
+    assert all((stylize.read_record(path) or {})["stopped"] for path in results)
+
+
 @pytest.fixture
 def cluster(cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[tuple[str, list[preloaded.Popen]]]:
     """The address of a scheduler with one worker, and their processes."""

@@ -188,7 +188,7 @@ class Team:
     def _stop(self) -> None:
         self.told_to_stop = True
         call = calls.packed(worker.stop, self.order.run)
-        _Asked(lambda: self.client.run(pickle.loads, call, on_error="ignore", wait=False))
+        _Asked(lambda: self.client.run(pickle.loads, call, on_error="ignore"))
 
 
 class _Asked:
