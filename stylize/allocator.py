@@ -42,6 +42,14 @@ def keep(*, wanted: bool) -> bool:
     return True
 
 
+def trim() -> None:
+    """Give back the pages that are free now, in any program: it changes nothing of how memory is allocated. Blocks of
+    less than the library's threshold leave holes between others, up to gigabytes where large pictures are painted."""
+    library = _library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
 @contextmanager
 def giving_back() -> Iterator[None]:
     """Give back, in the end, what was kept meanwhile."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stylize import allocator
 from stylize.errors import OptimizationError, SettingsError
 from stylize.optimizer import Evaluate
 from stylize.tiles import SMALLEST, Features, Tile, Tileable, TileWindow, tileable, tiles
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TRIMMED = 8  # tiles after which memory is given back
 UPDATED = 10  # steps after which terms that ask for it are updated
 
 
@@ -144,7 +146,7 @@ def evaluate_in_tiles(image: Tensor, terms: Sequence[Term], encoder: Tileable, s
             list(torch.autograd.grad(value, leaves, materialize_grads=True)) if value.requires_grad else constant
         )
     gradient = torch.zeros_like(image)
-    for tile in plan if parted else ():
+    for number, tile in enumerate(plan if parted else ()):
         seen = image[(..., *tile.seen)].clone().requires_grad_()
         rgb = seen.expand(-1, 3, -1, -1)
         found, pixels = tile.own(encoder(rgb)), tile.cut(rgb)
@@ -156,6 +158,8 @@ def evaluate_in_tiles(image: Tensor, terms: Sequence[Term], encoder: Tileable, s
         del found, pixels
         gradient[(..., *tile.seen)] += torch.autograd.grad(torch.stack(outer).sum(), seen)[0]
         del outer, seen, rgb
+        _trim(image, number)
+    _trim(image, 0)
     for index, term in enumerate(terms):
         if term.sums is None:
             whole = image.clone().requires_grad_()
@@ -172,14 +176,23 @@ def _added(
     """The sums of each term over all tiles."""
     added: list[list[Tensor]] = [[] for _ in parted]
     with torch.no_grad():
-        for tile in plan if parted else ():
+        for turn, tile in enumerate(plan if parted else ()):
             rgb = image[(..., *tile.seen)].expand(-1, 3, -1, -1)
             found, pixels = tile.own(encoder(rgb)), tile.cut(rgb)
             for number, (_, sums) in enumerate(parted):
                 parts = sums.part(pixels, found, tile)
                 before = added[number] or [torch.zeros_like(part) for part in parts]
                 added[number] = [one + other for one, other in zip(before, parts, strict=True)]
+            del rgb, found, pixels
+            _trim(image, turn)
     return added
+
+
+def _trim(image: Tensor, number: int) -> None:
+    """Give back what tiles have taken, where the picture is on the CPU: they are there for want of memory. Not after
+    each, as a third of the time would then go into clearing pages."""
+    if image.device.type == "cpu" and number % TRIMMED == 0:
+        allocator.trim()
 
 
 @contextmanager

@@ -199,7 +199,7 @@ class LBFGS(Optimizer):
         self._length = (self._length * (1 + STRETCH * self._left)).clamp(SHORTEST, FARTHEST)
         keep = good & (curvature > MIN_COSINE * (square * length).sqrt()) & (length > 0)
         slot = (self._stored % len(self._slots)).view(1)
-        made = []
+        made, wide = [], _Wider()
         pairs = zip(self._pair(trial, gradient), _parts(self._s, self._y), strict=True)
         for (s, y, _), (known_s, known_y) in pairs:
             # when nothing is kept the slot is written with what it holds
@@ -208,7 +208,7 @@ class LBFGS(Optimizer):
             known_s.index_copy_(0, slot, s[None])
             known_y.index_copy_(0, slot, y[None])
             s, y = _wide(s), _wide(y)
-            made.append((_wide(known_s) @ y, _wide(known_y) @ s, _wide(known_y) @ y))  # one by one, for their memory
+            made.append((wide(known_s) @ y, wide(known_y) @ s, wide(known_y) @ y))  # one by one, for their memory
         with_s, with_y, of_changes = (_sum(products, self._sy.dtype) for products in zip(*made, strict=True))
         self._sy.index_copy_(1, slot, with_s[:, None])
         self._sy.index_copy_(0, slot, with_y[None])
@@ -234,8 +234,9 @@ class LBFGS(Optimizer):
         sy, yy = (sums[order][:, order] * both for sums in (self._sy, self._yy))
         diagonal = sy.diagonal()
         upper = sy.triu(1) + torch.diag(torch.where(known, diagonal, 1.0))
+        wide = _Wider()
         found = [
-            (_wide(s) @ gradient, _wide(y) @ gradient) for s, y, gradient in _parts(self._s, self._y, self._gradient)
+            (wide(s) @ gradient, wide(y) @ gradient) for s, y, gradient in _parts(self._s, self._y, self._gradient)
         ]
         p, q = (torch.where(known, _sum(each, small)[order], 0.0) for each in zip(*found, strict=True))
         u = torch.linalg.solve_triangular(upper, p[:, None], upper=True)
@@ -247,7 +248,7 @@ class LBFGS(Optimizer):
         b = torch.where(known, -self._gamma * u[:, 0], 0.0)[back].to(kind)
         direction = self._gamma.to(kind) * self._gradient
         for part, s, y in _parts(direction, self._s, self._y):
-            part.addmv_(_wide(s).T, a).addmv_(_wide(y).T, b)
+            part.addmv_(wide(s).T, a).addmv_(wide(y).T, b)
         length = self._length.to(kind)
         length = length * LONGEST_MOVE / (length * _rms(direction)).clamp_min(LONGEST_MOVE)
         return direction.mul_(-length)
@@ -299,6 +300,21 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+class _Wider:
+    """Rows of the history in float32, each until the next is asked for, in the same room: where a block of aligned
+    memory was freed, the GNU C library finds no room for the next of its size, and the heap grows with every part."""
+
+    def __init__(self) -> None:
+        self._room: Tensor | None = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        if rows.dtype != torch.bfloat16:
+            return rows
+        if self._room is None:
+            self._room = torch.empty(rows.numel(), device=rows.device)
+        return self._room[: rows.numel()].view(rows.shape).copy_(rows)
 
 
 class Adam(Optimizer):

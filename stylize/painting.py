@@ -123,6 +123,8 @@ def paint(
                 known.moves, known.changes = found.moves, found.changes
             seconds_per_pixel = (time.perf_counter() - first) / max(1.0, plan.network_pixels * steps)
             del optimizer, active
+            if plan.side and engine.device.type == "cpu":
+                allocator.trim()
             image = finish(image)
         if stop is not None and stop():
             break
