@@ -29,7 +29,7 @@ def _tried(device: torch.device) -> ModuleType | None:
         fused_convolution(x, weight, x.new_zeros(64), 1)
         pooled, winner = kernels.pool(x)
         gradient = kernels.unpool(pooled, pooled, winner, 4, 4)
-        matrix = torch.zeros(64, 64, device=device)
+        matrix = torch.zeros(64, 64, device=device, dtype=torch.float32)
         kernels.add(gradient, x, matrix, None)
         kernels.moments(x, matrix[0], matrix, central=True)
         torch.cuda.synchronize(device)  # for errors that come late

@@ -155,6 +155,6 @@ def _seconds(timings: Sequence[Timing], scale: Scale, work: Work, kind: int) -> 
 def _texture(height: int, width: int, seed: int) -> Tensor:
     """A coloured picture (1, 3, height, width) of soft blots with some grain."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, -(-height // COARSE), -(-width // COARSE), generator=generator)
-    fine = torch.rand(1, 3, height, width, generator=generator)
+    coarse = torch.rand(1, 3, -(-height // COARSE), -(-width // COARSE), generator=generator, dtype=torch.float32)
+    fine = torch.rand(1, 3, height, width, generator=generator, dtype=torch.float32)
     return (0.9 * F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.1 * fine).clamp(0, 1)

@@ -190,7 +190,7 @@ class Engine:
     def _content_bytes(self, layers: frozenset[str]) -> float:
         """What the features of the content take for each pixel."""
         if layers not in self._bytes:
-            found = self.encode(torch.zeros(1, 3, PROBE, PROBE), layers) if layers else {}
+            found = self.encode(torch.zeros(1, 3, PROBE, PROBE, dtype=torch.float32), layers) if layers else {}
             self._bytes[layers] = sum(found[layer].numel() * found[layer].element_size() for layer in layers) / PROBE**2
         return self._bytes[layers]
 

@@ -130,7 +130,7 @@ def root(
         return trace[0], inverse[0] if factor is None else factor @ inverse[0] @ factor.T
     if not torch.isfinite(matrix).all():  # LAPACK would raise; let the optimizer see the NaN
         size = len(matrix if factor is None else factor)
-        return torch.full((), torch.nan), torch.full((size, size), torch.nan)
+        return torch.full((), torch.nan, dtype=torch.float32), torch.full((size, size), torch.nan, dtype=torch.float32)
     values, vectors = torch.linalg.eigh(matrix)
     found = (values.clamp_min(0) + floor).sqrt()
     half = (vectors / found.sqrt()).float()

@@ -63,7 +63,7 @@ def gram_matrix(features: Tensor, weight: Tensor | None = None, less: Tensor | N
     if weight is None and features.device.type != "cpu":
         return _both_moments(features, None)[1]
     channels = features.shape[1]
-    total = torch.zeros(channels, channels, device=features.device)
+    total = torch.zeros(channels, channels, device=features.device, dtype=torch.float32)
     for _, x, own in blocks(features, weight):
         if less is not None:
             x = x - less
@@ -79,7 +79,9 @@ def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tens
             return _by_kernel(ours, features, central=False)
         x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
         return _mean(features, None), inner(x, x).div_(count)
-    first, second = (torch.zeros(shape, device=features.device) for shape in ((channels,), (channels, channels)))
+    first, second = (
+        torch.zeros(shape, device=features.device, dtype=torch.float32) for shape in ((channels,), (channels, channels))
+    )
     for _, x, own in blocks(features, weight):
         weighted = x if own is None else x * own[:, None]
         first += weighted.sum(0)
@@ -122,7 +124,9 @@ def _write_moments(features: Tensor, weight: Tensor | None, mean: Tensor, covari
 def _by_kernel(ours: ModuleType, features: Tensor, *, central: bool) -> tuple[Tensor, Tensor]:
     """Mean (C,), and covariance or Gram matrix (C, C)."""
     channels = features.shape[1]
-    mean, second = (torch.empty(shape, device=features.device) for shape in ((channels,), (channels, channels)))
+    mean, second = (
+        torch.empty(shape, device=features.device, dtype=torch.float32) for shape in ((channels,), (channels, channels))
+    )
     ours.moments(features.detach(), mean, second, central=central)
     return mean, second
 
@@ -136,7 +140,7 @@ def position_weights(mask: Tensor, height: int, width: int) -> Tensor:
 def _mean(features: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return features.detach()[0].mean((1, 2), dtype=torch.float32)
-    mean = torch.zeros(features.shape[1], device=features.device)
+    mean = torch.zeros(features.shape[1], device=features.device, dtype=torch.float32)
     for _, x, own in blocks(features, weight):
         assert own is not None
         mean += own @ x
@@ -275,17 +279,22 @@ class WassersteinBatch:
     def __init__(self, targets: Sequence[Gaussian], shares: Sequence[float]) -> None:
         count, device = len(targets), targets[0].mean.device
         size, rank = (max(target.factor.shape[side] for target in targets) for side in (0, 1))
-        self._mean = torch.zeros(count, size, device=device)
-        self._factor = torch.zeros(count, size, rank, device=device)
+        self._mean = torch.zeros(count, size, device=device, dtype=torch.float32)
+        self._factor = torch.zeros(count, size, rank, device=device, dtype=torch.float32)
         for index, target in enumerate(targets):
             self._mean[index, : len(target.mean)] = target.mean
             self._factor[index, : target.factor.shape[0], : target.factor.shape[1]] = target.factor
         self._trace, self._floor = (torch.stack([getattr(t, name) for t in targets]) for name in ("trace", "floor"))
         self._largest = self._floor.sqrt() / DAMPING  # eigenvalue of the style's covariance
-        self._share = torch.tensor(shares, device=device) / torch.stack([target.energy for target in targets])
-        self._eye = torch.eye(size, device=device)
+        self._share = torch.tensor(shares, device=device, dtype=torch.float32) / torch.stack(
+            [target.energy for target in targets]
+        )
+        self._eye = torch.eye(size, device=device, dtype=torch.float32)
         # what a picture's moments are written to, layer by layer: zeros remain where a layer has no channels
-        self._seen = torch.zeros(count, size, device=device), torch.zeros(count, size, size, device=device)
+        self._seen = (
+            torch.zeros(count, size, device=device, dtype=torch.float32),
+            torch.zeros(count, size, size, device=device, dtype=torch.float32),
+        )
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
     def measured(
@@ -317,7 +326,9 @@ class WassersteinBatch:
         pairs = zip(features, weights, strict=True)
         counts = tuple(each.shape[2] * each.shape[3] if weight is None else 1 for each, weight in pairs)
         if counts not in self._scales:
-            self._scales[counts] = 2 * self._share / torch.tensor(counts, device=self._share.device)
+            self._scales[counts] = (
+                2 * self._share / torch.tensor(counts, device=self._share.device, dtype=torch.float32)
+            )
         return self._scales[counts]
 
 
@@ -357,7 +368,7 @@ def _transport(mean: Tensor, covariance: Tensor, target: Gaussian, *, exact: boo
     shift = mean - target.mean
     scale = None if mean.device.type == "cpu" else floor.sqrt() / DAMPING * torch.linalg.matrix_norm(covariance)
     trace, inverse = root(product(product(factor.T, covariance), factor), floor, factor, scale)
-    matrix = torch.eye(len(mean), device=mean.device) - inverse
+    matrix = torch.eye(len(mean), device=mean.device, dtype=torch.float32) - inverse
     value = (shift.square().sum() + covariance.trace() + target.trace - 2 * trace) / target.energy
     vector = (shift - matrix.to(mean) @ mean) * (2 / target.energy)
     return value.to(kind), (matrix / target.energy).to(kind), vector.to(kind)

@@ -179,5 +179,5 @@ def _edge(rgb: Tensor) -> _Edge | None:
     share = float(found[begin : end + 1].float().mean())
     if share < LABELLED:
         return None
-    own = color[:, begin : end + 1].quantile(torch.tensor((0.05, 0.95)), dim=1)
+    own = color[:, begin : end + 1].quantile(torch.tensor((0.05, 0.95), dtype=torch.float32), dim=1)
     return _Edge(int(first[columns].float().quantile(0.95)), height, begin, end + 1, width, share, own)

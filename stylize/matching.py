@@ -90,7 +90,7 @@ class CellLayers:
         :meth:`maps` have it; a scalar, differentiable with respect to the features, which may have some more
         positions to the right and below."""
         centred, size = self.centred({layer: features[layer].detach() for layer in self.sides}), self.cells(features)
-        squares, products = torch.zeros(2, 1, 1, *size, device=next(iter(centred.values())).device)
+        squares, products = torch.zeros(2, 1, 1, *size, device=next(iter(centred.values())).device, dtype=torch.float32)
         for layer, own in centred.items():
             squares += _per_cell(own.square(), self.sides[layer])
             products += _per_cell(own * wanted[layer], self.sides[layer])

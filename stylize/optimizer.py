@@ -126,9 +126,9 @@ class LBFGS(Optimizer):
         self._oldest = torch.zeros((), dtype=torch.long, device=device)  # pairs before this one are forgotten
         self._slots = torch.arange(history, device=device)
         self._gamma = torch.ones((), dtype=small, device=device)
-        self._left = torch.zeros((), device=device)  # of the slope, mean over the last steps
-        self._length = torch.ones((), device=device)
-        self._gradient = torch.empty(0)
+        self._left = torch.zeros((), device=device, dtype=torch.float32)  # of the slope, mean over the last steps
+        self._length = torch.ones((), device=device, dtype=torch.float32)
+        self._gradient = torch.empty(0, dtype=torch.float32)
         self._move = torch.zeros_like(self.image)
         self._knows = False  # of curvature, before the first step
         if curvature is not None and curvature.moves is not None and curvature.changes is not None:
@@ -159,7 +159,7 @@ class LBFGS(Optimizer):
 
     def step(self) -> None:
         # large pictures are most of the memory: what is no longer needed is let go of, or written over
-        trial, self._move = self._move.add_(self.image).clamp_(*self._bounds), torch.empty(0)
+        trial, self._move = self._move.add_(self.image).clamp_(*self._bounds), torch.empty(0, dtype=torch.float32)
         values, gradient = self.evaluate(trial)
         gradient = gradient.contiguous()
         self._judge(values, gradient)
@@ -326,8 +326,8 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(evaluate, image)
         self._betas = betas
-        self._rate = torch.full((), learning_rate, device=image.device)
-        self._count = torch.zeros((), device=image.device)
+        self._rate = torch.full((), learning_rate, device=image.device, dtype=torch.float32)
+        self._count = torch.zeros((), device=image.device, dtype=torch.float32)
         self._first = torch.zeros_like(self.image)
         self._second = torch.zeros_like(self.image)
         self._here = self.image.clone()  # the last picture that was evaluated and finite

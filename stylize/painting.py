@@ -210,7 +210,7 @@ def _reports(optimizer: Optimizer, steps: int, terms: Sequence[Term]) -> Iterato
         if report.is_cuda:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             stream = torch.cuda.current_stream(report.device)
-            report = torch.empty(report.shape, pin_memory=True).copy_(report, non_blocking=True)
+            report = torch.empty(report.shape, pin_memory=True, dtype=torch.float32).copy_(report, non_blocking=True)
             event.record(stream)
         pending.append((number, report, event))
         if len(pending) > (event is not None):

@@ -48,7 +48,7 @@ def texture(
     stylizer = Stylizer(style, settings, encoders=encoders, weights=weights, progress=progress)
     height, width = fit(*stylizer.styles[0].size, settings.size, upscale=True)
     with enough_memory(height, width):
-        blank = torch.zeros(1, 3, height, width)
+        blank = torch.zeros(1, 3, height, width, dtype=torch.float32)
     return stylizer(blank, on_step=on_step, stop=stop)
 
 
@@ -107,7 +107,7 @@ def grid(
         raise SettingsError("style_layers is empty or all zero; give at least one layer a positive weight")
     height, width = fit(*photo.size, settings.size, upscale=settings.upscale)
     with enough_memory(height, width):
-        empty = Picture(torch.ones(1, 3, height, width))
+        empty = Picture(torch.ones(1, 3, height, width, dtype=torch.float32))
     cells = [
         settings.replace(style_layers=dict(layers[:depth]), content_weight=content_weight)
         for depth in range(1, len(layers) + 1)

@@ -253,7 +253,7 @@ def loss_terms(
 def noise(size: tuple[int, int], settings: Settings, channels: int = 3) -> Tensor:
     """White noise (1, channels, *size), the same on every device for the same seed."""
     generator = torch.Generator().manual_seed(settings.seed)
-    return torch.rand(1, channels, *size, generator=generator)
+    return torch.rand(1, channels, *size, generator=generator, dtype=torch.float32)
 
 
 def _cover(image: Tensor, height: int, width: int) -> Tensor:

@@ -141,7 +141,7 @@ class Layout:
     def _painted(self, size: tuple[int, int]) -> Tensor:
         """How much of each pixel is painted."""
         alpha = self._picture.alpha
-        whole = torch.ones(1, 1, *size) if alpha is None else resize(alpha, *size)
+        whole = torch.ones(1, 1, *size, dtype=torch.float32) if alpha is None else resize(alpha, *size)
         return whole if self._mask is None else whole * self._mask
 
     def _divided(self, size: tuple[int, int]) -> list[Tensor]:

@@ -147,7 +147,7 @@ class StyleTarget:
                 vectors, size = layers.vectors(found), layers.cells(found)
                 weights = places.of_map(*size)
                 if weights is None:
-                    weights = torch.full((len(vectors),), 1 / len(vectors), device=engine.device)
+                    weights = torch.full((len(vectors),), 1 / len(vectors), device=engine.device, dtype=torch.float32)
                 matched = style.matched(vectors, size, weights, copying=copying)
                 for layer, made in layers.maps(matched, size).items():
                     wanted[layer] = wanted[layer].copy_(made) if layer in wanted else made
@@ -168,7 +168,7 @@ class StyleTarget:
     def _cell(self) -> tuple[int, dict[str, int]]:
         """The side of a cell in px, which is a position of the deepest layer, and how many positions of each layer it
         has on each side."""
-        found = self._engine.maps(torch.zeros(1, 3, PROBE, PROBE), MATCHED)
+        found = self._engine.maps(torch.zeros(1, 3, PROBE, PROBE, dtype=torch.float32), MATCHED)
         counts = {layer: own.shape[2] for layer, own in found.items()}
         least = min(counts.values())
         return PROBE // least, {layer: count // least for layer, count in counts.items()}
@@ -458,7 +458,7 @@ def _paper_scale(image: Tensor, engine: Engine, places: Positions) -> Tensor:
     Squares stand against fourth powers in eq. 7, so that its ratio means something at that size only. Encoders that
     approximate the layer (mini) have negative values there, and on bright pictures a negative mean: they are rectified.
     """
-    total = torch.zeros((), device=engine.device)
+    total = torch.zeros((), device=engine.device, dtype=torch.float32)
     for region, features in engine.parts(image, ["relu1_1"]):
         rectified = {**features, "relu1_1": features["relu1_1"].clamp_min(0)}
         total = total + _moments(rectified, "relu1_1", region, places)[0].mean()

@@ -58,8 +58,10 @@ def random_weights(widths: Iterable[int | None], seed: int = 0) -> dict[str, Ten
             index += 1
             continue
         scale = (2 / (9 * channels)) ** 0.5
-        made[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) * scale
-        made[f"features.{index}.bias"] = torch.rand(width, generator=generator) * 0.1
+        made[f"features.{index}.weight"] = (
+            torch.randn(width, channels, 3, 3, generator=generator, dtype=torch.float32) * scale
+        )
+        made[f"features.{index}.bias"] = torch.rand(width, generator=generator, dtype=torch.float32) * 0.1
         index, channels = index + 2, width
     return made
 
@@ -72,7 +74,7 @@ def stylizer() -> Stylizer:
     from stylize.settings import Settings
     from stylize.stylizer import Stylizer
 
-    style = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    style = torch.rand(1, 3, 20, 20, dtype=torch.float32, generator=torch.Generator().manual_seed(1))
     settings = Settings(encoder="tiny", size=16, steps=(2,), tolerance=0.0, palette="free", device="cpu")
     return Stylizer(style, settings, encoders=[tiny_encoder()])
 

@@ -792,3 +792,14 @@ def test_weights_of_styles_can_be_given_for_each_picture(tiny: EncoderSpec, monk
     for wrong in ((1.0,), (0.0, 0.0), (-1.0, 2.0)):
         with pytest.raises(SettingsError, match="style_weights"):
             stylizer(PHOTO, style_weights=wrong)
+
+
+@pytest.mark.parametrize("changes", [{}, {"style_loss": "match"}, {"preserve_color": "luminance", "optimizer": "adam"}])
+def test_the_default_dtype_of_the_host_makes_no_difference(tiny: EncoderSpec, changes: dict[str, Any]) -> None:
+    settings, content = QUICK.replace(steps=(3, 3), **changes), with_alpha(PHOTO, 0.2)
+    usual = paint(tiny, settings, content)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert same(paint(tiny, settings, content), usual)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -212,7 +212,7 @@ class Planner:
         styles = [Origin(path, self._digest(path)) for path in self._styles.all[item.style].paths]
         mask = self.areas.mask
         if item.mask is not None:
-            mask = Mask(torch.zeros(1, 1, 1, 1), Origin(item.mask, self._digest(item.mask)))
+            mask = Mask(torch.zeros(1, 1, 1, 1, dtype=torch.float32), Origin(item.mask, self._digest(item.mask)))
         wanted = stylizer.record(photo, styles, mask=mask, regions=self.areas.regions)
         return replace(wanted, options=dict(self._given), saving=saving_of(self._options))
 

@@ -131,7 +131,7 @@ def _filter(x: Tensor, kernel: Tensor, bias: Tensor | None, *, turned: bool = Fa
     seen, tiles, values, products, squares = _buffers(rows, across, channels, made)
     seen[:, 0] = 0
     seen[:, width + 1 :] = 0
-    result = torch.empty(down * OUT, across * OUT, made)
+    result = torch.empty(down * OUT, across * OUT, made, dtype=torch.float32)
     for first in range(0, down, rows):
         count = min(rows, down - first)
         number = count * across
@@ -171,5 +171,5 @@ def _buffers(rows: int, across: int, channels: int, made: int) -> list[Tensor]:
     space: Tensor | None = getattr(_room, "space", None)
     if space is None or len(space) < ends[-1]:
         with torch.inference_mode(mode=False):  # else it could not be written to outside of it
-            space = _room.space = torch.zeros(ends[-1])
+            space = _room.space = torch.zeros(ends[-1], dtype=torch.float32)
     return [space[end - prod(shape) : end].view(shape) for shape, end in zip(shapes, ends, strict=True)]

@@ -274,10 +274,14 @@ def _finished(
     white = 255 if pixels.dtype == np.uint8 else 1
     samples = ORIENTATIONS[orientation if orientation in ORIENTATIONS else 1](torch.from_numpy(pixels))
     samples = samples.permute(2, 0, 1)[None]
-    rgb = torch.empty(1, 3, *samples.shape[2:]).copy_(samples[:, :-1] if has_alpha else samples).div_(white)
+    rgb = (
+        torch.empty(1, 3, *samples.shape[2:], dtype=torch.float32)
+        .copy_(samples[:, :-1] if has_alpha else samples)
+        .div_(white)
+    )
     alpha = None
     if has_alpha and bool((samples[:, -1] < white).any()):
-        alpha = torch.empty(1, 1, *samples.shape[2:]).copy_(samples[:, -1:]).div_(white)
+        alpha = torch.empty(1, 1, *samples.shape[2:], dtype=torch.float32).copy_(samples[:, -1:]).div_(white)
     return Picture(rgb, alpha, carried[0], tuple(notes), name, about=carried[1], profile=source.kept)
 
 

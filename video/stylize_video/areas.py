@@ -168,7 +168,7 @@ class ClipAreas:
                 return as_mask(text)
             self._readers[path] = clip, InOrder(partial(decode, clip, clip.height, clip.width))
         clip, _ = self._readers[path]
-        nothing = torch.zeros(1).expand(1, 1, clip.height, clip.width)
+        nothing = torch.zeros(1, dtype=torch.float32).expand(1, 1, clip.height, clip.width)
         return MaskClip(nothing, Origin(path, digest_of(clip)), color, clip=clip, first=self._offset(clip))
 
     def _offset(self, mask: Clip) -> int:
