@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stylize.errors import OptimizationError
 from stylize.optimizer import MOVING
+from stylize.text import rounded
 from stylize.tiles import SMALLEST, margin_of, tileable, tiles
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Plan:
     def description(self) -> str:
         pairs = f", {self.history} pairs of history{' in bfloat16' if self.compact else ''}" if self.history else ""
         parts = f"{self.count} tiles of {self.side} px with {self.halo} px around them, in two passes"
-        return f"{self.width}x{self.height} in {parts}{pairs}; at most about {self.peak / 2**30:.2g} GiB"
+        return f"{self.width}x{self.height} in {parts}{pairs}; at most about {rounded(self.peak / 2**30, 2)} GiB"
 
 
 def plan(
@@ -106,7 +107,8 @@ def plan(
         if small <= budget:
             return Plan(height, width, 0, 1, 0, pairs, compact, round(small), area)
         least = round(small)
+    needed, there = (rounded(each / 2**30, 3) for each in (least, budget))
     raise OptimizationError(
-        f"{width}x{height} takes at least {least / 2**30:.3g} GiB of memory, and {budget / 2**30:.3g} GiB are to be "
-        "used; use a smaller --size, or more --memory"
+        f"{width}x{height} takes at least {needed} GiB of memory, and {there} GiB are to be used; use a smaller "
+        "--size, or more --memory"
     )

@@ -84,9 +84,11 @@ class Styles:
         for known, of, made in self._seen:
             if known == styles and of == profile:
                 return made
-        cut = self._engine.settings.style_margins == "cut"
-        made = tuple(without_margins(style) if cut else style for style in styles)
-        made = tuple(style.in_profile(profile) for style in made) if profile else made
+        made = styles
+        if profile:
+            made = tuple(style.in_profile(profile) for style in self._as_seen(styles, b""))
+        elif self._engine.settings.style_margins == "cut":
+            made = tuple(map(without_margins, styles))
         self._seen = [(styles, profile, made), *self._seen][:KEPT]
         return made
 

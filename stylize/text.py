@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # What a terminal obeys instead of showing it: controls (C0, DEL, C1), line separators, and marks that turn the
@@ -28,6 +29,14 @@ def duration(seconds: float, *, rough: bool = False) -> str:
         return f"{minutes} min" if rough and whole >= 600 else f"{minutes} min {rest:02} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02} min"
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number of 0 or more in so many digits, or as a whole number where that has more, never with an exponent:
+    in two digits "0.012", "1.5", "42", "1063"."""
+    places = max(0, digits - 1 - math.floor(math.log10(value))) if value else 0
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -156,6 +156,7 @@ def test_the_style_is_what_is_inside_its_margins(tiny: EncoderSpec, caplog: pyte
     def painted(style: Tensor, margins: str = "cut") -> NDArray[np.uint8]:
         return Stylizer(style, SETTINGS.replace(style_margins=margins), encoders=[tiny])(photo).numpy()
 
+    caplog.clear()
     with caplog.at_level(logging.INFO, "stylize"):
         cut = painted(sheet)
     (line,) = (message for message in caplog.messages if "margin" in message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylize.text import counted, duration, one_line, printable
+from stylize.text import counted, duration, one_line, printable, rounded
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,17 @@ def test_a_duration_has_at_most_two_units(seconds: float, exact: str, rough: str
 def test_a_count_has_the_right_plural() -> None:
     assert [counted(number, "frame") for number in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
     assert [counted(number, "copy", "copies") for number in (1, 3)] == ["1 copy", "3 copies"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        *[(0, 3, "0"), (0.01234, 2, "0.012"), (1.5, 3, "1.5"), (2.0, 3, "2"), (42.4, 2, "42"), (99.96, 3, "100")],
+        *[(1063.2, 3, "1063"), (123456.0, 2, "123456"), (999.99, 3, "1000")],
+    ],
+)
+def test_a_number_is_rounded_and_has_no_exponent(value: float, digits: int, shown: str) -> None:
+    assert rounded(value, digits) == shown
 
 
 def test_a_message_is_one_line_and_keeps_its_spaces() -> None:

@@ -16,7 +16,7 @@ from stylize.cli.session import current_host
 from stylize.discovery import unreadable_distributions
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, knob_of, preset, setting_fields
-from stylize.text import counted, duration, printable
+from stylize.text import counted, duration, printable, rounded
 
 _OF_ESTIMATES = ("brush", "encoder", "device", "precision", "memory")  # settings that change what a picture takes most
 
@@ -204,7 +204,8 @@ def _estimate(sizes: Sequence[tuple[int, int]], settings: Settings, weights: Pat
         click.echo(json.dumps([{**dataclasses.asdict(each), **estimator.conditions} for each in found]))
         return
     for each in found:
-        memory = "more memory than there is" if each.memory is None else f"at most {each.memory / 2**30:.2g} GiB"
+        most = None if each.memory is None else rounded(each.memory / 2**30, 2)
+        memory = "more memory than there is" if most is None else f"at most {most} GiB"
         taken = (
             f"about {duration(each.seconds, rough=True)} ({duration(each.processor_seconds, rough=True)} of CPU time)"
         )

@@ -15,7 +15,7 @@ from stylize.claims import STALE, Watch, claims_beside, claims_inside, refresh_i
 from stylize.errors import StylizeError
 from stylize.runfiles import Painter, Status, painters, status
 from stylize.stores import StorePath, as_path, is_file, is_folder
-from stylize.text import counted, duration
+from stylize.text import counted, duration, rounded
 
 SUFFIX = ".claims"
 
@@ -123,7 +123,8 @@ def _host(painter: Painter) -> str:
 
 
 def _speed(rate: float, plural: str) -> str:
-    return f"{60 * rate:.3g} {plural} a minute" if rate >= 1 / 60 else f"{3600 * rate:.3g} {plural} an hour"
+    count, unit = (60 * rate, "a minute") if rate >= 1 / 60 else (3600 * rate, "an hour")
+    return f"{rounded(count, 3)} {plural} {unit}"
 
 
 def _until(seconds: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stylize.text import rounded
 from stylize_video.steady import Motion, expected_steps, is_static
 
 if TYPE_CHECKING:
@@ -74,5 +75,5 @@ def size(count: float) -> str:
     """1.2 GB, 350 MB, 2 kB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
-            return f"{count / factor:.3g} {unit}"
+            return f"{rounded(count / factor, 3)} {unit}"
     return f"{max(1, round(count / 1e3))} kB"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from stylize import Flow, Origin, Stylizer
-from stylize.text import counted, duration
+from stylize.text import counted, duration, rounded
 from stylize_video.colors import described, is_hdr
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
 from stylize_video.exposure import ExposureMeter
@@ -89,8 +89,8 @@ def tell(task: Task, plan: Plan, work: Work, stylizer: Stylizer, stills: int) ->
         steps = (still * shots + plan.expected_steps * (count - shots) / task.every) * (1 - done / count)
     needed, free = disk_space(work.path, task.height, task.width, count - done, task.bits)
     log.info(
-        "about %s, at %.2g s per step; up to %s in %s",
-        *(duration(step * steps, rough=True), step, size(needed), work.path),
+        "about %s, at %s s per step; up to %s in %s",
+        *(duration(step * steps, rough=True), rounded(step, 2), size(needed), work.path),
     )
     if free < needed:
         log.warning("only %s are free there; should they not suffice, free some space and start again", size(free))
