@@ -237,11 +237,13 @@ def _notes(run: Run) -> Iterator[None]:
                 run.notes = [*run.notes, note][-20:]
 
     logger, handler = logging.getLogger("stylize"), Handler()
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
 
 
