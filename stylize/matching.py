@@ -151,7 +151,7 @@ class StyleCells:
                 counted = found.new_ones(len(kept)) if counts is None else _counted(counts)[kept]
                 vectors.append(found[kept].to(next(iter(view.features.values())).dtype))
                 weights.append(share / len(views) * counted / counted.sum().clamp_min(1e-12))
-                stands = _grid(*size, found.device) + torch.tensor(view.shift, device=found.device)
+                stands = _grid(*size, found.device) + torch.tensor(view.shift, device=found.device, dtype=torch.float32)
                 places.append(F.pad(stands, (0, 1), value=float(number))[kept])
         return cls(made, torch.cat(vectors), torch.cat(weights), torch.cat(places))
 

@@ -51,7 +51,7 @@ class Optimizer:
     def __init__(self, evaluate: Evaluate, image: Tensor) -> None:
         self.evaluate = evaluate
         self.image = image.detach().clone(memory_format=torch.contiguous_format)
-        self.values = torch.empty(0)
+        self.values = torch.empty(0, dtype=torch.float32)
         self.failures = torch.zeros((), dtype=torch.long, device=image.device)
         self.finite = torch.ones((), dtype=torch.bool, device=image.device)
 
@@ -313,7 +313,7 @@ class _Wider:
         if rows.dtype != torch.bfloat16:
             return rows
         if self._room is None:
-            self._room = torch.empty(rows.numel(), device=rows.device)
+            self._room = torch.empty(rows.numel(), device=rows.device, dtype=torch.float32)
         return self._room[: rows.numel()].view(rows.shape).copy_(rows)
 
 

@@ -177,7 +177,9 @@ class EncoderContract:
         """Noise (1, 3, H, W) in [0, 1]."""
         import torch
 
-        return torch.rand(1, 3, *request.param, generator=torch.Generator().manual_seed(0)).to(place.device)
+        return torch.rand(1, 3, *request.param, dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(
+            place.device
+        )
 
     def test_every_layer_asked_for_is_there_at_every_size(
         self, spec: EncoderSpec, place: EncoderConfig, image: Tensor
@@ -395,9 +397,11 @@ def small_photos(folder: Path) -> None:
 
     (folder / "photos").mkdir(exist_ok=True)
     for number in range(4):
-        picture = Picture(torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(number)))
+        picture = Picture(
+            torch.rand(1, 3, 24, 32, dtype=torch.float32, generator=torch.Generator().manual_seed(number))
+        )
         picture.save(folder / "photos" / f"{number}.png")
-    Picture(torch.rand(1, 3, 32, 32)).save(folder / "style.png")
+    Picture(torch.rand(1, 3, 32, 32, dtype=torch.float32)).save(folder / "style.png")
 
 
 def _paint_folder(folder: Path, target: str, executor: Executor | None, **options: Any) -> None:

@@ -353,6 +353,18 @@ def test_classes_have_at_most_250_lines(folder: Path) -> None:
                 assert (node.end_lineno or 0) - node.lineno < 250, f"{path}:{node.lineno}: split {node.name} by subject"
 
 
+@pytest.mark.parametrize("folder", [ROOT / "stylize", *PLUGINS.values()], ids=lambda folder: folder.name)
+def test_new_tensors_have_a_dtype_of_their_own(folder: Path) -> None:
+    """Else they would have the default one, which programs that use the package may have set."""
+    makers = {"zeros", "ones", "empty", "full", "linspace", "tensor", "rand", "randn", "eye"}
+    for path in modules(folder):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in makers:
+                of_torch = isinstance(node.func.value, ast.Name) and node.func.value.id == "torch"
+                named = any(each.arg in ("dtype", None) for each in node.keywords)
+                assert named or not of_torch, f"{path}:{node.lineno}: torch.{node.func.attr} needs a dtype"
+
+
 def test_the_file_of_the_loop_is_short() -> None:
     assert len((ROOT / "stylize" / "painting.py").read_text(encoding="utf-8").splitlines()) <= 250
 

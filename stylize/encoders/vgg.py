@@ -365,9 +365,6 @@ def modules(widths: Iterable[int | None]) -> Iterable[tuple[int, str, int | None
 
 
 def _fold_input(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (
-        torch.tensor(MEAN, dtype=torch.float32).view(1, 3, 1, 1),
-        torch.tensor(STD, dtype=torch.float32).view(1, 3, 1, 1),
-    )
+    mean, std = (torch.tensor(each, dtype=torch.float32).view(1, 3, 1, 1) for each in (MEAN, STD))
     folded = weight / std
     return folded, bias - (folded * mean).sum((1, 2, 3))
