@@ -76,8 +76,8 @@ def without_margins(picture: Picture) -> Picture:
     cut = replace(picture, rgb=found.cut(picture.rgb))
     (height, width), (rows, columns) = picture.size, cut.size
     log.info(
-        "%s: its plain margin is left out of the style (%dx%d px of %dx%d; style-margins keep: all of it)",
-        picture.name or "style",
+        "the plain margin of %s is left out of the style, which is %dx%d px of %dx%d; --style-margins keep includes it",
+        picture.name or "a style",
         *(columns, rows, width, height),
     )
     return cut

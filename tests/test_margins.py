@@ -161,8 +161,8 @@ def test_the_style_is_what_is_inside_its_margins(tiny: EncoderSpec, caplog: pyte
         cut = painted(sheet)
     (line,) = (message for message in caplog.messages if "margin" in message)
     assert line == (
-        f"style: its plain margin is left out of the style ({inside.shape[3]}x{inside.shape[2]} px of 360x300; "
-        "style-margins keep: all of it)"
+        f"the plain margin of a style is left out of the style, which is {inside.shape[3]}x{inside.shape[2]} px of "
+        "360x300; --style-margins keep includes it"
     )
     assert np.array_equal(cut, painted(inside))
     assert not np.array_equal(cut, painted(sheet, "keep"))
