@@ -70,6 +70,7 @@ def measure(tmp_path: Path) -> Measure:
     return run
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_not_cleared_again_and_given_back_in_the_end(measure: Measure) -> None:
     told = measure("allow")
     assert told["kept"]
@@ -78,12 +79,14 @@ def test_what_is_kept_is_not_cleared_again_and_given_back_in_the_end(measure: Me
     assert told["faults after"] > PAGES
 
 
+@pytest.mark.slow
 def test_programs_that_use_the_package_keep_their_allocator(measure: Measure) -> None:
     told = measure()
     assert not told["kept"]
     assert told["faults"] > PAGES
 
 
+@pytest.mark.slow
 def test_so_do_users_who_have_set_it(measure: Measure) -> None:
     assert not measure("allow", MALLOC_MMAP_MAX_="7")["kept"]
 

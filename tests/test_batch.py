@@ -87,6 +87,7 @@ def paint(call: Call, photos: Path) -> Paint:
 # What is painted
 
 
+@pytest.mark.slow
 def test_a_folder_goes_into_a_folder_same_tree_same_names(paint: Paint, folder: Path) -> None:
     before = files(folder / "photos")
     done = paint()
@@ -899,6 +900,7 @@ def test_no_two_results_have_one_name(names: list[tuple[str, str]]) -> None:
         assert all(len(os.fsencode(target.name)) <= 210 for target in first.values())
 
 
+@pytest.mark.slow
 @given(NAMES, st.sampled_from(["*", "?", "[ab]*", "[!a]*", "*.png", "a*b?c"]))
 def test_patterns_match_as_a_shell_does(name: str, pattern: str) -> None:
     import fnmatch
@@ -1168,6 +1170,7 @@ def test_a_watched_folder_is_painted_as_it_fills(
     assert err.count("note: cannot read photos/late/bad.png") == 1  # not at every look
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_the_picture_in_work_and_says_what_is_left(
     cli_environment: Mapping[str, str], folder: Path, photos: Path
 ) -> None:

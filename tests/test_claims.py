@@ -158,6 +158,7 @@ def takers_at_once(runs: Sequence[Claims]) -> list[Claims]:
     return got
 
 
+@pytest.mark.slow
 def test_exactly_one_of_many_takes_a_claim_over(clock: Clock, folder: Path) -> None:
     for _ in range(5):
         abandoned(folder, host="elsewhere")

@@ -428,6 +428,7 @@ def test_verify_refuses_what_is_missing_damaged_or_another_network(call: Call, f
         assert words in done.err
 
 
+@pytest.mark.slow
 def test_a_broken_plugin_is_named_and_the_rest_goes_on(
     call: Call, pictures: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

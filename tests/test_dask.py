@@ -76,6 +76,7 @@ def test_a_job_that_was_not_opened_by_a_request_is_not_for_other_processes(styli
         stylize.run(Recorder(), stylizer, executor=Dask())
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_one_clear_line(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_without_dask_it_is_said_what_to_install(call: Call, folder: Path, monke
     )
 
 
+@pytest.mark.slow
 def test_a_cluster_paints_what_one_process_paints(scheduler: str, call: Call, folder: Path) -> None:
     small_photos(folder)
     command = ("photos", "style.png", *FAST)
@@ -141,6 +143,7 @@ def test_errors_of_the_stylizer_are_told(scheduler: str, tmp_path: Path) -> None
 # Workers that are not fit
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_version_or_without_a_plugin_is_named(
     scheduler: str, call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_worker_with_another_version_or_without_a_plugin_is_named(
         assert f"the worker on {platform.node()} {said}: install the same on all machines" in done.err
 
 
+@pytest.mark.slow
 def test_a_worker_without_stylize_is_named(call: Call, cli_environment: Mapping[str, str], folder: Path) -> None:
     small_photos(folder)
     with running(
@@ -200,6 +204,7 @@ def test_a_worker_that_does_not_see_the_folders_says_so(tmp_path: Path, monkeypa
 # Claims
 
 
+@pytest.mark.slow
 def test_a_worker_whose_client_is_gone_leaves_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the run would count as one at work for as long as the worker lives."""
     monkeypatch.setattr(worker, "IDLE", 0.05)

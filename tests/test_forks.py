@@ -77,6 +77,7 @@ os.wait()
     wait_for(lambda: not any(is_alive(int(number)) for number in told.split()))
 
 
+@pytest.mark.slow
 def test_the_command_line_forks_its_workers(cli_environment: dict[str, str], tmp_path: Path) -> None:
     """They need not load PyTorch, which takes most of the time that so small a job takes."""
     program = """

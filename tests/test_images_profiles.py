@@ -204,6 +204,7 @@ def test_a_step_shows_srgb() -> None:
     assert float(seen[0][0, 0].max()) == 0  # sRGB's limit
 
 
+@pytest.mark.slow
 def test_python_asks_for_a_profile_by_name(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.fromarray(patches()).save(path, icc_profile=PROFILES["p3"])

@@ -352,6 +352,7 @@ def test_wasserstein_equals_matrix_roots_in_float64(device: str) -> None:
     assert expected / energy - 1e-5 <= value <= expected / energy + damping + 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     channels=st.integers(1, 12),

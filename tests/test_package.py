@@ -353,6 +353,7 @@ def test_classes_have_at_most_250_lines(folder: Path) -> None:
                 assert (node.end_lineno or 0) - node.lineno < 250, f"{path}:{node.lineno}: split {node.name} by subject"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [ROOT / "stylize", *PLUGINS.values()], ids=lambda folder: folder.name)
 def test_new_tensors_have_a_dtype_of_their_own(folder: Path) -> None:
     """Else they would have the default one, which programs that use the package may have set."""

@@ -32,6 +32,7 @@ def program(tmp_path: Path) -> Path:
     return tmp_path / "program.py"
 
 
+@pytest.mark.slow
 def test_it_gets_arguments_environment_folder_and_streams_and_gives_its_exit_code(program: Path) -> None:
     environment = {**os.environ, "COLOUR": "f\udcffr", "PYTHONPATH": str(program.parent / "beside")}
     with preloaded.Popen(

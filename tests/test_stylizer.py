@@ -459,6 +459,7 @@ def test_what_is_transparent_does_not_steer_the_result(tiny: EncoderSpec, mode: 
     assert not same(one, paint(tiny, settings, PHOTO, with_alpha(STARRY, 0.0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["wasserstein", "gram"])
 def test_what_is_filled_in_for_transparent_places_does_not_count_as_content_or_style(
     tiny: EncoderSpec, loss: str
@@ -558,6 +559,7 @@ def test_steps_at_full_size_alone_end_with_the_palette_too(tiny: EncoderSpec) ->
     assert (means["style"] - wanted).abs().max() < 0.03 < (means["free"] - wanted).abs().max()
 
 
+@pytest.mark.slow
 def test_match_brings_the_colours_near_the_photo_s(tiny: EncoderSpec) -> None:
     photo = waves(36, 48, 1) * 0.4 + flat(0.55, 0.2, 0.05, height=36, width=48)
     style = waves(40, 40, 2) * 0.4 + flat(0.0, 0.2, 0.55, height=40, width=40)
@@ -569,6 +571,7 @@ def test_match_brings_the_colours_near_the_photo_s(tiny: EncoderSpec) -> None:
     assert apart["match"] < 0.1 < apart["none"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "luminance", "match"])
 @pytest.mark.parametrize("loss", ["wasserstein", "gram"])
 @pytest.mark.parametrize("normalize", ["target", "paper"])

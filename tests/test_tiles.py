@@ -82,6 +82,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 # The gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "side"), [((200, 150), 100), ((257, 131), 48), ((96, 300), 256), ((209, 95), 48), ((128, 128), 100)]
 )
@@ -283,6 +284,7 @@ def test_named_memory_is_that_of_the_whole_process(make: Make) -> None:
     assert named.peak == free.peak + memory.LOADED
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_before_coarser_scales_are_painted(make: Make) -> None:
     seen: list[object] = []
     with pytest.raises(OptimizationError, match=r"^3000x3000 takes at least .* and 1 GiB are to be used"):

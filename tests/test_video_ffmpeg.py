@@ -165,6 +165,7 @@ def test_a_plain_clip(clips: Path) -> None:
     assert (clip.subtitles, clip.chapters) == ((), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["varied.mp4", "varied.mkv"])
 def test_the_times_of_a_variable_rate(clips: Path, name: str) -> None:
     clip = probe(clips / name)
@@ -392,6 +393,7 @@ def test_rounding_in_a_list_does_not_add_up(durations: list[Fraction]) -> None:
 # Frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -621,6 +623,7 @@ def test_other_codecs_keep_a_variable_rate(clips: Path, tmp_path: Path, either: 
     assert abs(made.duration - clip.duration) <= Fraction(1, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["a.mp4", "a.mkv"])
 def test_a_stretch_takes_its_sound_along(
     clips: Path, tmp_path: Path, frames: Callable[..., Path], either: str, target: str

@@ -295,6 +295,7 @@ def test_clips_of_different_length_are_compared_as_far_as_they_go(
     assert done.out.startswith(f"{min(5, count - (4 if options else 0))} frames,")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

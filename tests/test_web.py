@@ -317,6 +317,7 @@ def test_nothing_outside_the_folder_is_listed(serve: Serve, tmp_path: Path, plac
     assert names == ["inner"]
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_and_links_in_circles(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "offered"
     inner = folder / os.fsdecode(b"d\xe9r")

@@ -349,6 +349,7 @@ def test_random_bytes(scratch: Path, head: bytes, body: bytes) -> None:
     assert one_line(scratch, refusal(scratch, head + body))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(where=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_a_flipped_byte_is_read_or_refused(scratch: Path, where: float, value: int) -> None:
