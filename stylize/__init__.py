@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stylize.executors import Backlog, Run, Serial, join, run
-    from stylize.forks import Forked, fork
+    from stylize.forks import Forked, fork, without_interrupts
     from stylize.forms import setting_text, setting_value
     from stylize.host import Host, plugin_manager
     from stylize.images import (
@@ -104,7 +104,7 @@ _HOMES = {
         "WeightsError",
     ),
     "stylize.executors": ("Backlog", "Run", "Serial", "join", "run"),
-    "stylize.forks": ("Forked", "fork"),
+    "stylize.forks": ("Forked", "fork", "without_interrupts"),
     "stylize.forms": ("setting_text", "setting_value"),
     "stylize.host": ("Host", "plugin_manager"),
     "stylize.images": (
@@ -271,6 +271,7 @@ __all__ = [
     "setting_value",
     "texture",
     "thumbnail",
+    "without_interrupts",
 ]
 
 

@@ -132,16 +132,21 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
+def installed(folder: Path, name: str, code: str) -> Path:
+    """A folder that, on PYTHONPATH, is an installed distribution with a plugin of that name."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}_plugin.py").write_text(code)
+    info = folder / f"{name}_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[stylize]\n{name} = {name}_plugin\n")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that, on PYTHONPATH, is an installed distribution with a plugin for the tiny encoder."""
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "tiny_plugin.py").write_text(PLUGIN)
-    info = folder / "tiny_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stylize]\ntiny = tiny_plugin\n")
-    return folder
+    return installed(tmp_path_factory.mktemp("plugin"), "tiny", PLUGIN)
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

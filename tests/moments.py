@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, installed
 
 VARIABLE = "TEST_MOMENT"
 ACTIONS = ("stop", "kill", "wait", "tell")
@@ -62,13 +62,7 @@ if os.environ.get("{VARIABLE}", "") and "step" not in os.environ["{VARIABLE}"]:
 
 def plugin(folder: Path) -> Path:
     """A folder that, on PYTHONPATH, is an installed distribution with the plugin."""
-    folder.mkdir(exist_ok=True)
-    (folder / "moments_plugin.py").write_text(CODE)
-    info = folder / "moments_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moments-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stylize]\nmoments = moments_plugin\n")
-    return folder
+    return installed(folder, "moments", CODE)
 
 
 def moment(action: str, moment: str, name: str = "", file: Path | None = None) -> Mapping[str, str]:

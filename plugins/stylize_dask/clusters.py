@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 import dask
 from distributed import Client, LocalCluster, Worker
 
-from stylize import Forked, StylizeError
+from stylize import Forked, StylizeError, without_interrupts
 
 WAIT = 10  # seconds for a scheduler to answer
 HERE = "127.0.0.1"
@@ -62,7 +62,7 @@ class Local:
         environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
         environment.pop("MALLOC_TRIM_THRESHOLD_", None)  # costs a quarter more CPU
         self._stack.enter_context(dask.config.set(QUIET | {"distributed.nanny.pre-spawn-environ": environment}))
-        with _without_interrupts():
+        with without_interrupts():
             self._cluster = LocalCluster(
                 n_workers=count - len(self._forked),
                 threads_per_worker=1,
@@ -80,7 +80,7 @@ class Local:
         """Have Dask start a worker for each forked one that has died."""
         dead = sum(not each.process.is_alive() for each in self._forked)
         if dead > self._dead:
-            with _without_interrupts():
+            with without_interrupts():
                 self._cluster.scale(len(self._cluster.worker_spec) + dead - self._dead)
             self._dead = dead
 
@@ -120,16 +120,3 @@ def _hush() -> None:
     for name in ("asyncio", *logging.root.manager.loggerDict):
         if name == "asyncio" or name.split(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes and threads started meanwhile never see Ctrl-C, nor do the processes that those start later."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,4 +1,4 @@
-"""EXIF, XMP and IPTC where formats hold them that Pillow reads without: Photoshop, JPEG 2000, JPEG XL and GIF."""
+"""EXIF, XMP and IPTC of the formats of which Pillow reads the picture alone: Photoshop, JPEG 2000, JPEG XL and GIF."""
 
 from __future__ import annotations
 

@@ -118,16 +118,21 @@ class Layout:
                 break
         return len(seen)
 
+    @property
+    def _is_decoded(self) -> bool:
+        """Whether its compression is one that is read."""
+        return self._is_coded or self.compression in (1, *_DEFLATE, _LZMA, *_BY_LIBTIFF)
+
     def problem(self) -> str:
         """What of it cannot be read, in words, or nothing."""
         if self.photometric not in _COLOURS:
             names = {6: "YCbCr", 32803: "a mosaic of a sensor", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
             return f"colours stored as {names.get(self.photometric, f'type {self.photometric}')}"
-        if self.compression in _COMPRESSIONS and not self._is_coded:
+        if not self._is_decoded:
+            if self.compression not in _COMPRESSIONS:
+                return f"compression {self.compression}"
             signed = "signed " if self.formats[0] == _SIGNED else ""
             return f"samples of {self.bits[0]} {signed}bits compressed as {_COMPRESSIONS[self.compression]}"
-        if not self._is_coded and self.compression not in (1, *_DEFLATE, _LZMA, *_BY_LIBTIFF):
-            return f"compression {self.compression}"
         if len(set(self.bits)) > 1 or self.bits[0] > 64 or max(self.formats) > 4 or len(set(self.formats)) > 1:
             return f"samples of {', '.join(map(str, self.bits))} bits and formats {', '.join(map(str, self.formats))}"
         if self.formats[0] == _FLOAT and self.bits[0] not in (16, 24, 32, 64):
@@ -143,7 +148,8 @@ class Layout:
             ImageError: the layout cannot be read.
         """
         if problem := self.problem():
-            advice = "save it with another compression" if "compress" in problem else "convert it to 8 or 16 bits"
+            other = self.photometric in _COLOURS and not self._is_decoded
+            advice = "save it with another compression" if other else "convert it to 8 or 16 bits"
             raise ImageError(f"a TIFF with {problem}, which is not supported; {advice}")
         colours = _COLOURS[self.photometric]
         alpha = self._alpha(colours)
