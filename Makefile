@@ -5,12 +5,13 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
 .PHONY: setup test test-napari demo reference clean
 
-# mypy, which uses one core, runs beside the tests.
+# mypy, which uses one core, runs beside the tests. Compiled modules are kept: most of the time before the first test
+# is that of their compilation.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal; tests=$$?; \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
 
 # The plugin of napari, with napari and Qt, in an environment of its own.

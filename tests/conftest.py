@@ -14,30 +14,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 from stylize.cli.main import main
 from stylize.encoders import EncoderSpec
 from stylize.testing import stylizer, tiny_encoder
 
-from . import accelerator, preloaded
+from . import preloaded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["stylizer"]  # a fixture
-
-with contextlib.suppress(ImportError):  # the environment of the napari plugin does without
-    from hypothesis import HealthCheck, settings
-
-    # How long examples take is not what is tested, and a test is to find the same today and tomorrow. To look for more:
-    # --hypothesis-profile default.
-    settings.register_profile(
-        "any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-    )
-    settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
@@ -63,12 +55,35 @@ def pytest_configure(config: pytest.Config) -> None:
     """Install the pretend accelerator before anything is computed: torch has a queue for each device that it knows at
     the first backward, and for none that comes later. A real accelerator cannot be used beside it. Worker processes
     are preloaded."""
-    if config.getoption("--device") == "cpu":
-        accelerator.install()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what a shell starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that are tested must not inherit that
-    preloaded.preload_workers()
     _quicken_ffmpeg(config)
+    if _has_workers(config):
+        return  # PyTorch is for those who run tests
+    if config.getoption("--device") == "cpu":
+        importlib.import_module("tests.accelerator").install()
+    preloaded.preload_workers()
+    with contextlib.suppress(ImportError):  # the environment of the napari plugin does without
+        from hypothesis import HealthCheck, settings
+
+        # How long examples take is not what is tested, and a test is to find the same today and tomorrow. To look for
+        # more: --hypothesis-profile default.
+        settings.register_profile(
+            "any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+        )
+        settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """The processes in which pytest-xdist runs tests are preloaded, too."""
+    with mock.patch("subprocess.Popen", preloaded.Popen) if _has_workers(session.config) else contextlib.nullcontext():
+        yield
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    """Whether tests run in other processes than this one."""
+    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
 
 
 def _quicken_ffmpeg(config: pytest.Config) -> None:
@@ -99,6 +114,8 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def only_the_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see a GPU only if they take ``device`` and it is one: ``auto`` would choose it for all of them."""
+    import torch
+
     if "device" not in request.fixturenames or request.config.getoption("--device") == "cpu":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -112,6 +129,8 @@ def tiny() -> EncoderSpec:
 
 def waves(height: int, width: int, seed: int = 0) -> Tensor:
     """A smooth colourful picture (1, 3, H, W) in [0, 1]."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     picture = torch.zeros(3, height, width)

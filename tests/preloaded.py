@@ -38,6 +38,8 @@ PLUGINS = ("stylize_batch", "stylize_video")
 NUMBER = struct.Struct("!q")
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
 MOST_FILES = 32  # that a process gets
+TESTS = ["-u", "-c"]  # what a process of pytest-xdist is started with
+LIBRARIES_OF_TESTS = ("torchvision.models", "scipy.optimize", "distributed", "triton", "moto.server", "s3fs")
 HIGH = 900  # a file descriptor above those in use
 
 
@@ -50,7 +52,7 @@ class Popen(subprocess.Popen[str]):
         words = [] if isinstance(args, (str, bytes, os.PathLike)) else [os.fsdecode(word) for word in args]
         *others, session, group = options[1:]  # the others: a user and a mask
         special = shell or pass_fds or any(option not in (None, -1) for option in others) or group != -1
-        if sys.platform != "linux" or special or not _runs_a_module_or_file(words):
+        if sys.platform != "linux" or special or not (_runs_a_module_or_file(words) or _runs_tests(words)):
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in (env or os.environ).items()}
@@ -66,12 +68,14 @@ def run(
     arguments: Sequence[str | Path], *, check: bool = False, capture_output: bool = False, **options: Any
 ) -> subprocess.CompletedProcess[Any]:
     """:func:`subprocess.run` by :class:`Popen`."""
-    timeout = options.pop("timeout", None)
+    timeout, given = options.pop("timeout", None), options.pop("input", None)
+    if given is not None:
+        options["stdin"] = subprocess.PIPE
     if capture_output:
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Popen([os.fspath(word) for word in arguments], **options) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(given, timeout=timeout)
         except BaseException:
             process.kill()
             raise
@@ -101,6 +105,11 @@ def preload_workers() -> None:
 
 def _runs_a_module_or_file(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[0] == sys.executable and (words[1] == "-m" or words[1].endswith(".py"))
+
+
+def _runs_tests(words: Sequence[str]) -> bool:
+    """Whether it is a process in which pytest-xdist runs tests."""
+    return words[:3] == [sys.executable, *TESTS]
 
 
 def _started(
@@ -199,6 +208,14 @@ def _import_everything() -> None:
                 importlib.import_module(module.name)
 
 
+def _import_what_tests_use() -> None:
+    for name in LIBRARIES_OF_TESTS:
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+                gc.freeze()
+
+
 def _forks(listener: socket.socket, alive: int) -> tuple[dict[str, Any], list[int]] | None:
     """Fork at every request. Returns None when the tests end, and in each child what it is to run."""
     while True:
@@ -219,6 +236,8 @@ def _forked(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     if not header:
         return None  # who asked has been killed
     request = json.loads(_received(connection, NUMBER.unpack(header)[0]))
+    if request["words"][:2] == TESTS:
+        _import_what_tests_use()
     between = os.fork()
     if not between:
         ready, report = os.pipe()
@@ -254,12 +273,12 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) or request["words"][0] == "-u"
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = _stream(1, sys.stdout, unbuffered)
     sys.stderr = _stream(2, sys.stderr, unbuffered)
     first = request["words"][0]
-    first = request["folder"] if first in ("-m", "-c") else str(Path(first).resolve().parent)
+    first = request["folder"] if first.startswith("-") else str(Path(first).resolve().parent)
     search = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [first, *search, *sys.path[1:]]
     importlib.invalidate_caches()
@@ -274,6 +293,7 @@ def _run(words: Sequence[str]) -> NoReturn:
     """Run a module, a file or code as the main one, and end as an interpreter does, but for clearing up the memory,
     which takes longest."""
     code: object = 0
+    words = [word for place, word in enumerate(words) if place or word != "-u"]
     try:
         if words[0] == "-m":
             sys.argv = list(words[1:])
@@ -313,7 +333,7 @@ def _serve(listener: int, alive: int, address: str) -> None:
     gc.collect()
     gc.freeze()
     asked = _forks(socket.socket(fileno=listener), alive)
-    while asked is not None and "--jobs" in asked[0]["words"]:
+    while asked is not None and ("--jobs" in asked[0]["words"] or asked[0]["words"][:2] == TESTS):
         worker = _with_server_of_its_own(address, asked[1])
         if worker is None:
             break

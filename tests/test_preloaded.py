@@ -88,3 +88,21 @@ def test_what_is_not_a_module_or_a_file_is_started_as_ever(tmp_path: Path) -> No
     assert done.stdout == b"False\n"
     with pytest.raises(FileNotFoundError):
         preloaded.run(["no-such-program"])
+
+
+TESTS = """
+import sys
+from tests import preloaded
+print("torch" in sys.modules, "torchvision" in sys.modules, sys.argv)
+done = preloaded.run([sys.executable, sys.stdin.readline()], capture_output=True, text=True)
+print(done.stdout, done.returncode)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_runs_tests_starts_and_waits_for_processes(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import sys\nprint('torch' in sys.modules, end='')\nsys.exit(7)\n")
+    command = [sys.executable, "-u", "-c", TESTS]
+    done = preloaded.run(command, input=str(tmp_path / "program.py"), capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == "True True ['-c']\nTrue 7\n"
