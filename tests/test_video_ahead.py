@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from stylize import Curvature, Flow, Frame, ImageError, Mask, Painted, Picture, Settings, StylizeError, Stylizer, load
+from stylize import Flow, Frame, ImageError, Mask, Painted, Picture, Settings, StylizeError, Stylizer, load
 from stylize_video.ahead import frames_ahead
 from stylize_video.areas import FrameAreas
 from stylize_video.exposure import Exposure
@@ -152,6 +152,14 @@ CASES: dict[str, Callable[[Path], Painting]] = {
     "two shots": lambda folder: Painting(folder, [*panned(5), *panned(4, 1)], plan=Plan({}, 9, (5,))),
     "static": lambda folder: Painting(folder, still(4)),
     "every third": lambda folder: Painting(folder, panned(9), {"every": 3}),
+    "every third, of still ones, too": lambda folder: Painting(folder, still(5), {"every": 3}),
+    "every third of two shots": lambda folder: Painting(
+        folder, [*panned(5), *panned(5, 1)], {"every": 3}, plan=Plan({}, 10, (5,))
+    ),
+    "every third masked": lambda folder: Painting(folder, panned(9), {"every": 3}, areas=masked),
+    "every third faded": lambda folder: Painting(
+        folder, panned(9), {"every": 3}, plan=Plan({}, 9, exposures=tuple(FADED))
+    ),
     "every third held": lambda folder: Painting(folder, panned(9), {"every": 3, "hold": True}),
     "masked": lambda folder: Painting(folder, panned(9), areas=masked),
     "faded": lambda folder: Painting(folder, panned(9), plan=Plan({}, 9, exposures=tuple(FADED))),
@@ -185,8 +193,9 @@ def test_large_frames_after_the_last_kept_state_are_painted_again(
     ahead(AHEAD)
     painting = Painting(tmp_path, panned(9))
     assert len(painting.paint(7)) == 7
-    number, _ = painting.work.read_state(range(9)) or (None, None)
-    assert number == 4
+    state = painting.work.read_state(range(9))
+    assert state is not None
+    assert state.number == 4
     (tmp_path / "undisturbed").mkdir()
     assert Painting(tmp_path, panned(9)).paint() == Painting(tmp_path / "undisturbed", panned(9)).paint()
 
@@ -231,7 +240,7 @@ def test_a_flow_that_fails_is_told_at_its_frame(
             raise StylizeError("no flow")
         return dis()(one, other)
 
-    monkeypatch.setattr("stylize_video.ahead.is_thread_safe", lambda _: True)
+    monkeypatch.setattr("stylize_video.chain.is_thread_safe", lambda _: True)
     monkeypatch.setattr("stylize_video.ahead._threads", lambda _: 1)
     ahead(AHEAD)
     painting = Painting(tmp_path, panned(9), flow=flow)
@@ -296,12 +305,12 @@ def test_the_last_frames_that_cannot_be_written_are_told(
         painting.painter.take_counts()
 
 
-@pytest.mark.parametrize("last", range(0, 17, 3))
+@pytest.mark.parametrize(("every", "last"), [(1, 0), (1, 3), (1, 6), (1, 9), (3, 6), (3, 8), (3, 10), (3, 12)])
 def test_killed_between_any_two_files_it_goes_on_and_frames_are_the_same(
-    tmp_path: Path, ahead: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, last: int
+    tmp_path: Path, ahead: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, every: int, last: int
 ) -> None:
     ahead(AHEAD)
-    done = 0
+    done, options, count = 0, {"every": every}, 4 + every
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def once(*given: Any, **named: Any) -> Any:
@@ -318,9 +327,46 @@ def test_killed_between_any_two_files_it_goes_on_and_frames_are_the_same(
         for name in ("write_state", "remove_states", "note"):
             patches.setattr(Work, name, counted(getattr(Work, name)))
         with pytest.raises(SystemError, match="killed"):
-            Painting(tmp_path, panned(5)).paint()
+            Painting(tmp_path, panned(count), options).paint()
     (tmp_path / "undisturbed").mkdir()
-    assert Painting(tmp_path, panned(5)).paint() == Painting(tmp_path / "undisturbed", panned(5)).paint()
+    undisturbed = Painting(tmp_path / "undisturbed", panned(count), options).paint()
+    assert len(undisturbed) == count
+    assert Painting(tmp_path, panned(count), options).paint() == undisturbed
+
+
+def test_painted_frames_come_before_those_between_and_none_is_painted_twice(tmp_path: Path) -> None:
+    painted: list[int] = []
+
+    def paint(most: int) -> list[int]:
+        painting, order = Painting(tmp_path, panned(8), {"every": 3}), []
+        for frame in painting.painter.frames(Shot(range(8), painting.plan)):
+            order.append(frame.number - 1)
+            if not frame.copied:
+                painted.append(order[-1])
+                painting.painter.write(frame, painting.painted(frame))
+            if len(order) == most:
+                break
+        return order
+
+    assert paint(3) == [0, 3, 1]
+    assert paint(1) == [2]
+    assert paint(2) == [6, 4]
+    assert paint(9) == [5, 7]
+    assert painted == [0, 3, 6, 7]
+
+
+def test_frames_that_do_not_fit_into_memory_are_made_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    monkeypatch.setattr("stylize_video.ahead.ROOM", 1000)
+    painting = Painting(tmp_path, panned(8), {"every": 3})
+    for frame in painting.painter.frames(Shot(range(8), painting.plan)):
+        order.append((frame.number - 1, frame.copied))
+        if not frame.copied:
+            painting.painter.write(frame, painting.painted(frame))
+    assert order == [(number, number not in (0, 3, 6, 7)) for number in range(8)]
+    assert len(painting.files()) == 8
 
 
 def test_nothing_is_done_beside_a_painting_on_the_cpu_and_little_of_large_frames() -> None:
@@ -354,6 +400,7 @@ def test_curvature_is_kept_for_a_run_that_goes_on(tmp_path: Path, ahead: Callabl
     ahead(AHEAD)
     painting = Painting(tmp_path, panned(6))
     painting.paint(4)
-    number, known = painting.work.read_state(range(6)) or (None, Curvature())
-    assert number == 3
-    assert known.moves is not None
+    state = painting.work.read_state(range(6))
+    assert state is not None
+    assert state.number == 3
+    assert state.curvature.moves is not None

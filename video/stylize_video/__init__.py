@@ -131,9 +131,10 @@ OPTIONS = (
         ["--every"],
         type=click.IntRange(1),
         metavar="N",
-        help="Paint every Nth frame only, for a draft; the frames between are warped from the last painted one.",
+        help="Paint every Nth frame only, and the last of each shot; those between are made of the painted ones on "
+        "both sides, warped by the optical flow.",
     ),
-    click.Option(["--hold"], is_flag=True, help="With --every: repeat the last painted frame instead of warping it."),
+    click.Option(["--hold"], is_flag=True, help="With --every: repeat the last painted frame instead."),
     click.Option(
         ["--fps"],
         type=_Rate(),

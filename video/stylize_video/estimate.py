@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +19,32 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-SAMPLES = 32  # pairs of neighbouring frames
+SAMPLES = 32  # pairs of frames
+FURTHEST = 16  # frames from one to the other
 TRIAL = 3  # steps that are timed; the first does not count
 BYTES = {8: 2.1, 16: 5.0}  # per painted pixel, as PNG, by bit depth
 
 
 class Samples:
-    """Pairs of neighbouring frames, evenly spread over a clip."""
+    """Pairs of frames that are painted one after the other, ``every`` frames apart, evenly spread over a clip."""
 
-    def __init__(self, count: int | None) -> None:
-        self._spacing = max(1, (count or 1000) // SAMPLES)
+    def __init__(self, count: int | None, every: int = 1) -> None:
+        self._spacing, self._every = max(1, (count or 1000) // SAMPLES), min(every, FURTHEST)
         self._pairs: list[tuple[int, Array, Array]] = []
 
     def watch(self, frames: Iterator[Array]) -> Iterator[Array]:
-        last = None
+        last = deque[Array](maxlen=self._every)
         for number, frame in enumerate(frames):
-            if last is not None and number % self._spacing == 0:
-                self._pairs.append((number, last, frame))
+            if len(last) == self._every and number % self._spacing == 0:
+                self._pairs.append((number, last[0], frame))
             yield frame
-            last = frame
+            last.append(frame)
 
     def expected_steps(self, cuts: Sequence[int], flow: Flow, fewest: int, most: int) -> float:
         """The average number of steps of a frame that follows another."""
         steps = []
         for number, last, frame in self._pairs:
-            if number in cuts:
+            if any(number - self._every < cut <= number for cut in cuts):
                 continue
             static = is_static(frame, last)
             steps.append(0 if static else expected_steps(Motion.between(frame, last, flow), fewest, most))

@@ -40,7 +40,7 @@ from stylize_video.task import Task, even_size
 from stylize_video.timing import seconds
 from stylize_video.work import Plan, Shot, Work
 
-FOLLOWING = ("steady", "every")  # keys of a plan's wants that concern frames that follow others
+FOLLOWING = ("steady", "every", "between")  # keys of a plan's wants that concern frames that follow others
 LEAD = "clip"  # the claim of the run that makes the clip
 POLL = 0.5  # seconds between looks at what another run, from which this one waits to hear, has done
 

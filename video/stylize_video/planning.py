@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ def wanted_of(task: Task, given: Mapping[str, Any], stylizer: Stylizer) -> dict[
     if record.init is not None:
         settings.pop("init")  # its path
     made = _without_paths(replace(record, settings=settings).to_dict())
+    both_sides = task.every > 1 and not task.options.get("hold")
     wanted = {
         "record": {key: value for key, value in made.items() if key not in ("stylize", "torch", "machine")},
         "options": given,
@@ -39,6 +41,7 @@ def wanted_of(task: Task, given: Mapping[str, Any], stylizer: Stylizer) -> dict[
         "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
         "every": task.every,
     }
+    wanted |= {"between": "both sides"} if both_sides else {}
     wanted |= {"hdr": "keep"} if task.keeps_colors else {}
     wanted |= {"bits": 16} if task.more_bits else {}
     wanted |= task.styling.recorded()
@@ -48,7 +51,7 @@ def wanted_of(task: Task, given: Mapping[str, Any], stylizer: Stylizer) -> dict[
 def look(task: Task, flow: Flow, wanted: Mapping[str, Any]) -> Plan:
     """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
     first, stop = task.clip.frame_range(task.begin, task.end)
-    samples, reading = Samples(None if stop is None else stop - first), task.look()
+    samples, reading = Samples(None if stop is None else stop - first, task.every), task.look()
     meter = ExposureMeter(flow)
     frames = (eight_bits(frame[..., :3]) for frame in reading)
     count, begins = cuts(samples.watch(meter.watch(frames)), task.clip.rate)
@@ -86,7 +89,8 @@ def tell(task: Task, plan: Plan, work: Work, stylizer: Stylizer, stills: int) ->
     if task.sheet:
         steps = still * stills
     else:
-        steps = (still * shots + plan.expected_steps * (count - shots) / task.every) * (1 - done / count)
+        following = sum(math.ceil((len(shot) - 1) / task.every) for shot in plan.shots())
+        steps = (still * shots + plan.expected_steps * following) * (1 - done / count)
     needed, free = disk_space(work.path, task.height, task.width, count - done, task.bits)
     log.info(
         "about %s, at %s s per step; up to %s in %s",

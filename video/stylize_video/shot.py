@@ -18,12 +18,13 @@ from torch import Tensor
 from stylize import Curvature, Flow, Frame, Painted, Picture, StylizeError, Stylizer, Term, load
 from stylize_video.ahead import Fate, Preparation, Prepared, frames_ahead
 from stylize_video.areas import FrameAreas
+from stylize_video.between import composed
 from stylize_video.curvature import kept, warped
 from stylize_video.exposure import NONE, Exposure
 from stylize_video.steady import WarpedHistory, as_tensor, expected_steps, temporal, warp_history
 from stylize_video.styling import Weights
 from stylize_video.task import Task, as_picture
-from stylize_video.work import Plan, Shot, Work
+from stylize_video.work import Plan, Shot, State, Work
 from stylize_video.writing import Writer, write_png
 
 Array = NDArray[Any]
@@ -38,9 +39,10 @@ ENTIRELY = 0.9  # share of what is painted that is new, from which on a frame is
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """The result (1, 3, H, W) in [0, 1] of the frame that was painted last, and what is known of the curvature of its
-    loss."""
+    """The ``result`` (1, 3, H, W) in [0, 1] of a frame that was painted, its ``number``, and what is known of the
+    ``curvature`` of its loss."""
 
+    number: int
     result: Tensor
     curvature: Curvature
 
@@ -132,6 +134,7 @@ class ShotPainter:
     def __init__(self, task: Task, work: Work, flow: Flow) -> None:
         self._task, self._work, self._flow = task, work, flow
         self._past: Past | None = None
+        self._before: Past | None = None  # the one painted before that
         self._counts = Counts()
         self._saved = 0  # the number of the frame whose state was kept last
 
@@ -158,24 +161,20 @@ class ShotPainter:
         Raises:
             StylizeError: the clip can no longer be read, or a frame cannot be written.
         """
-        self._past = None
-        resumed, known = self._work.read_state(shot.frames) or (shot.frames.start, Curvature())
-        self._saved = resumed
+        self._past = self._before = None
+        resumed = self._work.read_state(shot.frames) or State(shot.frames.start, shot.frames.start)
+        self._saved = resumed.number
         try:
             with closing(self._preparation.frames(shot, resumed, self._is_done, self._ahead)) as prepared:
                 for frame in prepared:
                     if frame.fate is Fate.DONE:
-                        self._past = Past(load(self._kept(frame.number)).rgb, known)
+                        self._go_on(Past(frame.number, load(self._kept(frame.number)).rgb, resumed.curvature))
                     elif frame.fate is Fate.PAINTED:
                         yield self._to_paint(frame, shot)
                     else:
                         self._pass_on(frame)
                         yield Frame(
-                            frame.picture.name,
-                            frame.picture,
-                            number=frame.number + 1,
-                            total=shot.plan.frames,
-                            copied=True,
+                            frame.name, frame.picture, number=frame.number + 1, total=shot.plan.frames, copied=True
                         )
             self._writer.wait()
         finally:
@@ -185,16 +184,21 @@ class ShotPainter:
     def _is_done(self, number: int) -> bool:
         return self._work.file(number).exists()
 
+    def _go_on(self, past: Past) -> None:
+        self._before, self._past = self._past, past
+
     def _pass_on(self, frame: Prepared) -> None:
         """Keep what is made of a frame without painting."""
         about: Mapping[str, float | None] | None = {"steps": 0, "seconds": 0.0}
-        past, over = self._past, Over(frame.exposure, frame.areas, frame.shown)
+        past, over = self._before if frame.between else self._past, Over(frame.exposure, frame.areas, frame.shown)
         if frame.fate is Fate.SHOWN:
-            picture, over = as_picture(frame.shown, frame.picture.name), Over()
-        elif past is None:
-            raise StylizeError(f"{frame.picture.name}: the frame before it was not written")
+            picture, over = as_picture(frame.shown, frame.name), Over()
+        elif past is None or self._past is None:
+            raise StylizeError(f"{frame.name}: the frame before it was not written")
         elif frame.fate is Fate.REPEATED:
             picture = Picture(past.result, frame.picture.alpha)
+        elif frame.fate is Fate.COMPOSED:
+            picture, about = Picture(self._composed(frame, past, self._past), frame.picture.alpha), None
         else:
             picture, about = Picture(self._carried(frame, past).start_tensor(), frame.picture.alpha), None
         if about is not None:
@@ -202,10 +206,17 @@ class ShotPainter:
         plain = self._rounded(picture)
         self._writer(lambda: self._write(frame.number, plain, over, about))
 
+    def _composed(self, frame: Prepared, earlier: Past, later: Past) -> Tensor:
+        """What two painted frames give one between them."""
+        assert frame.motion is not None
+        assert frame.until is not None
+        sides = (as_array(earlier.result), frame.motion()), (as_array(later.result), frame.until())
+        return as_tensor(composed(frame.content, *sides[0], *sides[1], frame.share))
+
     def _to_paint(self, prepared: Prepared, shot: Shot) -> Frame:
         areas = prepared.areas
         frame = Frame(
-            prepared.picture.name,
+            prepared.name,
             prepared.picture,
             number=prepared.number + 1,
             total=shot.plan.frames,
@@ -262,7 +273,7 @@ class ShotPainter:
         plain = self._rounded(replace(painted.picture, rgb=rgb))
         about = {"steps": painted.steps, "seconds": painted.seconds, "style": painted.terms.get("style")}
         state = self._state(prepared.number, known)
-        self._past = Past(plain.rgb, known)
+        self._go_on(Past(prepared.number, plain.rgb, known))
         self._writer(lambda: self._write(prepared.number, plain, over, about, frame.data["shot"], state))
 
     def _temporal_weight(self, areas: FrameAreas | None) -> float:
@@ -288,12 +299,12 @@ class ShotPainter:
         over: Over,
         about: Mapping[str, float | None] | None,
         shot: range = range(0),
-        state: Curvature | None = None,
+        state: State | None = None,
     ) -> None:
         """Keep a frame, as it is shown; and as it is painted, which is what the next one begins with. Whenever this
         ends, another run can go on."""
         if state is not None:
-            self._work.write_state(shot, number, state)
+            self._work.write_state(shot, state)
         if over.shows_all:
             self.save(self._work.file(number), plain)
         else:
@@ -321,7 +332,7 @@ class ShotPainter:
         levels = 65535 if self._task.bits > 8 else 255
         return replace(result, rgb=(result.rgb.clamp(0, 1) * levels).round() / levels, exif=None, record=None)
 
-    def _state(self, number: int, known: Curvature) -> Curvature | None:
+    def _state(self, number: int, known: Curvature) -> State | None:
         """What another run needs to go on from a frame with the same result, on the CPU, as it is only there that other
         threads may compute; None of most large frames, which it paints again."""
         size = 0 if known.moves is None else 4 * known.moves.numel()
@@ -329,9 +340,10 @@ class ShotPainter:
         if number - self._saved < min(MOST_REPEATED * quicker, math.ceil(size * quicker / STATE_BYTES)):
             return None
         self._saved = number
+        before = number if self._past is None else self._past.number
         if known.moves is None or known.changes is None:
-            return known
-        return Curvature(known.moves.cpu(), known.changes.cpu())
+            return State(number, before, known)
+        return State(number, before, Curvature(known.moves.cpu(), known.changes.cpu()))
 
 
 def as_array(image: Tensor) -> Array:

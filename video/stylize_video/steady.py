@@ -63,13 +63,28 @@ class Motion:
         parts: Array | None = None,
         parts_before: Array | None = None,
     ) -> Motion:
-        """Of two contents (H, W, 3) in uint8; ``deep`` is how many px into new ground the photo is all there is.
+        """Of two contents (H, W, 3) in uint8 by a flow; see :meth:`along`."""
+        ways = flow(content, before), flow(before, content)
+        return cls.along(content, before, ways, deep, parts=parts, parts_before=parts_before)
+
+    @classmethod
+    def along(
+        cls,
+        content: Array,
+        before: Array,
+        ways: tuple[Array, Array],
+        deep: float = DEEP,
+        parts: Array | None = None,
+        parts_before: Array | None = None,
+    ) -> Motion:
+        """Of two contents (H, W, 3) in uint8 between which the flows (H, W, 2) back and forth are known; ``deep`` is
+        how many px into new ground the photo is all there is.
 
         New is what was not visible, what looks different now, and what belongs to another part of the picture, where
         there are masks: ``parts`` (H, W) in uint8 tell which each pixel belongs to, 0 for what is not painted and does
         not count. Frames further back are not searched for it: at two flows each that cost more than it gave.
         """
-        back, forth = flow(content, before), flow(before, content)
+        back, forth = ways
         apart = above_noise(content.astype(np.float32) - warp(before, back), content)
         seen = visible(back, forth)
         new = ~seen | (apart > NEW)

