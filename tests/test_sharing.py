@@ -21,10 +21,10 @@ import pytest
 from stylize import claims_inside
 from stylize.machines import is_stopped
 from stylize.testing import small_photos
-from tests import moments
+from tests import launching, moments
 from tests.conftest import Call
-from tests.launching import Launched, Launcher
 from tests.moments import moment, wait_for
+from tests.preloaded import Popen
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,28 +38,25 @@ pytestmark = [
 REFRESH = 0.5  # seconds, where claims are to be taken over
 NEVER = {"STYLIZE_REFRESH": "600"}  # where none is, however long a process has to wait for the machine
 FAST = ("--encoder", "tiny", "--size", "16", "--tolerance", "0", "--optimizer", "adam")
-Start = Callable[..., Launched]
+Start = Callable[..., Popen]
 
 
 @pytest.fixture(scope="module")
-def launcher(plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    search = f"{plugin_folder}{os.pathsep}{moments.plugin(tmp_path_factory.mktemp('moments'))}"
-    environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-    launcher = Launcher(environment, tmp_path_factory.mktemp("told"))
-    yield launcher
-    launcher.close()
+def search(plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The search path of the runs: the tiny encoder's plugin, and that of the moments."""
+    return f"{plugin_folder}{os.pathsep}{moments.plugin(tmp_path_factory.mktemp('moments'))}"
 
 
 @pytest.fixture
-def start(launcher: Launcher, cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
+def start(search: str, cli_environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
     """Start a run as on a machine of that name."""
-    started: list[Launched] = []
+    started: list[Popen] = []
 
-    def run(host: str, *arguments: str, **environment: str) -> Launched:
+    def run(host: str, *arguments: str, **environment: str) -> Popen:
         home = tmp_path / host
         home.mkdir(exist_ok=True)
-        shared = {"STYLIZE_CACHE": str(home / "cache"), "STYLIZE_REFRESH": str(REFRESH), "OMP_NUM_THREADS": "1"}
-        process = launcher.start(host, [*arguments, *FAST], home, {**cli_environment, **shared, **environment})
+        shared = {"STYLIZE_CACHE": str(home / "cache"), "STYLIZE_REFRESH": str(REFRESH), "PYTHONPATH": search}
+        process = launching.start(host, [*arguments, *FAST], home, {**cli_environment, **shared, **environment})
         started.append(process)
         return process
 
@@ -69,7 +66,7 @@ def start(launcher: Launcher, cli_environment: Mapping[str, str], tmp_path: Path
         process.communicate()
 
 
-def ended(process: Launched) -> str:
+def ended(process: Popen) -> str:
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert "Traceback" not in err
@@ -226,7 +223,7 @@ def test_a_clip_claimed_by_a_dead_machine_is_painted_by_a_run_with_other_setting
     assert (tmp_path / "out.mkv").exists()
 
 
-def claims_of(folder: Path, process: Launched) -> set[str]:
+def claims_of(folder: Path, process: Popen) -> set[str]:
     """The keys of what a process has claimed of out.mkv."""
     found = set()
     for path in folder.glob(".out.mkv.claims/*.[0-9]"):
