@@ -11,14 +11,14 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; \
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal; tests=$$?; \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal; tests=$$?; \
 	wait $$types && exit $$tests
 
 # The plugin of napari, with napari and Qt, in an environment of its own.
 NAPARI := .venv-napari/bin
 
 test-napari: .venv-napari/installed
-	OMP_NUM_THREADS=1 $(NAPARI)/pytest -q -rs -W default -p no:npe2 -p no:napari -p no:napari-plugin-engine tests/test_napari*.py
+	$(NAPARI)/pytest -q -rs -W default -p no:npe2 -p no:napari -p no:napari-plugin-engine tests/test_napari*.py
 
 demo: setup
 	@mkdir -p out

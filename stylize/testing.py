@@ -395,13 +395,14 @@ def small_photos(folder: Path) -> None:
 
     from stylize.images import Picture
 
+    def noise(seed: int, *size: int) -> Picture:
+        generator = torch.Generator().manual_seed(seed)
+        return Picture(torch.rand(1, 3, *size, dtype=torch.float32, generator=generator))
+
     (folder / "photos").mkdir(exist_ok=True)
     for number in range(4):
-        picture = Picture(
-            torch.rand(1, 3, 24, 32, dtype=torch.float32, generator=torch.Generator().manual_seed(number))
-        )
-        picture.save(folder / "photos" / f"{number}.png")
-    Picture(torch.rand(1, 3, 32, 32, dtype=torch.float32)).save(folder / "style.png")
+        noise(number, 24, 32).save(folder / "photos" / f"{number}.png")
+    noise(4, 32, 32).save(folder / "style.png")
 
 
 def _paint_folder(folder: Path, target: str, executor: Executor | None, **options: Any) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["stylizer"]  # a fixture
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pictures of tests are too small for more; counts when torch is loaded
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
 OWN_PATH = "TEST_OWN_PATH"  # the variable that holds the PATH of the machine

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,8 @@ NUMBER = struct.Struct("!q")
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
 MOST_FILES = 32  # that a process gets
 TESTS = ["-u", "-c"]  # what a process of pytest-xdist is started with
-LIBRARIES_OF_TESTS = ("torchvision.models", "scipy.optimize", "distributed", "triton", "moto.server", "s3fs")
+LIBRARIES_OF_TESTS = ("scipy.optimize", "distributed")
+LEFT_OUT = {"stylize.kernels", "stylize_video.flow.raft"}  # they load Triton and torchvision: forks would take longer
 HIGH = 900  # a file descriptor above those in use
 
 
@@ -204,7 +206,7 @@ def _import_everything() -> None:
     for name in ("stylize", *PLUGINS):
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            if module.name != "stylize.kernels" and not module.name.endswith("__main__"):  # that needs Triton
+            if module.name not in LEFT_OUT and not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
 
 
@@ -330,6 +332,8 @@ def _serve(listener: int, alive: int, address: str) -> None:
 
     preloaded._known["address"] = address
     preloaded.preload_workers()
+    for registered in [*weakref.finalize._registry]:  # type: ignore[attr-defined]
+        registered.atexit = False  # PyTorch's tables of operators: most of what is done at the end
     gc.collect()
     gc.freeze()
     asked = _forks(socket.socket(fileno=listener), alive)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests import preloaded
+from tests.conftest import PATIENCE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -74,9 +77,9 @@ for height, width, channels in ((8, 10, 64), (37, 41, 64), (7, 9, 128), (2, 3, 1
 
 
 @pytest.mark.slow
-def test_kernels_compute_what_torch_does(device: str) -> None:
+def test_kernels_compute_what_torch_does(device: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "TRITON_INTERPRET": "0" if device == "cuda" else "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, device], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, str(tmp_path / "program.py"), device]
+    done = preloaded.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

@@ -93,7 +93,7 @@ def test_what_is_not_a_module_or_a_file_is_started_as_ever(tmp_path: Path) -> No
 TESTS = """
 import sys
 from tests import preloaded
-print("torch" in sys.modules, "torchvision" in sys.modules, sys.argv)
+print("torch" in sys.modules, "scipy.optimize" in sys.modules, sys.argv)
 done = preloaded.run([sys.executable, sys.stdin.readline()], capture_output=True, text=True)
 print(done.stdout, done.returncode)
 """

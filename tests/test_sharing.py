@@ -96,11 +96,15 @@ OPTIONS = ("../photos", "../style.png", "--steps", "8", "-o")
 AMID = "step 5"  # of the first picture of a process: it has claimed that, and written none
 
 
-@pytest.fixture
-def alone(start: Start, folder: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def alone(search: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one machine makes of it."""
-    ended(start("alone", *OPTIONS, "../alone"))
-    return visible(folder / "alone")
+    folder = tmp_path_factory.mktemp("alone")
+    small_photos(folder)
+    (folder / "alone").mkdir()
+    own = {"STYLIZE_CACHE": str(folder / "cache"), "PYTHONPATH": search}
+    ended(launching.start("alone", [*OPTIONS, "../out", *FAST], folder / "alone", {**os.environ, **own}))
+    return visible(folder / "out")
 
 
 def test_machines_share_a_folder_and_what_one_leaves_is_painted_by_the_others(
@@ -255,8 +259,8 @@ def test_what_killed_machines_left_is_removed_by_the_next_run_also_when_all_is_p
         run.kill()
         run.communicate()
     assert claims_inside(folder / "out").exists()
-    for path in (folder / "alone").iterdir():
-        shutil.copy(path, folder / "out")
+    for name, data in alone.items():
+        (folder / "out" / name).write_bytes(data)
     said = ended(start("gamma", *OPTIONS, "../out"))
     assert "4 unchanged" in said
     assert not claims_inside(folder / "out").exists()
@@ -319,9 +323,10 @@ def test_status_tells_who_is_stopped(tmp_path: Path, call: Call) -> None:
         "while '\"painted\": 1' not in next(Path(sys.argv[1]).glob('.*.run')).read_text(): time.sleep(0.01)\n"
         "print('begun', flush=True); time.sleep(1000)"
     )
-    command = [sys.executable, "-c", program, str(claims_inside(tmp_path / "out"))]
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "program.py"), str(claims_inside(tmp_path / "out"))]
     environment = {**os.environ, "STYLIZE_REFRESH": "0.05"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+    with Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
         run.stdout.readline()
         assert call("status", tmp_path / "out").out.startswith(

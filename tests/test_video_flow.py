@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
 from stylize import Flow
 from stylize.testing import FlowContract
@@ -34,6 +33,8 @@ def test_raft_is_the_network_on_resized_frames_and_its_flow_is_in_pixels_of_the_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], network_size: tuple[int, int]
 ) -> None:
     """Against torchvision's network with the same random weights, and OpenCV's resizing."""
+    from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # takes a second
+
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
     network = raft_large().eval()

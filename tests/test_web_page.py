@@ -18,6 +18,7 @@ import torch
 
 from stylize import Settings, Stylizer, load, resize
 from stylize.testing import tiny_encoder
+from tests import preloaded
 from tests.conftest import SAMPLES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -59,7 +60,7 @@ def address(plugin_folder: Path, offered: Path, tmp_path_factory: pytest.TempPat
     kept = {key: value for key, value in os.environ.items() if not key.startswith("STYLIZE_")}
     own = {"PYTHONPATH": str(plugin_folder), "STYLIZE_CACHE": str(tmp_path_factory.mktemp("cache"))}
     line = [sys.executable, "-m", "stylize", "serve", "--port", "0", "--folder", str(offered)]
-    with subprocess.Popen(line, env={**kept, **own}, stderr=subprocess.PIPE, text=True) as process:
+    with preloaded.Popen(line, env={**kept, **own}, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = re.search(r"http://\S+", process.stderr.readline())
         assert found
