@@ -160,6 +160,7 @@ CASES: dict[str, Callable[[Path], Painting]] = {
     "every third faded": lambda folder: Painting(
         folder, panned(9), {"every": 3}, plan=Plan({}, 9, exposures=tuple(FADED))
     ),
+    "paced": lambda folder: Painting(folder, panned(9), {"draft": True}, plan=Plan({}, 9, painted=(0, 1, 4, 8))),
     "every third held": lambda folder: Painting(folder, panned(9), {"every": 3, "hold": True}),
     "masked": lambda folder: Painting(folder, panned(9), areas=masked),
     "faded": lambda folder: Painting(folder, panned(9), plan=Plan({}, 9, exposures=tuple(FADED))),

@@ -1,4 +1,4 @@
-"""Frames between two painted ones, and the flows over several frames that they are made by."""
+"""Frames between two painted ones, the flows over several frames that they are made by, and which are painted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from stylize_video.between import composed
 from stylize_video.chain import Chain
 from stylize_video.flow import engine
-from stylize_video.steady import Motion
+from stylize_video.pace import Pace
+from stylize_video.steady import News
+from stylize_video.work import Plan, Shot
 from tests.conftest import waves
 
 Array = NDArray[Any]
@@ -32,15 +34,15 @@ def painted(content: Array) -> Array:
     return np.float32(0.9) - np.float32(0.8) * content[..., ::-1].astype(np.float32) / 255
 
 
-def motions(frames: list[Array], number: int) -> tuple[Motion, Motion]:
-    """How a frame moved since the first, and how it differs from the last."""
+def sides(frames: list[Array], number: int) -> tuple[News, News]:
+    """What a frame shows that the first and the last do not."""
     flow, last = engine("dis"), len(frames) - 1
     assert flow is not None
     chain = Chain(flow, frames, None)
 
-    def seen_from(other: int) -> Motion:
-        def found(ways: tuple[Array, Array]) -> Motion:
-            return Motion.along(frames[number], frames[other], ways if other < number else ways[::-1])
+    def seen_from(other: int) -> News:
+        def found(ways: tuple[Array, Array]) -> News:
+            return News.of(frames[number], frames[other], ways if other < number else ways[::-1])
 
         return chain.between(max(number, other), min(number, other), found)()
 
@@ -49,9 +51,9 @@ def motions(frames: list[Array], number: int) -> tuple[Motion, Motion]:
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_flows_over_several_frames_are_as_exact_as_over_one(count: int) -> None:
-    since, until = motions(panned(count), count // 2)
-    for motion, way in ((since, STEP), (until, -STEP)):
-        inner = motion.flow[8:-8, 20:-20]
+    since, until = sides(panned(count), count // 2)
+    for news, way in ((since, STEP), (until, -STEP)):
+        inner = news.flow[8:-8, 20:-20]
         assert np.abs(inner[..., 0] - way * (count // 2)).mean() < 0.15
         assert np.abs(inner[..., 1]).mean() < 0.15
 
@@ -72,7 +74,7 @@ def test_links_are_found_once_and_only_those_that_are_needed() -> None:
 
 def test_what_both_know_changes_from_one_to_the_other() -> None:
     frames = panned(3)
-    since, until = motions(frames, 1)
+    since, until = sides(frames, 1)
     dark, bright = np.full((HEIGHT, WIDTH, 3), 0.2, np.float32), np.full((HEIGHT, WIDTH, 3), 0.6, np.float32)
     for share in (0.0, 0.25, 1.0):
         made = composed(frames[1], dark, since, bright, until, share)
@@ -83,7 +85,7 @@ def test_what_only_one_knows_is_taken_from_it() -> None:
     """The camera pans: what is at the right has come into view since, what is at the left will be gone."""
     frames = panned(3)
     results = [each.astype(np.float32) / 255 for each in panned(3, seed=1)]  # what cannot be told from the frames
-    since, until = motions(frames, 1)
+    since, until = sides(frames, 1)
     made = composed(frames[1], results[0], since, results[2], until, 0.5)
     one_sided = composed(frames[1], results[0], since, results[0], since, 0.5)
     off, off_one_sided = (np.abs(each - results[1]) for each in (made, one_sided))
@@ -96,7 +98,7 @@ def test_what_none_knows_is_the_content_in_their_colours() -> None:
     """Something flashes up in the one frame alone."""
     frames = panned(3, 1)
     frames[1][12:36, 20:44] = wide(3)[12:36, 20:44]
-    since, until = motions(frames, 1)
+    since, until = sides(frames, 1)
     made = composed(frames[1], painted(frames[0]), since, painted(frames[2]), until, 0.5)
     inside = np.s_[20:28, 28:36]
     assert np.abs(made - painted(frames[1]))[inside].mean() < 0.3 * np.abs(made - painted(frames[0]))[inside].mean()
@@ -107,7 +109,7 @@ def test_frames_between_are_as_sharp_as_painted_ones() -> None:
     grain = cv2.GaussianBlur(rng.random((HEIGHT, WIDTH, 3)).astype(np.float32), (0, 0), 0.7)
     still = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     halves = np.full((HEIGHT, WIDTH, 2), 0.5, np.float32)
-    since, until = (Motion.along(still, still, (way, -way)) for way in (halves, -halves))
+    since, until = (News.of(still, still, (way, -way)) for way in (halves, -halves))
     made = composed(still, grain, since, grain, until, 0.5)
 
     def energy(picture: Array) -> float:
@@ -115,3 +117,28 @@ def test_frames_between_are_as_sharp_as_painted_ones() -> None:
 
     assert energy(made) == pytest.approx(energy(grain), rel=0.5)
     assert np.abs(made.mean() - grain.mean()) < 0.005
+
+
+@pytest.mark.parametrize(("step", "wanted"), [(0, (0, 3, 6, 8)), (2, (0, 3, 6, 8)), (8, (0, 1, 2, 3, 4, 5, 6, 7, 8))])
+def test_a_draft_paints_more_frames_where_more_is_new(step: int, wanted: tuple[int, ...]) -> None:
+    flow = engine("dis")
+    assert flow is not None
+    pace, frames = Pace(flow), panned(9, step)
+    assert [id(frame) for frame in pace.watch(iter(frames))] == [id(frame) for frame in frames]
+    assert pace.painted([range(9)], 3) == wanted
+
+
+def test_a_draft_paints_the_first_and_the_last_of_each_shot() -> None:
+    pace = Pace(lambda one, _: np.zeros((*one.shape[:2], 2), np.float32))
+    list(pace.watch(iter([np.zeros((16, 16, 3), np.uint8)] * 12)))
+    assert pace.painted([range(1), range(1, 3), range(3, 12)], 3) == (0, 1, 2, 3, 6, 9, 11)
+
+
+def test_the_frames_to_paint_are_counted_or_told() -> None:
+    counted = Shot(range(10, 20), Plan({}, 30, (10, 20)))
+    assert [counted.to_paint(number, 4) for number in (10, 11, 14, 19)] == [(10, 14), (10, 14), (14, 18), (18, 22)]
+    told = Shot(range(10, 20), Plan({}, 30, (10, 20), painted=(0, 9, 10, 12, 13, 19, 20, 29)))
+    assert [told.to_paint(number, 4) for number in (10, 11, 12, 13, 19)] == [
+        *((10, 12), (10, 12), (12, 13)),
+        *((13, 19), (19, 20)),
+    ]

@@ -5,12 +5,13 @@
 A scene is the content seen by a camera that moves, with two cut-outs of it that move over it; nothing is estimated.
 ``pan``: the camera pans, zooms and turns, 1.9 px a frame; ``walk``: it sways, and one passes through at 4 px; ``fast``:
 it pans by 16 px; ``locked``: it stands still, and the noise is twice as strong. A row is printed for each of
-``--draft``, the default and ``--best``:
+``--draft``, the default and ``--best``, or those of ``--only``, among which ``every-2`` and ``every-4`` may be, too:
 
 - E: the mean squared difference between each frame and the last along the motion, where both show the same, over the
   source's own;
 - style, held, content: the scores of ``tests.bench.score`` over those of stills of the same frames, which are the last
-  one and that in the middle;
+  one and that in the middle, or so many as ``--stills`` says, from the middle on: painted frames and those between;
+- sharp: the least over the most of the mean squared Laplacian of the frames from the middle on;
 - steps: of a frame that follows another; cost: its CPU time over that of a still.
 """
 
@@ -39,7 +40,13 @@ Array = NDArray[Any]
 FINER = 3  # a frame is rendered so many times larger, and averaged
 MARGIN = 3  # px from the edge of a layer, within which pixels are mixed
 SCORES = ("style", "held", "content")
-EFFORTS: dict[str, dict[str, bool]] = {"draft": {"draft": True}, "default": {}, "best": {"best": True}}
+EFFORTS: dict[str, dict[str, bool | int]] = {
+    "draft": {"draft": True},
+    "default": {},
+    "best": {"best": True},
+    "every-2": {"every": 2},
+    "every-4": {"every": 4},
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=13)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=EFFORTS, help="one of the three")
+    parser.add_argument("--only", choices=EFFORTS, nargs="+", default=["draft", "default", "best"])
+    parser.add_argument("--stills", type=int, help="how many frames are compared with stills; default: two")
     parser.add_argument("--weights", type=Path, help="of VGG-19; default: as stylize finds them")
     parser.add_argument("--out", type=Path, help="a folder for the frames")
     options = parser.parse_args(arguments)
@@ -190,15 +198,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scene = Scene(options.scene, as_array(load(options.content)), options.frames, height, width, options.seed)
     settings, style = Settings(size=options.size, encoder="vgg19", seed=options.seed), load(options.style)
     stylizer, encode = Stylizer(style, settings, weights=options.weights), encoder("vgg19", options.weights)
-    looked_at, of_stills, still = (options.frames // 2, options.frames - 1), {}, 0.0
+    looked_at, of_stills, still = [options.frames // 2, options.frames - 1], {}, 0.0
+    if options.stills is not None:
+        looked_at = [*range(options.frames // 2, options.frames)][: options.stills]
     for number in looked_at:
         frame, begun = as_tensor(scene.frames[number]), time.process_time()
         painted = stylizer(Picture(frame))
         still = time.process_time() - begun  # the first has the style measured, too
         of_stills[number] = scores(painted.rgb, frame, style.rgb, encode)
     print(f"{options.scene}, {options.frames} frames of {width}x{height}; a still takes {still:.1f} CPU s")
-    print("| | E | style | held | content | steps | cost |\n|---|---|---|---|---|---|---|")
-    for effort in EFFORTS if options.only is None else [options.only]:
+    print("| | E | style | held | content | steps | cost | sharp |\n|---|---|---|---|---|---|---|---|")
+    for effort in options.only:
         frames, steps, seconds = paint(scene, stylizer, effort)
         made = {n: scores(frames[n].rgb, as_tensor(scene.frames[n]), style.rgb, encode) for n in looked_at}
         clip = [as_array(each) for each in frames]
@@ -208,7 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{scene.error(clip) / scene.error(scene.frames):.2f}",
             *(f"{100 * each:+.1f} %" for each in more),
         ]
-        print("|", " | ".join([*row, f"{steps:.1f}", f"{seconds / still:.3f}"]), "|", flush=True)
+        fine = [float(np.square(cv2.Laplacian(each.astype(np.float32), cv2.CV_32F)).mean()) for each in clip]
+        sharp = min(fine[options.frames // 2 :]) / max(fine[options.frames // 2 :])
+        print("|", " | ".join([*row, f"{steps:.1f}", f"{seconds / still:.3f}", f"{sharp:.2f}"]), "|", flush=True)
         if options.out is not None:
             for number, each in enumerate(frames):
                 each.save(options.out / f"{options.scene}-{effort}-{number:05}.png")

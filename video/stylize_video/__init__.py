@@ -73,7 +73,11 @@ OPTIONS = (
         metavar="N",
         help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",
     ),
-    click.Option(["--draft"], is_flag=True, help="Frames that follow another in half the time, less finely."),
+    click.Option(
+        ["--draft"],
+        is_flag=True,
+        help="Paint every third frame, or more where much is new, in less than half the time; see --every.",
+    ),
     click.Option(
         ["--best"], is_flag=True, help="Frames that follow another as fine as stills, in three times the time."
     ),

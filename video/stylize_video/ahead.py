@@ -13,8 +13,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from stylize_video.areas import FrameAreas
 from stylize_video.chain import Chain, Ways
 from stylize_video.decode import InOrder
 from stylize_video.exposure import Exposure
-from stylize_video.steady import DEEP, Motion, is_static
+from stylize_video.steady import DEEP, Motion, News, is_static
 from stylize_video.styling import Weights, moved
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Shot, State
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from stylize import Flow
 
 Array = NDArray[Any]
+Made = TypeVar("Made")
 
 THREADS = 12  # at most, in which motions are found
 FRAMES = 16  # that are read ahead, at most
-HELD = 48  # bytes of each pixel of such a frame, or of one between painted ones
+HELD = 48  # bytes of each pixel of such a frame
+BETWEEN = 24  # and of one that lies between painted ones, with its flows
 ROOM = 2**31  # bytes for them
 
 
@@ -57,8 +59,8 @@ class Prepared:
 
     ``shown`` (H, W, 3 or 4) is what the source has, ``samples`` that without its ``exposure``, and ``content``
     (H, W, 3) their colours in uint8; ``weights`` are those of the styles. ``motion`` finds how it moved since the last
-    painted frame, or the one before that where it lies ``between`` both, and ``until`` how it differs from the last
-    one, which has the ``share``; None where there is none, or that does not matter.
+    painted frame; None where there is none, or that does not matter. Of a frame ``between`` the last two painted ones,
+    ``sides`` find what it shows that these do not, and the last one has the ``share``.
     """
 
     number: int
@@ -71,7 +73,7 @@ class Prepared:
     fate: Fate = Fate.PAINTED
     motion: Callable[[], Motion] | None = None
     between: bool = False
-    until: Callable[[], Motion] | None = None
+    sides: tuple[Callable[[], News], Callable[[], News]] | None = None
     share: float = 0.0
 
     @property
@@ -152,8 +154,7 @@ class Preparation:
         self, shot: Shot, resumed: State, is_done: Callable[[int], bool], workers: Executor | None
     ) -> Iterator[Prepared]:
         """The frame to go on from, and those that are missing between it and the painted one before."""
-        start, every = shot.frames.start, self._task.every
-        wanted = start + (resumed.number - 1 - start) // every * every  # it may have repeated the painted one
+        wanted = shot.to_paint(resumed.number - 1, self._task.every)[0]  # it may have repeated the painted one
         between = range(max(wanted, resumed.before) + 1, resumed.number)
         missing = [number for number in between if not is_done(number)]
         if not missing:
@@ -170,16 +171,16 @@ class Preparation:
     def _stretch(self, shot: Shot, past: Prepared | None, last: int, workers: Executor | None) -> Iterator[Prepared]:
         """The frames after the ``last`` one up to the next that is painted if the scene has changed by then. So is the
         last of a shot, for what comes into view before."""
-        plan, start, stop = shot.plan, shot.frames.start, shot.frames.stop
+        plan, stop = shot.plan, shot.frames.stop
         if past is None:  # a fade from black or white begins with just that
             frame = self._read(plan, last + 1)
             yield replace(frame, fate=Fate.SHOWN if frame.exposure.hides else Fate.PAINTED)
             return
         every, hold = self._task.every, bool(self._task.options.get("hold"))
-        wanted = last + every - (last - start) % every
+        _, wanted = shot.to_paint(last, every)
         numbers = range(last + 1, min(wanted + 1, stop))
         paints = not hold or numbers[-1] == wanted
-        if every * self._task.height * self._task.width * HELD > ROOM:
+        if every * self._task.height * self._task.width * BETWEEN > ROOM:
             for number in numbers:
                 frame = self._read(plan, number)
                 fate = Fate.PAINTED if paints and number == numbers[-1] else Fate.REPEATED if hold else Fate.CARRIED
@@ -202,11 +203,11 @@ class Preparation:
             if end.fate is Fate.REPEATED:
                 yield self._following(frame, past, Fate.CARRIED, motions)
                 continue
-            made = replace(self._following(frame, past, Fate.COMPOSED, motions), between=True)
-            if made.fate is Fate.COMPOSED:
-                share = _share(frame, past, end, last)
-                made = replace(made, until=motions.between(frame, end, DEEP), share=share)
-            yield made
+            if frame.exposure.hides or _show_the_same(frame, past):
+                yield replace(frame, fate=Fate.REPEATED, between=True)
+                continue
+            sides, share = (motions.news(frame, past), motions.news(frame, end)), _share(frame, past, end, last)
+            yield replace(frame, fate=Fate.COMPOSED, between=True, sides=sides, share=share)
 
     def _read(self, plan: Plan, number: int) -> Prepared:
         shown = self._source.at(number)
@@ -223,7 +224,7 @@ class Preparation:
         if fate is Fate.REPEATED or frame.exposure.hides or _show_the_same(frame, past):
             return replace(frame, fate=Fate.REPEATED)
         deep = self._task.deep if fate is Fate.PAINTED else DEEP
-        return replace(frame, fate=fate, motion=motions.between(frame, past, deep))
+        return replace(frame, fate=fate, motion=motions.motion(frame, past, deep))
 
 
 class _Motions:
@@ -234,14 +235,20 @@ class _Motions:
         self._places = {frame.number: place for place, frame in enumerate(seen)}
         self._chain = Chain(flow, [frame.content for frame in seen], workers)
 
-    def between(self, frame: Prepared, other: Prepared, deep: float) -> Callable[[], Motion]:
-        """How a frame differs from another one, painted before or after."""
-        one, two = self._places[frame.number], self._places[other.number]
+    def motion(self, frame: Prepared, other: Prepared, deep: float) -> Callable[[], Motion]:
+        """How a frame moved since an earlier one; ``deep`` as in :meth:`Motion.along`."""
+        return self._found(frame, other, partial(Motion.along, deep=deep))
 
-        def found(ways: Ways) -> Motion:
-            both = ways if one > two else ways[::-1]
-            parts = {"parts": frame.parts, "parts_before": other.parts}
-            return Motion.along(frame.content, other.content, both, deep, **parts)
+    def news(self, frame: Prepared, other: Prepared) -> Callable[[], News]:
+        """What a frame shows that another one, earlier or later, does not."""
+        return self._found(frame, other, News.of)
+
+    def _found(self, frame: Prepared, other: Prepared, find: Callable[..., Made]) -> Callable[[], Made]:
+        one, two = self._places[frame.number], self._places[other.number]
+        ends, parts = (frame.content, other.content), {"parts": frame.parts, "parts_before": other.parts}
+
+        def found(ways: Ways) -> Made:
+            return find(*ends, ways if one > two else ways[::-1], **parts)
 
         return self._chain.between(max(one, two), min(one, two), found)
 

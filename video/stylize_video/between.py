@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize_video.flow import warp
-from stylize_video.steady import DEEP, Motion, recolored
+from stylize_video.steady import DEEP, News, recolored
 
 Array = NDArray[Any]
 
@@ -18,13 +18,13 @@ SEAM = 4.0  # px from where a painted frame says nothing, within which it counts
 SHARPER = 1.3  # times the finest detail, at most
 
 
-def composed(content: Array, earlier: Array, since: Motion, later: Array, until: Motion, share: float) -> Array:
+def composed(content: Array, earlier: Array, since: News, later: Array, until: News, share: float) -> Array:
     """The result (H, W, 3) in [0, 1] of a content (H, W, 3) in uint8, between an earlier and a later one.
 
     Args:
         content: the frame.
         earlier, later: the results of two others.
-        since, until: how the frame moved since the earlier, and how it differs from the later one.
+        since, until: what the frame shows that the earlier does not, and that the later does not.
         share: of the later one, in [0, 1], where both show what the frame does. Where only one does, that is taken;
             where none does, the content in the colours of what is known.
 
@@ -54,9 +54,9 @@ def _energy(detail: Array) -> float:
     return float(np.square(detail).mean(dtype=np.float64))
 
 
-def _certainty(motion: Motion) -> Array:
+def _certainty(news: News) -> Array:
     """How much of a frame the other one knows (H, W), in [0, 1]: 0 on new ground, growing from its edge on."""
-    if motion.photo is None:
-        return np.ones(motion.mask.shape, np.float32)
-    distance = cv2.distanceTransform((motion.photo <= 0).astype(np.uint8), cv2.DIST_L2, 3)
+    if not news.new.any():
+        return np.ones(news.new.shape, np.float32)
+    distance = cv2.distanceTransform((~news.new).astype(np.uint8), cv2.DIST_L2, 3)
     return np.asarray((distance / SEAM).clip(0, 1), np.float32)

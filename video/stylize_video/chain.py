@@ -20,8 +20,7 @@ Array = NDArray[Any]
 Ways = tuple[Array, Array]  # the flows (H, W, 2) from a later frame to an earlier one, and from that to the later
 Made = TypeVar("Made")
 
-BYTES = 16  # of each pixel of a frame: its flows
-NEAR = 2  # frames over which flows are exact as they are composed
+NEAR = 3  # frames over which composed flows are exact enough
 
 
 class Chain:

@@ -296,7 +296,7 @@ def _task(
         raise SettingsError("--draft and --best exclude each other; give one of them")
     if options.get("hdr") == "keep":
         task = _keeping_hdr(task)
-    if options.get("hold") and task.every == 1:
+    if options.get("hold") and (task.every == 1 or task.paced):
         raise SettingsError("--hold needs --every N, whose frames in between it is about")
     if options.get("partial") and preview:
         raise SettingsError("--partial cannot be combined with --preview, which makes no clip")

@@ -14,6 +14,7 @@ from stylize.text import counted, duration, rounded
 from stylize_video.colors import described, is_hdr
 from stylize_video.estimate import Samples, disk_space, seconds_per_step, size, steps_of_a_still
 from stylize_video.exposure import ExposureMeter
+from stylize_video.pace import Pace
 from stylize_video.pictures import digest_of
 from stylize_video.probe import HIDING
 from stylize_video.shots import cuts
@@ -32,7 +33,7 @@ def wanted_of(task: Task, given: Mapping[str, Any], stylizer: Stylizer) -> dict[
     if record.init is not None:
         settings.pop("init")  # its path
     made = _without_paths(replace(record, settings=settings).to_dict())
-    both_sides = task.every > 1 and not task.options.get("hold")
+    between = {"between": "both sides" + ", paced" * task.paced}
     wanted = {
         "record": {key: value for key, value in made.items() if key not in ("stylize", "torch", "machine")},
         "options": given,
@@ -41,7 +42,7 @@ def wanted_of(task: Task, given: Mapping[str, Any], stylizer: Stylizer) -> dict[
         "steady": [task.temporal_weight, *task.steps, task.options.get("flow"), task.options.get("hold")],
         "every": task.every,
     }
-    wanted |= {"between": "both sides"} if both_sides else {}
+    wanted |= between if task.every > 1 and not task.options.get("hold") else {}
     wanted |= {"hdr": "keep"} if task.keeps_colors else {}
     wanted |= {"bits": 16} if task.more_bits else {}
     wanted |= task.styling.recorded()
@@ -52,9 +53,10 @@ def look(task: Task, flow: Flow, wanted: Mapping[str, Any]) -> Plan:
     """The clip is looked through once: how many frames, where it is cut, how much is new in them."""
     first, stop = task.clip.frame_range(task.begin, task.end)
     samples, reading = Samples(None if stop is None else stop - first, task.every), task.look()
-    meter = ExposureMeter(flow)
+    meter, pace = ExposureMeter(flow), Pace(flow)
     frames = (eight_bits(frame[..., :3]) for frame in reading)
-    count, begins = cuts(samples.watch(meter.watch(frames)), task.clip.rate)
+    watched = meter.watch(pace.watch(frames) if task.paced else frames)
+    count, begins = cuts(samples.watch(watched), task.clip.rate)
     timing = reading.timing()
     short = stop is not None and count < stop - first and task.clip.codec not in HIDING
     if short or (reading.errors and not timing.steady):
@@ -67,7 +69,8 @@ def look(task: Task, flow: Flow, wanted: Mapping[str, Any]) -> Plan:
         log.warning("%s changes its size (%s); all its frames are scaled to the first", task.clip.path, sizes)
     steps = samples.expected_steps(begins, flow, *task.steps)
     made = Plan(wanted, count, tuple(begins), steps, timing)
-    return replace(made, exposures=meter.exposures(made.shots()))
+    painted = pace.painted(made.shots(), task.every) if task.paced else ()
+    return replace(made, exposures=meter.exposures(made.shots()), painted=painted)
 
 
 def tell(task: Task, plan: Plan, work: Work, stylizer: Stylizer, stills: int) -> None:
@@ -89,7 +92,9 @@ def tell(task: Task, plan: Plan, work: Work, stylizer: Stylizer, stills: int) ->
     if task.sheet:
         steps = still * stills
     else:
-        following = sum(math.ceil((len(shot) - 1) / task.every) for shot in plan.shots())
+        following = len(plan.painted) - shots
+        if not plan.painted:
+            following = sum(math.ceil((len(shot) - 1) / task.every) for shot in plan.shots())
         steps = (still * shots + plan.expected_steps * following) * (1 - done / count)
     needed, free = disk_space(work.path, task.height, task.width, count - done, task.bits)
     log.info(

@@ -208,10 +208,10 @@ class ShotPainter:
 
     def _composed(self, frame: Prepared, earlier: Past, later: Past) -> Tensor:
         """What two painted frames give one between them."""
-        assert frame.motion is not None
-        assert frame.until is not None
-        sides = (as_array(earlier.result), frame.motion()), (as_array(later.result), frame.until())
-        return as_tensor(composed(frame.content, *sides[0], *sides[1], frame.share))
+        assert frame.sides is not None
+        since, until = (side() for side in frame.sides)
+        made = composed(frame.content, as_array(earlier.result), since, as_array(later.result), until, frame.share)
+        return as_tensor(made)
 
     def _to_paint(self, prepared: Prepared, shot: Shot) -> Frame:
         areas = prepared.areas

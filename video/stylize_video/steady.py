@@ -38,6 +38,43 @@ IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind
 
 
 @dataclass(frozen=True, eq=False)
+class News:
+    """What a frame shows that another one does not: ``new`` (H, W), where it was not ``seen`` (H, W), looks different,
+    or belongs to another part of the picture. ``apart`` (H, W) is by how many levels it differs, above the noise, and
+    ``inside`` (H, W) what is painted of it, all that counts. The ``flow`` (H, W, 2) leads to the other frame."""
+
+    flow: Array
+    seen: Array
+    new: Array
+    apart: Array
+    inside: Array
+
+    @classmethod
+    def of(
+        cls,
+        content: Array,
+        before: Array,
+        ways: tuple[Array, Array],
+        parts: Array | None = None,
+        parts_before: Array | None = None,
+    ) -> News:
+        """Of two contents (H, W, 3) in uint8 between which the flows (H, W, 2) back and forth are known. Where there
+        are masks, ``parts`` (H, W) in uint8 tell which part each pixel belongs to, 0 for what is not painted.
+
+        Frames further back are not searched for what is new: at two flows each that cost more than it gave.
+        """
+        back, forth = ways
+        apart = above_noise(content.astype(np.float32) - warp(before, back), content)
+        seen = visible(back, forth)
+        new = ~seen | (apart > NEW)
+        inside = np.ones_like(new)
+        if parts is not None and parts_before is not None:
+            inside = parts > 0
+            new = (new | (parts != warp_parts(parts_before, back))) & inside
+        return cls(back, seen, new, apart, inside)
+
+
+@dataclass(frozen=True, eq=False)
 class Motion:
     """What the contents alone tell of a frame and an earlier one: the ``flow`` (H, W, 2) back to it, the ``mask``
     (H, W) where the frame is held to it, and how much the ``photo`` (H, W) counts in its start, in [0, 1]; None: not at
@@ -78,23 +115,13 @@ class Motion:
         parts_before: Array | None = None,
     ) -> Motion:
         """Of two contents (H, W, 3) in uint8 between which the flows (H, W, 2) back and forth are known; ``deep`` is
-        how many px into new ground the photo is all there is.
-
-        New is what was not visible, what looks different now, and what belongs to another part of the picture, where
-        there are masks: ``parts`` (H, W) in uint8 tell which each pixel belongs to, 0 for what is not painted and does
-        not count. Frames further back are not searched for it: at two flows each that cost more than it gave.
-        """
-        back, forth = ways
-        apart = above_noise(content.astype(np.float32) - warp(before, back), content)
-        seen = visible(back, forth)
-        new = ~seen | (apart > NEW)
-        inside = np.ones_like(new)
-        if parts is not None and parts_before is not None:
-            inside = parts > 0
-            new = (new | (parts != warp_parts(parts_before, back))) & inside
-        mask = seen & smooth(back) & ~new & inside
-        seen &= inside
-        changed = float(apart[seen].mean()) / 255 if seen.any() else 1.0
+        how many px into new ground the photo is all there is."""
+        back, _ = ways
+        news = News.of(content, before, ways, parts, parts_before)
+        new, inside = news.new, news.inside
+        mask = news.seen & smooth(back) & ~new & inside
+        seen = news.seen & inside
+        changed = float(news.apart[seen].mean()) / 255 if seen.any() else 1.0
         photo = None
         if new.any():
             depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)

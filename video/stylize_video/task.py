@@ -28,7 +28,8 @@ DEEP = {
     "default": steady.DEEP,
     "best": 4.0,
 }  # px into new ground from where on it begins with the photo alone
-STEPS = {"draft": (2, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
+STEPS = {"draft": (4, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
+DRAFT = 3  # of so many frames of a draft, one is painted
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
 
@@ -57,8 +58,13 @@ class Task:
 
     @property
     def every(self) -> int:
-        """Of so many frames, one is painted."""
-        return self.options.get("every") or 1
+        """Of so many frames, one is painted, or more if the task is :attr:`paced`."""
+        return self.options.get("every") or (DRAFT if self.paced else 1)
+
+    @property
+    def paced(self) -> bool:
+        """Whether more frames are painted where much is new."""
+        return self.effort == "draft" and not self.options.get("every")
 
     @property
     def steps(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import zipfile
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -28,7 +29,8 @@ from stylize_video.timing import Timing
 class Plan:
     """What is to be painted: ``wanted`` tells one clip from another, ``cuts`` are the frames, counted from 0, that
     begin a shot but the first, ``expected_steps`` is how many a following frame gets on average, by samples,
-    ``timing`` is when the frames are shown, and ``exposures`` is that of each frame, none where it does not change."""
+    ``timing`` is when the frames are shown, ``exposures`` is that of each frame, none where it does not change, and
+    ``painted`` are the frames that are, in order; none where that is a matter of counting."""
 
     wanted: Mapping[str, Any]
     frames: int
@@ -36,6 +38,7 @@ class Plan:
     expected_steps: float = 0.0
     timing: Timing | None = None
     exposures: tuple[Exposure, ...] = ()
+    painted: tuple[int, ...] = ()
     begins: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +60,15 @@ class Shot:
 
     frames: range
     plan: Plan
+
+    def to_paint(self, number: int, every: int) -> tuple[int, int]:
+        """The last frame up to one, and the first after it, that is painted if that is done to ``every``-th ones; the
+        latter may lie after the shot."""
+        if not self.plan.painted:
+            last = self.frames.start + (number - self.frames.start) // every * every
+            return last, last + every
+        place = bisect_right(self.plan.painted, number)
+        return self.plan.painted[place - 1], (*self.plan.painted[place : place + 1], self.frames.stop)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +115,8 @@ class Work:
             found = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
             shown = Timing.from_json(found["timing"])
             exposures = tuple(Exposure(float(gain), float(lift)) for gain, lift in found["exposures"])
-            return Plan(
-                found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"], shown, exposures
-            )
+            known = found["wanted"], found["frames"], tuple(found["cuts"]), found["expected_steps"]
+            return Plan(*known, shown, exposures, tuple(found.get("painted", ())))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -118,6 +129,7 @@ class Work:
                 "expected_steps": plan.expected_steps,
                 "timing": plan.timing and plan.timing.to_json(),
                 "exposures": plan.exposures,
+                "painted": plan.painted,
             }
             file.write_text(json.dumps(kept), encoding="utf-8")
 
