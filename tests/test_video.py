@@ -518,6 +518,17 @@ def test_a_preview_paints_the_first_frame_of_each_shot_and_the_clip_goes_on_from
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first", [(), ("--draft",)])
+def test_after_a_preview_a_draft_is_one_and_another_clip_is_none(
+    paint: Paint, folder: Path, first: tuple[str, ...]
+) -> None:
+    clip(folder / "in.mkv", moving(4))
+    paint("in.mkv", "--preview", *first)
+    second = () if first else ("--draft",)
+    assert f"{2 if second else 3} frames painted" in paint("in.mkv", *second).err  # each third one would be one
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "drawn"), [("%03d.png", "preview.png"), ("a-%d.png", "a-preview.png"), ("frames", "frames-preview.png")]
 )

@@ -1,10 +1,11 @@
 """A clip, killed at random moments and started again, against an undisturbed run.
 
-    python -m tests.bench.clip_kills CLIP [--kills 50] [--frames 24] [--jobs 2] [--seed 0] [--full FOLDER]
+    python -m tests.bench.clip_kills CLIP [--kills 50] [--frames 24] [--jobs 2] [--every 3] [--seed 0] [--full FOLDER]
 
 Kills with SIGKILL and SIGTERM by turns, every other run with --jobs processes, and with --full, a tmpfs, fills that
-file system at random moments. Says whether every frame was painted once, whether anything was left running, and
-whether the clip is the same, frame by frame, as undisturbed. Run by hand.
+file system at random moments. With --every, clips are made that way, of frames painted and between. Says whether every
+frame was painted once, whether anything was left running, and whether the clip is the same, frame by frame, as
+undisturbed. Run by hand.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Trial:
         rate = probe(self._options.clip).rate
         command = [sys.executable, "-m", "stylize", str(self._options.clip), str(STYLE), "-q", "--codec", "ffv1"]
         stretch = ["--to", str(float((self._options.frames - 0.5) / rate)), "--encoder", "mini", "--size", "64"]
+        stretch += ["--every", str(self._options.every)] if self._options.every else []
         environment = {**os.environ, "CLIP_KILLS": str(self._work)}
         return subprocess.Popen(
             [*command, *stretch, "--frame-steps", "30", "--tolerance", "0", "-o", str(self._work / target), *more],
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--every", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--between", type=float, nargs=2, default=(2.0, 9.0), help="seconds that a run is given")
     parser.add_argument("--full", type=Path, help="a small file system that may be filled")

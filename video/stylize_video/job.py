@@ -181,7 +181,7 @@ class VideoJob(Job):
         if found is not None and ours:
             self._plan = found
             if not self._task.sheet and found.wanted != wanted:  # only in what its stills do not depend on
-                self._plan = replace(found, wanted=wanted)
+                self._plan = planning.changed(self._task, self._flow, found, wanted)
                 self._work.write_plan(self._plan)
         else:
             if found is not None and not self._are_free(found.shots()):

@@ -73,6 +73,13 @@ def look(task: Task, flow: Flow, wanted: Mapping[str, Any]) -> Plan:
     return replace(made, exposures=meter.exposures(made.shots()), painted=painted)
 
 
+def changed(task: Task, flow: Flow, plan: Plan, wanted: Mapping[str, Any]) -> Plan:
+    """A plan whose stills are what is wanted, but not the frames that follow them."""
+    if task.paced and not plan.painted:
+        return look(task, flow, wanted)
+    return replace(plan, wanted=wanted, painted=plan.painted if task.paced else ())
+
+
 def tell(task: Task, plan: Plan, work: Work, stylizer: Stylizer, stills: int) -> None:
     """Log what is to come: frames, shots, time and room. A sheet has so many ``stills``."""
     count, shots = plan.frames, len(plan.begins)
