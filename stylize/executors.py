@@ -202,10 +202,10 @@ class Run:
                     if frame.copied:
                         if self.host is not None:
                             self.host.observe("stylize_copied", frame=frame)
-                        continue
-                    for note in frame.image.notes:
-                        log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
-                    self._paint(chain, frame)
+                    else:
+                        for note in frame.image.notes:
+                            log.info("%s", note if frame.total == 1 else f"{frame.name}: {note}")
+                        self._paint(chain, frame)
                     if self.stopped():
                         break
             outcome = self.job.outcome(chain)

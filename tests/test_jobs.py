@@ -418,3 +418,19 @@ def test_frames_that_are_copied_are_told_and_neither_painted_nor_written(
     assert told == [("painted", "frame 1"), ("copied", "frame 2"), ("painted", "frame 3")]
     assert written == ["frame 1", "frame 3"]
     assert events[-1]["fraction"] == 1
+
+
+def test_a_run_can_be_stopped_amid_frames_that_are_copied(stylizer: Stylizer) -> None:
+    asked = list[int]()
+
+    class Copying(Job):
+        def frames(self, chain: Chain) -> Iterator[Frame]:
+            for number in range(1, 9):
+                asked.append(number)
+                yield Frame(f"frame {number}", stylizer.styles[0], number=number, total=8, copied=True)
+
+        def write(self, frame: Frame, painted: Painted) -> None:
+            raise AssertionError
+
+    stylize.run(Copying(), stylizer, stop=lambda: len(asked) == 3)
+    assert asked == [1, 2, 3]
