@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 
-from stylize.registry import PLUGIN_ERRORS, described
+from stylize.registry import PLUGIN_ERRORS, Home, described
 
 GROUP = "stylize"
 
@@ -22,7 +22,7 @@ def unreadable_distributions() -> Iterator[str]:
             yield f"{_place(each)}: unreadable metadata: {described(error)}"
 
 
-def plugin_entries(problems: list[str]) -> Iterator[tuple[EntryPoint, Distribution]]:
+def plugin_entries(problems: list[str]) -> Iterator[tuple[EntryPoint, Home]]:
     """The entry points of plugins, last on the path first. Of two distributions of one name, the first on the path
     counts. ``problems`` gets one line for each distribution with plugins whose metadata cannot be read."""
     seen: set[str] = set()
@@ -30,11 +30,13 @@ def plugin_entries(problems: list[str]) -> Iterator[tuple[EntryPoint, Distributi
         if not _plugins_of(found):
             continue
         try:
-            if not found.name:
+            name = found.name
+            if not name:
                 raise ValueError("it has no name")
-            home = distribution(found.name)
-            entries = [] if found.name in seen else [*_plugins_of(home)]
-            seen.add(found.name)
+            first = distribution(name)
+            home = Home(first.name, first.version)
+            entries = [] if name in seen else [*_plugins_of(first)]
+            seen.add(name)
         except PLUGIN_ERRORS as error:
             problems.append(f"the plugins in {_place(found)} left out: unreadable metadata: {described(error)}")
             continue

@@ -12,7 +12,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import Distribution
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stylize.checks import Check
@@ -20,7 +19,7 @@ from stylize.contracts import Job, Request
 from stylize.discovery import plugin_entries
 from stylize.errors import PluginError, SettingsError, StylizeError
 from stylize.plugin_options import PluginOptions
-from stylize.registry import PLUGIN_ERRORS, Registry, abbreviated, described
+from stylize.registry import PLUGIN_ERRORS, Home, Registry, abbreviated, described
 from stylize.stores import as_path
 
 if TYPE_CHECKING:
@@ -306,7 +305,7 @@ def plugin_manager(
             raise SettingsError(f"unknown plugin {name!r}; installed: {', '.join(sorted(set(names))) or 'none'}")
     entries = [(entry, home) for entry, home in entries if entry.name not in without]
     entries = [(entry, home) for entry, home in entries if only is None or entry.name in only]
-    claimed: dict[str, Distribution] = {}
+    claimed: dict[str, Home] = {}
     for entry, home in entries:
         if entry.name in claimed or entry.name in BUILTIN:
             both = " and ".join(

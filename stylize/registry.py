@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -19,6 +18,13 @@ PLUGIN_ERRORS = (Exception, SystemExit)  # what a plugin may raise without endin
 OWN_NAMES = frozenset(  # under which the program itself takes part, besides the built-in plugins
     ("the display", "the preview", "the progress", "the page", "the other process", "napari")
 )
+
+
+class Home(NamedTuple):
+    """The distribution that a plugin comes from. Its metadata, which has the whole front page, is parsed only once."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,9 @@ class Registry(pluggy.PluginManager):
         with _ordinary_errors():
             return super()._hookexec(*arguments, **keywords)
 
-    def load(self, name: str, distribution: Distribution, target: str) -> None:
+    def load(self, name: str, home: Home, target: str) -> None:
         """Import and register one entry point; if that fails, it is left out."""
-        self._infos[name] = PluginInfo(name, distribution.name or "?", distribution.version or "?")
+        self._infos[name] = PluginInfo(name, home.name or "?", home.version or "?")
         try:
             if name in OWN_NAMES:
                 raise ValueError("stylize itself uses this name; another entry point is needed")

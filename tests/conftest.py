@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what a shell starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that are tested must not inherit that
     _quicken_ffmpeg(config)
+    _keep_files_in_memory()
     if _has_workers(config):
         return  # PyTorch is for those who run tests
     if config.getoption("--device") == "cpu":
@@ -100,6 +102,15 @@ def _quicken_ffmpeg(config: pytest.Config) -> None:
         Path(folder.name, "ffmpeg").symlink_to(program)
         os.environ[OWN_PATH] = os.environ.get("PATH", os.defpath)
         os.environ["PATH"] = os.pathsep.join([folder.name, os.environ[OWN_PATH]])
+
+
+def _keep_files_in_memory() -> None:
+    """Let the folders of tests lie in memory, where that is ample: a good part of the time was waiting for the disk, on
+    which results are to be before they get their names."""
+    memory = Path("/dev/shm")
+    with contextlib.suppress(OSError):
+        if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture
