@@ -85,6 +85,12 @@ def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: tests often wait, for other processes, claims that grow stale, a browser or a disk."""
+    return 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def _has_workers(config: pytest.Config) -> bool:
     """Whether tests run in other processes than this one."""
     return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")

@@ -20,7 +20,7 @@ def test_its_sections_run_on_the_cpu(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("subprocess.run", preloaded.run)
-    small = ["--device", "cpu", "--encoder", "tiny", "--sizes", "64", "--rounds", "1", "--jobs", "1"]
+    small = ["--device", "cpu", "--encoder", "tiny", "--sizes", "32", "--rounds", "1", "--jobs", "1"]
     sections = [name for name in gpu.SECTIONS if name not in ("clip", "profile")]
     gpu.main([*sections, *small, "--out", str(tmp_path)])
     printed = capsys.readouterr().out

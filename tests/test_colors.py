@@ -106,6 +106,7 @@ def test_luminance_of_known_colours() -> None:
     torch.testing.assert_close(luminance(primaries).flatten(), torch.tensor([0.299, 0.587, 0.114]))
 
 
+@pytest.mark.slow
 @HASTY
 @given(st.integers(0, 1000))
 def test_luminance_and_chroma(seed: int) -> None:

@@ -263,6 +263,7 @@ def test_vgg_does_no_work_beyond_the_deepest_layer() -> None:
 # --- built-in encoders ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "configuration"), [("vgg19", "E"), ("vgg16", "D")])
 def test_built_in_layers_are_those_of_torchvision(name: str, configuration: str) -> None:
     from torchvision.models.vgg import cfgs

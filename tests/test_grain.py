@@ -68,6 +68,7 @@ def test_it_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     assert not torch.equal(grain.added(flat(40, 50), seed=1), grain.added(flat(40, 50), seed=2))
 
 
+@pytest.mark.slow
 def test_a_large_picture_gets_the_noise_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     grain, image = grain_of(noise(64, 64)), noise(50, 41, seed=2)
     whole = grain.added(image)

@@ -730,6 +730,7 @@ def picture_or_error(path: Path, data: bytes) -> None:
         assert bool(torch.isfinite(picture.rgb).all())
 
 
+@pytest.mark.slow
 @HASTY
 @given(signature=st.sampled_from(SIGNATURES), data=st.binary(max_size=300))
 def test_random_bytes(tmp_path: Path, signature: bytes, data: bytes) -> None:

@@ -667,6 +667,7 @@ def test_a_batch_of_layers_has_the_distances_of_its_layers(masked: bool) -> None
         assert (one.grad - other.grad).norm() <= 0.06 * one.grad.norm()
 
 
+@pytest.mark.slow
 def test_a_gaussian_by_cholesky_is_the_one_by_eigenvalues() -> None:
     mean, covariance = moments(layer(30, (20, 20), 3))
     by_values, by_cholesky = Gaussian.of(mean, covariance), Gaussian._by_cholesky(mean, covariance)

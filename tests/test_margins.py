@@ -149,6 +149,7 @@ def test_a_picture_with_transparency_says_itself_what_counts() -> None:
     assert without_margins(picture) is picture
 
 
+@pytest.mark.slow
 def test_the_style_is_what_is_inside_its_margins(tiny: EncoderSpec, caplog: pytest.LogCaptureFixture) -> None:
     photo, sheet = waves(36, 48, 1), mounted(painting(), IVORY, 30, 30, 30, 30)
     inside = without_margins(Picture(sheet)).rgb

@@ -408,6 +408,7 @@ def test_a_picture_without_gradient_stays_as_it_is(make: Callable[[Evaluate, Ten
 # --- Adam ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_adam_takes_the_steps_of_torch(device: str) -> None:
     matrix, vector, _ = quadratic(12, condition=5)
     start = torch.full((1, 3, 2, 2), 0.5, device=device)

@@ -42,6 +42,7 @@ def test_recoloring_is_optimal_transport() -> None:
     assert np.linalg.eigvalsh(matrix).min() > 0
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100))
 def test_noise_in_a_grey_picture_does_not_become_color(seed: int) -> None:
     random = np.random.default_rng(seed)

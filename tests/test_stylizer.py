@@ -190,6 +190,7 @@ def test_the_loss_decreases_over_the_steps_of_every_scale(tiny: EncoderSpec) -> 
         assert all(after <= before * 1.002 for before, after in itertools.pairwise(totals))
 
 
+@pytest.mark.slow
 def test_more_content_weight_stays_closer_to_the_photo(tiny: EncoderSpec) -> None:
     settings = QUICK.replace(steps=(15,), palette="free")
     photo = images.resize(PHOTO, 18, 24)
@@ -412,7 +413,7 @@ def test_a_second_picture_is_painted_as_if_it_were_the_first(tiny: EncoderSpec) 
 def test_a_blend_lies_between_its_styles(tiny: EncoderSpec) -> None:
     red, blue = (waves(30, 30, 4) * 0.5 + flat(*color, height=30, width=30) * 0.5 for color in ((1, 0, 0), (0, 0, 1)))
     for loss in ("wasserstein", "gram"):
-        settings = QUICK.replace(steps=(25,), content_weight=0.01, style_loss=loss)
+        settings = QUICK.replace(steps=(12,), content_weight=0.01, style_loss=loss)
 
         def redness(settings: Settings, *styles: Tensor) -> float:
             result = paint(tiny, settings, style=styles).rgb
@@ -449,6 +450,7 @@ def with_alpha(rgb: Tensor, hidden: float) -> Picture:
     return Picture(torch.where(alpha > 0, rgb, hidden), alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "luminance", "match"])
 @pytest.mark.parametrize("init", ["content", "style", "noise"])
 def test_what_is_transparent_does_not_steer_the_result(tiny: EncoderSpec, mode: str, init: str) -> None:

@@ -28,6 +28,7 @@ from safetensors.torch import save
 
 from stylize.encoders import weights
 from stylize.errors import WeightsError
+from tests import preloaded
 from tests.conftest import PATIENCE
 
 TINY = {"tiny": (4, None, 6, 6), "other": (4, 8)}
@@ -653,16 +654,15 @@ def test_a_full_disk(server: Server, cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_download_once(server: Server, cache: Path) -> None:
+def test_two_processes_download_once(server: Server, cache: Path, tmp_path: Path) -> None:
     server.delay = 1.0
-    code = (
+    (tmp_path / "program.py").write_text(
         "from stylize.encoders import weights\n"
         f"weights.ARCHITECTURES.update({TINY!r})\n"
         f"print(weights.fetch('tiny', source={server.url!r}))"
     )
-    package = Path(weights.__file__).parents[2]
-    command, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(package)}
-    running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [sys.executable, str(tmp_path / "program.py")]
+    running = [preloaded.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=PATIENCE)[0].strip() for process in running]
     assert said == [str(weights.cache_file("tiny"))] * 2
     assert [process.returncode for process in running] == [0, 0]
