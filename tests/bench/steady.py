@@ -5,7 +5,8 @@
 A scene is the content seen by a camera that moves, with two cut-outs of it that move over it; nothing is estimated.
 ``pan``: the camera pans, zooms and turns, 1.9 px a frame; ``walk``: it sways, and one passes through at 4 px; ``fast``:
 it pans by 16 px; ``locked``: it stands still, and the noise is twice as strong. A row is printed for each of
-``--draft``, the default and ``--best``, or those of ``--only``, among which ``every-2`` and ``every-4`` may be, too:
+``--draft``, the default and ``--best``, or those of ``--only``, among which ``every-1`` (with
+``--draft``), ``every-2`` and ``every-4`` may be, too:
 
 - E: the mean squared difference between each frame and the last along the motion, where both show the same, over the
   source's own;
@@ -44,6 +45,7 @@ EFFORTS: dict[str, dict[str, bool | int]] = {
     "draft": {"draft": True},
     "default": {},
     "best": {"best": True},
+    "every-1": {"draft": True, "every": 1},
     "every-2": {"every": 2},
     "every-4": {"every": 4},
 }

@@ -233,7 +233,7 @@ class ShotPainter:
         carried = self._carried(prepared, past)
         if areas is not None and carried.unseen > ENTIRELY:  # nothing to go on from
             return frame
-        steps = expected_steps(carried, *self._task.steps)
+        steps = expected_steps(carried, *self._task.steps_after(prepared.number - past.number))
         self._counts += Counts(following=1, steps=steps)
         weight, mask, terms = self._temporal_weight(areas), carried.mask_tensor(), list[Term]()
         if weight:

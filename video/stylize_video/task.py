@@ -74,6 +74,12 @@ class Task:
             most = int(self.options.get("frame_steps", most))
         return fewest, most
 
+    def steps_after(self, frames: int) -> tuple[int, int]:
+        """The fewest and the most steps of a frame that is painted so many frames after another; of drafts the fewer,
+        the fewer lie between."""
+        fewest, most = self.steps
+        return min(fewest, 1 + frames) if self.effort == "draft" else fewest, most
+
     @property
     def temporal_weight(self) -> float:
         return float(self.options.get("temporal_weight", WEIGHT))
