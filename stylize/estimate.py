@@ -114,7 +114,9 @@ class Estimator:
         """The scales of a picture of that size, with their times."""
         if (height, width) in self._timings:
             return self._timings[height, width]
-        settings = self._stylizer.settings.replace(size=max(height, width), steps=(STEPS,), tolerance=0.0)
+        settings = self._stylizer.settings.replace(
+            size=max(height, width), steps=(STEPS,), tolerance=0.0, min_outlines=0
+        )
         stylizer = Stylizer(
             self._stylizer.styles, settings, color_modes=self._color_modes, engine=self._stylizer.engine
         )

@@ -18,11 +18,12 @@ Snapshot = Callable[[], Tensor]
 class Step:
     """What an observer sees after an iteration.
 
-    ``scale`` counts from 1 to ``scales``, coarse to fine, ``number`` from 1 to at most ``steps`` within it; ``terms``
-    are the weighted addends of ``total``; ``retries`` counts the trials in a row that were taken back, the last of
-    them because of NaN or inf where ``finite`` is false; ``seconds`` since the picture was begun. ``schedule`` tells
-    what the painting of the picture consists of, ``fraction`` how much of that is done, in [0, 1], and
-    ``seconds_left`` how long the rest takes at most, at the pace of the current scale; None: not known yet.
+    ``scale`` counts from 1 to ``scales``, coarse to fine, ``number`` from 1 to at most ``steps`` within it; a picture
+    of whose photo too little was left (``min_outlines``) goes back to the first scale. ``terms`` are the weighted
+    addends of ``total``; ``retries`` counts the trials in a row that were taken back, the last of them because of NaN
+    or inf where ``finite`` is false; ``seconds`` since the picture was begun. ``schedule`` tells what the painting of
+    the picture consists of, ``fraction`` how much of that is done, in [0, 1], and ``seconds_left`` how long the rest
+    takes at most, at the pace of the current scale; None: not known yet.
     """
 
     scale: int
@@ -73,18 +74,19 @@ class Pace:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._scale = 0
+        self._scale = self._number = 0
         self._first = 0.0  # seconds at which the first step of the scale was done
         self._seconds_per_fraction: float | None = None
 
     def at(self, scale: int, number: int, seconds: float) -> tuple[float, float | None]:
         """What is done after a step, in [0, 1], and the seconds left. A scale's first step, in which the machine warms
-        up, is not counted."""
+        up, is not counted, nor is what a scale took that is painted again."""
         fraction = self._schedule.fraction(scale, number)
-        if scale != self._scale:
+        if scale != self._scale or number <= self._number:
             self._scale, self._first = scale, seconds
         elif (taken := seconds - self._first) > 0:
             self._seconds_per_fraction = taken / (fraction - self._schedule.fraction(scale, 1))
+        self._number = number
         pace = self._seconds_per_fraction
         return fraction, None if pace is None else pace * (1 - fraction)
 

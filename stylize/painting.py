@@ -50,6 +50,7 @@ def paint(
     start: Tensor,
     terms: Terms,
     *,
+    is_lost: Callable[[Scale, Tensor], bool] | None = None,
     warm_start: bool = False,
     curvature: Curvature | None = None,
     detail: Tensor | None = None,
@@ -67,6 +68,8 @@ def paint(
         scales: coarse to fine.
         start: where to start, (1, C, H, W) of any size; C = 1 is painted as grey.
         terms: the terms of the loss at a scale, given the picture painted at the scale before, on the encoder's device.
+        is_lost: asked with the picture at the end of each scale that is not fine, on the encoder's device; True: the
+            picture is begun anew, with terms that are asked for again.
         warm_start: the start is nearly the result, and the first step should be short.
         curvature: what is known of it already, of the finest scale; and what is known at the end, put there. With a
             warm start, the move that the last step has found is taken, too: one in three where there are three steps.
@@ -82,7 +85,11 @@ def paint(
         OptimizationError: NaN or infinity that smaller steps could not avoid, or too little memory.
     """
     begun = time.perf_counter()
-    image = resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
+
+    def begin() -> Tensor:
+        return resize(start.float(), scales[0].height, scales[0].width).to(engine.device)
+
+    image = begin()
     sources = [start] if detail is None else [start, detail]
     source_bytes += sum({each.data_ptr(): each.untyped_storage().nbytes() for each in sources}.values())
     if engine.settings.memory_bytes is not None:  # what does not fit is told before hours are spent on coarser scales
@@ -90,7 +97,9 @@ def paint(
     schedule = Schedule((*scales,)) if on_step is None else schedule_of(engine, scales, start.shape[1], source_bytes)
     pace = Pace(schedule)
     seconds_per_pixel = 0.0  # forward and backward
-    for index, scale in enumerate(scales, 1):
+    turns = deque(enumerate(scales, 1))
+    while turns:
+        index, scale = turns.popleft()
 
         def observe(report: Report, names: Sequence[str], snapshot: Snapshot, index: int = index) -> None:
             if on_step is not None:
@@ -128,6 +137,8 @@ def paint(
             image = finish(image)
         if stop is not None and stop():
             break
+        if is_lost is not None and not scale.fine and is_lost(scale, image):
+            image, turns = begin(), deque(enumerate(scales, 1))
     return _enlarged(image, scales[-1], detail).cpu()
 
 

@@ -13,6 +13,7 @@ from stylize import colors
 from stylize.colors import ColorMode
 from stylize.features import Engine
 from stylize.grain import Grains
+from stylize.holding import LOOSE, Hold, Holding
 from stylize.images import Picture, Source, as_picture, resize
 from stylize.margins import without_margins
 from stylize.objective import Term
@@ -56,7 +57,7 @@ class Styles:
             layout: its parts, if it has any.
             recolor: whether it begins with the style's colours, where the settings have a palette.
         """
-        content = Picture(picture.opaque().rgb, picture.alpha, profile=picture.profile)
+        content = Picture(picture.opaque().rgb, picture.alpha, profile=picture.profile, name=picture.name)
         photo, target = self.of(content, blend)
         targets = (target,) if layout is None else self.of_parts(layout, content, blend)
         photo = self._engine.placed(photo)
@@ -136,6 +137,7 @@ class Prepared:
         self._engine, self._color, self._content, self._photo = engine, color, content, photo
         self._target, self._targets, self._size, self._layout = target, targets, size, layout
         self.alpha = None if content.alpha is None else resize(content.alpha, *size)
+        self._holding = Holding.of(engine.settings, content.name)
         weights: Sequence[Tensor | None] = (self.alpha,) if layout is None else layout.weights
         self._palettes, grains = self._palettes_of(weights), self._grains_of(weights)
         self.grain = None if grains is None else grains.added
@@ -176,7 +178,25 @@ class Prepared:
 
     def terms(self, scale: Scale, before: Tensor | None) -> list[Term]:
         """The terms of the loss at a scale, ``before`` being the picture painted at the one before."""
-        return loss_terms(self._engine, self._photo, scale, self._targets, self._content.alpha, self._layout, before)
+        hold = LOOSE if self._holding is None else self._holding.hold
+        return loss_terms(
+            self._engine, self._photo, scale, self._targets, self._content.alpha, self._layout, before, hold
+        )
+
+    def is_lost(self, scale: Scale, painted: Tensor) -> bool:
+        """Whether too little of the photo is left in what is painted at a scale; if so it is now held more firmly."""
+        return self._holding is not None and self._holding.is_lost(painted, *self._compared(scale))
+
+    def resume(self, scale: Scale, start: Tensor) -> None:
+        """Hold the photo as in a picture (1, 3 or 1, H, W) that is nearly done."""
+        if self._holding is not None and not scale.fine:
+            self._holding.resume(resize(start, scale.height, scale.width), *self._compared(scale))
+
+    def _compared(self, scale: Scale) -> tuple[Tensor, Tensor | None]:
+        """The photo at a scale, (1, 3 or 1, H, W), and how much of it counts where, (H * W,); None: all alike."""
+        alpha = self._content.alpha if self._layout is None else self._layout.content_weights
+        size = scale.height, scale.width
+        return resize(self._photo, *size), Positions(alpha, self._engine.device).of_map(*size)
 
     def untouched(self) -> Tensor:
         """The photo at the size of the result, (1, 3 or 1, *size), on the CPU."""
@@ -222,6 +242,7 @@ def loss_terms(
     alpha: Tensor | None,
     layout: Layout | None,
     before: Tensor | None,
+    hold: Hold = LOOSE,
 ) -> list[Term]:
     """The terms of the settings at one scale.
 
@@ -233,15 +254,16 @@ def loss_terms(
         alpha: where the photo counts, (1, 1, H, W); None: everywhere.
         layout: the parts; None: it is one.
         before: the picture painted at the scale before.
+        hold: how firmly the photo is held, where its parts may become other things.
     """
     settings, size = engine.settings, (scale.height, scale.width)
     places = Positions(alpha if layout is None else layout.content_weights, engine.device)
     seen = resize(photo, *size)
     if settings.content_loss == "self-similarity" and settings.content_weight and not scale.fine:
-        content = self_similarity_term(seen, settings, engine, places)
+        content = self_similarity_term(seen, settings, engine, places, hold)
     else:
         content = content_term(seen, settings, engine, places, detail=scale.detail)
-    styles = [None if each is None else partial(each.terms, scale) for each in targets]
+    styles = [None if each is None else partial(each.terms, scale, hold=hold) for each in targets]
     if layout is None:
         terms = [content, *(term for style in styles if style is not None for term in style(places))]
     else:

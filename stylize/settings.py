@@ -130,6 +130,14 @@ class Settings:
         choices=("features", "self-similarity"),
         source=f"{GATYS}, eq. 1; Kolkin, Salavon, Shakhnarovich 2019",
     )
+    min_outlines: float = _knob(
+        0.75,
+        "how much of the photo's outlines must be left, for content-loss self-similarity; with less its features are "
+        "held more firmly; 0: never",
+        low=0,
+        high=1,
+        metavar="X",
+    )
     style_layers: Mapping[str, float] = _knob(
         STYLE_LAYERS, "encoder layers of the style term, with weights", low=0, high=1e6, source=f"{GATYS}, eq. 5"
     )
@@ -455,7 +463,14 @@ RECONSTRUCTION = Settings(size=256, min_size=128, steps=(300,), palette="free")
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("balanced; coarse to fine", {}),
-    "strong": ("more style, less content", {"content_weight": 0.014}),
+    "strong": (
+        "more style, less content",
+        # half the weight of the deep layers, which paint things of the painting where the photo hints at them
+        {
+            "content_weight": 0.011,
+            "style_layers": {"relu1_1": 4.0, "relu2_1": 4.0, "relu3_1": 2.0, "relu4_1": 0.5, "relu5_1": 0.1},
+        },
+    ),
     "subtle": ("the photograph stays close", {"content_weight": 0.09}),
     "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (12, 12, 12)}),
     "match": (
@@ -463,7 +478,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         {"style_loss": "match", "content_weight": 0.025},
     ),
     "collage": (
-        "the photograph made of the things in the painting, such as owls of flowers",
+        "the photograph made of the things in the painting, such as owls of flowers, as far as it stays there",
         {
             "style_loss": "match",
             "match_weight": 0.3,

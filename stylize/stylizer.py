@@ -169,11 +169,15 @@ class Stylizer:
             if layout is not None and layout.is_empty:
                 painted = prepared.untouched()
             else:
+                start = prepared.start(init, self._begin, (scales[0].height, scales[0].width))
+                if warm:
+                    prepared.resume(scales[0], start)
                 painted = paint(
                     self.engine,
                     scales,
-                    prepared.start(init, self._begin, (scales[0].height, scales[0].width)),
+                    start,
                     all_terms,
+                    is_lost=None if warm else prepared.is_lost,
                     warm_start=warm,
                     curvature=curvature,
                     detail=prepared.recolored if self.settings.content_weight else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from stylize.encoders import shallow
 from stylize.features import PROBE
 from stylize.gradients import WHOLE, crop
 from stylize.grain import Grain
+from stylize.holding import LOOSE, Hold
 from stylize.images import fit, resize
 from stylize.matching import StyleCells, View
 from stylize.objective import Sums, Term
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 MATCHED = ("relu3_1", "relu4_1")  # layers in which cells are matched, and a picture compared with itself
 POSITIONS = 1000  # about so many of a picture are compared with each other
-SELF_SIMILARITY = 6.0  # what the content weight is multiplied by, as such distances are smaller
-FEATURES = 0.2  # share of the content weight that the features themselves keep beside self-similarity
 TURNS = ((), (3,), (2,), (2, 3))  # axes: as it is, mirrored, upside down, turned
 NARROW = 256  # channels: layers that accelerators pad to that size to compute their distances together
 APART = 2**19  # pixels from which on they compute those of wide layers one by one, while the network goes on
@@ -124,21 +123,21 @@ class StyleTarget:
         """The size at which a style is seen."""
         return fit(*style.size, max(1, round(longest * self._engine.settings.style_scale)), upscale=True)
 
-    def terms(self, scale: Scale, places: Positions) -> list[Term]:
-        """The style terms for a picture at a scale."""
+    def terms(self, scale: Scale, places: Positions, hold: Hold = LOOSE) -> list[Term]:
+        """The style terms for a picture at a scale, whose photo is held in some way."""
         terms, settings = [self._statistics(scale, places)], self._engine.settings
         matching = settings.style_loss == "match" and settings.match_weight and settings.style_weight
         if matching and not scale.fine and not scale.symmetric:
             cells = self._cells(scale.longest)
             if cells is not None and min(scale.height, scale.width) >= self._cell[0]:  # thinner ones have no cell
-                terms.append(self._match(cells, places))
+                terms.append(self._match(cells, places, hold))
         return terms
 
-    def _match(self, style: StyleCells, places: Positions) -> Term:
+    def _match(self, style: StyleCells, places: Positions, hold: Hold) -> Term:
         """The term of matched cells (:mod:`stylize.matching`): one less the mean cosine of cells and their matches. It
         can be evaluated once it was updated. Where the photo's parts may become other things, things are copied."""
         engine, layers = self._engine, style.layers
-        copying = engine.settings.content_loss == "self-similarity"
+        copying = engine.settings.content_loss == "self-similarity" and hold.copying
         wanted: dict[str, Tensor] = {}  # stay where they are in memory
 
         def update(image: Tensor) -> None:
@@ -161,7 +160,7 @@ class StyleTarget:
         def distance(image: Tensor, features: Features) -> Tensor:
             return of_sums(part(image, features, Whole()))
 
-        weight = engine.settings.match_weight * engine.settings.style_weight
+        weight = hold.matched * engine.settings.match_weight * engine.settings.style_weight
         return Term("match", weight, distance, tuple(layers.sides), Sums(part, of_sums), update)
 
     @cached_property
@@ -351,10 +350,15 @@ def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Posi
     return Term("content", settings.content_weight, distance, tuple(targets), Sums(part, of_sums))
 
 
-def self_similarity_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions) -> Term:
+def self_similarity_term(
+    photo: Tensor, settings: Settings, engine: Engine, places: Positions, hold: Hold = LOOSE
+) -> Term:
     """The content term of a photo (1, 3 or 1, H, W) that compares how alike its parts are, not what they are: they may
-    become something else, and what belonged together still does (Kolkin, Salavon, Shakhnarovich 2019, sect. 2.3). A
-    little of what they are is held, too: without it, skies and towns change places."""
+    become something else, and what belonged together still does (Kolkin, Salavon, Shakhnarovich 2019, sect. 2.3). What
+    they are is held as well, more or less."""
+    if not hold.self_similarity:
+        held = content_term(photo, settings, engine, places)
+        return replace(held, weight=hold.features * held.weight)
     height, width = photo.shape[2:]
     step = max(4.0, math.sqrt(height * width / POSITIONS))
     size = max(2, round(height / step)), max(2, round(width / step))
@@ -368,7 +372,7 @@ def self_similarity_term(photo: Tensor, settings: Settings, engine: Engine, plac
         for layer, target in targets.items():
             apart = (losses.self_similarity(features[layer], size, weights) - target).abs()
             parts.append(apart.mean() if weights is None else weights @ apart @ weights)
-        return SELF_SIMILARITY * torch.stack(parts).mean() + FEATURES * held.function(image, features)
+        return hold.self_similarity * torch.stack(parts).mean() + hold.features * held.function(image, features)
 
     return Term("content", settings.content_weight, distance, tuple(dict.fromkeys((*targets, *held.layers))))
 

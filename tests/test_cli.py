@@ -283,6 +283,7 @@ def test_every_setting_has_its_option(settings_of: Callable[..., Settings], fold
         "style_loss": ("gram", "gram"),
         "match_weight": ("0.3", 0.3),
         "content_loss": ("self-similarity", "self-similarity"),
+        "min_outlines": ("0.5", 0.5),
         "normalize": ("paper", "paper"),
         "optimizer": ("adam", "adam"),
         "history": ("7", 7),

@@ -51,7 +51,7 @@ FLOORS = (
     ("features",),
     ("reports",),
     ("graphs", "memory", "observing", "pyramid"),
-    ("optimizer", "tiles", "grain", "margins", "matching", "palette", "cost"),
+    ("optimizer", "tiles", "grain", "holding", "margins", "matching", "palette", "cost"),
     ("encoders", "losses", "colors", "images", "arrays", "claims", "masks"),
     ("devices", "gradients"),
     ("allocator", "linalg", "streams", "forms", "runfiles"),

@@ -30,6 +30,7 @@ FLOATS = (
     "style_scale",
     "brush",
     "match_weight",
+    "min_outlines",
 )
 WRONG_TYPES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("size", "min_size", "history", "seed"), ("8", 64.0, True, None, [64])),

@@ -29,7 +29,7 @@ SECTIONS = {
     "Picture": "size upscale bits quality no_location profile palette preserve_color mask keep region mask_folder "
     "init seed",
     "Style and content": "brush style_weight style_layers style_loss match_weight style_scale style_weights "
-    "style_margins content_weight content_weights content_loss content_layer layer tv_weight normalize",
+    "style_margins content_weight content_weights content_loss min_outlines content_layer layer tv_weight normalize",
     "Optimisation": "steps scales min_size tolerance optimizer history learning_rate",
     "Encoder and machine": "encoder weights pooling device precision memory executor scheduler",
 }
