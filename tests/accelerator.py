@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -213,7 +213,7 @@ def _run(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     name = operator._schema.name.removeprefix("aten::")
     if name in _device.lacking:
         raise NotImplementedError(f"{operator} is not implemented for {NAME}")
-    given = [x for x in _leaves((*args, *kwargs.values())) if isinstance(x, Tensor)]
+    given = _tensors((*args, *kwargs.values()))
     mine = [x for x in given if isinstance(x, PretendTensor)]
     if name == "copy_":
         _check_copy(*args)
@@ -242,13 +242,15 @@ def _run(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return _mapped(wrapped, made)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """What is in a value of lists and tuples: operators take and give no other structures."""
-    if isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _leaves(each)
-    else:
-        yield value
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors in lists and tuples: operators take and give no other structures."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found += _tensors(value)
+    return found
 
 
 def _mapped(function: Callable[[Any], Any], value: Any) -> Any:

@@ -246,7 +246,7 @@ STYLE, OTHER, PHOTO = waves(40, 48, 2), waves(44, 40, 5), waves(50, 66, 1)
 
 
 def stylizer(device: str, style: Any = STYLE, base: Settings | None = None, **settings: Any) -> Stylizer:
-    plain = {"size": 64, "min_size": 32, "steps": (4, 3), "encoder": "tiny", "precision": "float32", "tolerance": 0.0}
+    plain = {"size": 64, "min_size": 32, "steps": (3, 2), "encoder": "tiny", "precision": "float32", "tolerance": 0.0}
     chosen = (base or Settings()).replace(**{**plain, "device": device, **settings})
     return Stylizer(style, chosen, encoders=[tiny_encoder(), *builtin()])
 
@@ -503,6 +503,6 @@ def test_a_picture_of_one_colour_is_painted(encoder: str, level: float) -> None:
     """Its covariance is nothing but rounding of either sign, which roots by products do not tolerate."""
     rgb = torch.tensor([level, level, 0.5 * level]).view(1, 3, 1, 1).expand(1, 3, 48, 64).contiguous()
     for precision in ("float32", "bfloat16"):
-        here = painted("cpu", rgb, size=64, encoder=encoder, precision=precision)[1]
-        there = painted(NAME, rgb, size=64, encoder=encoder, precision=precision)[1]
+        here = painted("cpu", rgb, size=64, steps=(4, 3), encoder=encoder, precision=precision)[1]
+        there = painted(NAME, rgb, size=64, steps=(4, 3), encoder=encoder, precision=precision)[1]
         assert there[-1].total <= 1.5 * here[-1].total + 0.01
