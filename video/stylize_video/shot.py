@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,28 +190,36 @@ class ShotPainter:
     def _pass_on(self, frame: Prepared) -> None:
         """Keep what is made of a frame without painting."""
         about: Mapping[str, float | None] | None = {"steps": 0, "seconds": 0.0}
-        past, over = self._before if frame.between else self._past, Over(frame.exposure, frame.areas, frame.shown)
+        over, past = Over(frame.exposure, frame.areas, frame.shown), self._before if frame.between else self._past
+        if frame.fate in (Fate.COMPOSED, Fate.CARRIED):
+            about = None
+        else:
+            self._counts += Counts(copied=1)
         if frame.fate is Fate.SHOWN:
-            picture, over = as_picture(frame.shown, frame.name), Over()
+            over = Over()
         elif past is None or self._past is None:
             raise StylizeError(f"{frame.name}: the frame before it was not written")
-        elif frame.fate is Fate.REPEATED:
-            picture = Picture(past.result, frame.picture.alpha)
-        elif frame.fate is Fate.COMPOSED:
-            picture, about = Picture(self._composed(frame, past, self._past), frame.picture.alpha), None
-        else:
-            picture, about = Picture(self._carried(frame, past).start_tensor(), frame.picture.alpha), None
-        if about is not None:
-            self._counts += Counts(copied=1)
-        plain = self._rounded(picture)
-        self._writer(lambda: self._write(frame.number, plain, over, about))
+        make = self._passed_on(frame, past, self._past)
 
-    def _composed(self, frame: Prepared, earlier: Past, later: Past) -> Tensor:
-        """What two painted frames give one between them."""
+        def write() -> None:
+            plain = self._rounded(Picture(make(), frame.picture.alpha))
+            self._write(frame.number, plain, over, about)
+
+        self._writer(write)
+
+    def _passed_on(self, frame: Prepared, earlier: Past | None, later: Past | None) -> Callable[[], Tensor]:
+        """How to make a frame (1, 3, H, W) of one that was painted, or of two; all else is done."""
+        if earlier is None or later is None:
+            return lambda: as_picture(frame.shown, frame.name).rgb
+        if frame.fate is Fate.REPEATED:
+            return lambda: earlier.result
+        if frame.fate is Fate.CARRIED:
+            carried = self._carried(frame, earlier)
+            return carried.start_tensor
         assert frame.sides is not None
         since, until = (side() for side in frame.sides)
-        made = composed(frame.content, as_array(earlier.result), since, as_array(later.result), until, frame.share)
-        return as_tensor(made)
+        results = as_array(earlier.result), as_array(later.result)
+        return lambda: as_tensor(composed(frame.content, results[0], since, results[1], until, frame.share))
 
     def _to_paint(self, prepared: Prepared, shot: Shot) -> Frame:
         areas = prepared.areas
