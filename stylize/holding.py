@@ -62,8 +62,8 @@ class Holding:
 
     def __init__(self, least: float, name: str = "") -> None:
         self.hold = LOOSE
-        self._least, self._name, self._told = least, name, LOOSE
-        self._first = 1.0  # share of the outlines that was left when too few were
+        self._least, self._name = least, name
+        self._first: float | None = None  # share of the outlines that was left when too few were
 
     @classmethod
     def of(cls, settings: Settings, name: str = "") -> Holding | None:
@@ -79,16 +79,18 @@ class Holding:
             self._first = max(0.0, left) if self.hold is LOOSE else self._first
             self.hold = HOLDS[HOLDS.index(self.hold) + 1]
             return True
-        if self.hold is not self._told:
-            self._told, whose = self.hold, f"{self._name}: " if self._name else ""
-            log.info(
-                "%slittle of the photo's outlines would be left (%.0f %%): %s", whose, 100 * self._first, self.hold.told
-            )
         return False
+
+    def tell(self) -> None:
+        """Say it in a line if the photo had to be held more firmly."""
+        if self.hold is not LOOSE and self._first is not None:
+            whose = f"{self._name}: " if self._name else ""
+            share = f"{100 * self._first:.0f} %"
+            log.info("%slittle of the photo's outlines would be left (%s): %s", whose, share, self.hold.told)
 
     def resume(self, painted: Tensor, photo: Tensor, weights: Tensor | None = None) -> None:
         """Go on from a picture that is nearly done, such as the last frame of a clip."""
-        self.hold = self._told = LOOSE if outlines_left(painted, photo, weights) >= self._least else HOLDS[1]
+        self.hold = LOOSE if outlines_left(painted, photo, weights) >= self._least else HOLDS[1]
 
 
 def outlines_left(painted: Tensor, photo: Tensor, weights: Tensor | None = None) -> float:

@@ -192,6 +192,11 @@ class Prepared:
         if self._holding is not None and not scale.fine:
             self._holding.resume(resize(start, scale.height, scale.width), *self._compared(scale))
 
+    def tell_hold(self) -> None:
+        """Say it if the photo had to be held more firmly."""
+        if self._holding is not None:
+            self._holding.tell()
+
     def _compared(self, scale: Scale) -> tuple[Tensor, Tensor | None]:
         """The photo at a scale, (1, 3 or 1, H, W), and how much of it counts where, (H * W,); None: all alike."""
         alpha = self._content.alpha if self._layout is None else self._layout.content_weights

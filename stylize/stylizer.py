@@ -188,6 +188,7 @@ class Stylizer:
                     finish=prepared.finished,
                     source_bytes=prepared.extra_bytes,
                 )
+                prepared.tell_hold()
             own = (None, ()) if layout is None else (layout.mask, layout.regions)
             record = self.record(picture.origin, mask=own[0], regions=own[1])
             if style_weights is not None:
