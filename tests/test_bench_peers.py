@@ -142,6 +142,17 @@ def test_neural_style_gets_the_same_network_for_its_own_pixels() -> None:
     torch.testing.assert_close(theirs[inside], ours[inside] * 7, rtol=1e-3, atol=1e-3)
 
 
+def test_balanced_weights_are_the_same_network_with_mean_activations_of_one() -> None:
+    tensors, pictures = random_weights(TINY_WIDTHS), [waves(48, 48), waves(32, 64, seed=1)]
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
+    found = peer_weights.balanced(tensors, pictures)
+    ours, theirs = ([features((picture - mean) / std, own) for picture in pictures] for own in (tensors, found))
+    size = torch.stack([each.mean() for each in ours]).mean()
+    assert torch.stack([each.mean() for each in theirs]).mean() == pytest.approx(1, rel=1e-4)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(other * size, one, rtol=1e-3, atol=1e-3 * float(one.max()))
+
+
 def test_torchvision_takes_the_whole_network() -> None:
     torchvision = pytest.importorskip("torchvision")
     with torch.device("meta"):

@@ -3,9 +3,11 @@
     python -m tests.bench.peer_weights WEIGHTS FOLDER PICTURE...
 
 Writes hub/checkpoints/vgg19-dcbb9e9d.pth, which torchvision takes where TORCH_HOME names the folder, and vgg19.pth, for
-neural-style-pt. That one sees pixels as Caffe does, blue first and up to 256, and balances its losses for the
-activations of the original network: input and mean activation of relu1_1 over the pictures are made to be the same.
-What comes after the convolutions, which nobody uses, is zeros that take no room.
+neural-style-pt. The activations of the original network, by Caffe, are in the hundreds, those of torchvision's about
+one; programs have losses that are balanced for the one or the other, such as STROTSS, which sums cosines and means and
+covariances as they are. For torchvision the mean activation of each layer over the pictures is made to be one (Gatys,
+Ecker, Bethge 2016, section 2); for neural-style-pt, which sees pixels as Caffe does, blue first and up to 256, that of
+relu1_1 what it is in the original. What comes after the convolutions, which nobody uses, is zeros that take no room.
 """
 
 from __future__ import annotations
@@ -27,6 +29,23 @@ from stylize.terms import PAPER_ACTIVATION
 TORCHVISION, NEURAL_STYLE = "hub/checkpoints/vgg19-dcbb9e9d.pth", "vgg19.pth"
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # red, green, blue
 CLASSIFIER = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
+
+
+def balanced(tensors: Mapping[str, Tensor], pictures: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The same network with activations whose mean over pictures (1, 3, H, W) is one in every layer."""
+    made = dict[str, Tensor]()
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
+    maps, index, before = [(picture - mean) / std for picture in pictures], 0, torch.ones(())
+    while f"features.{index}.weight" in tensors or f"features.{index + 1}.weight" in tensors:
+        if (name := f"features.{index}.weight") not in tensors:
+            maps, index = [F.max_pool2d(each, 2) for each in maps], index + 1
+            continue
+        weight, bias = tensors[name].float(), tensors[f"features.{index}.bias"].float()
+        maps = [F.relu(F.conv2d(each, weight, bias, padding=1)) for each in maps]
+        size = torch.stack([each.mean() for each in maps]).mean().clamp_min(1e-12)
+        made |= {name: weight * (before / size), f"features.{index}.bias": bias / size}
+        index, before = index + 2, size
+    return made
 
 
 def for_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +91,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     scale = PAPER_ACTIVATION / activation(tensors, pictures)
     (options.folder / TORCHVISION).parent.mkdir(parents=True)
-    torch.save(for_torchvision(tensors), options.folder / TORCHVISION)
+    torch.save(for_torchvision(balanced(tensors, pictures)), options.folder / TORCHVISION)
     torch.save(for_neural_style(tensors, scale), options.folder / NEURAL_STYLE)
 
 
