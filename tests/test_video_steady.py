@@ -242,6 +242,7 @@ def raft_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(folder, Raft_Large_Weights.DEFAULT.url.rsplit("/", 1)[-1])
 
 
+@pytest.mark.slow
 def test_raft_without_weights_says_where_they_belong(raft_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("no\nnetwork")

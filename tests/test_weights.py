@@ -94,6 +94,7 @@ def test_expected_follows_the_architecture() -> None:
     assert list(vgg16.items())[-2] == ("features.28.weight", (512, 512, 3, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
 def test_expected_and_address_agree_with_torchvision(name: str) -> None:
     models = pytest.importorskip("torchvision.models")
