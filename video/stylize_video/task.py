@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
 DEEP = {
-    "draft": 24.0,
+    "draft": 16.0,
     "default": steady.DEEP,
     "best": 4.0,
 }  # px into new ground from where on it begins with the photo alone
