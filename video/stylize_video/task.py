@@ -75,10 +75,10 @@ class Task:
         return fewest, most
 
     def steps_after(self, frames: int) -> tuple[int, int]:
-        """The fewest and the most steps of a frame that is painted so many frames after another; of drafts the fewer,
-        the fewer lie between."""
+        """The fewest and the most steps of a frame that is painted so many frames after another; of drafts half as many
+        where none lies between."""
         fewest, most = self.steps
-        return min(fewest, 1 + frames) if self.effort == "draft" else fewest, most
+        return min(fewest, 2 * frames) if self.effort == "draft" else fewest, most
 
     @property
     def temporal_weight(self) -> float:
