@@ -467,7 +467,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "more style, less content",
         # half the weight of the deep layers, which paint things of the painting where the photo hints at them
         {
-            "content_weight": 0.011,
+            "content_weight": 0.014,
             "style_layers": {"relu1_1": 4.0, "relu2_1": 4.0, "relu3_1": 2.0, "relu4_1": 0.5, "relu5_1": 0.1},
         },
     ),
