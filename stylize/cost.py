@@ -6,7 +6,7 @@ only ratios mean something: of them, the time of a whole picture follows from th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,14 +47,23 @@ ACCELERATOR = Rates(3.5e-15, 1.4e-12, 2e-3, 0.0, 1e-8, 2e-5, 0.1)  # the last: r
 
 @dataclass(frozen=True)
 class Work:
-    """Of one scale: what comes before its first step, and each step."""
+    """Of one scale: what comes before its first step, and each step; of its first ``early`` ones ``early_step``."""
 
     begin: float
     step: float
+    early: int = 0
+    early_step: float = 0.0
 
     def of(self, steps: float) -> float:
         """That of so many steps, and what comes before them."""
-        return self.begin + self.step * steps
+        early = min(self.early, steps)
+        return self.begin + self.early_step * early + self.step * (steps - early)
+
+    @classmethod
+    def of_phases(cls, works: Sequence[Work], early: int) -> Work:
+        """That of a scale whose early steps and others take these; or of one alone."""
+        first, last = works[0], works[-1]
+        return last if len(works) == 1 else cls(last.begin, last.step, early, first.step)
 
 
 def work(

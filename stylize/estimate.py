@@ -151,7 +151,7 @@ def _seconds(timings: Sequence[Timing], scale: Scale, work: Work, kind: int) -> 
         key=lambda each: (each.scale.fine != scale.fine, abs(each.scale.height * each.scale.width - area)),
     )
     first = nearest.first[kind] * work.of(1) / nearest.work.of(1)
-    return first + (scale.steps - 1) * nearest.step[kind] * work.step / nearest.work.step
+    return first + (work.of(scale.steps) - work.of(1)) * nearest.step[kind] / nearest.work.step
 
 
 def _texture(height: int, width: int, seed: int) -> Tensor:

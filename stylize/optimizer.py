@@ -63,6 +63,11 @@ class Optimizer:
         """Evaluate once and move."""
         raise TypeError("use LBFGS or Adam")
 
+    def go_on(self, evaluate: Evaluate) -> None:
+        """Take the next steps for another loss of the same picture, from the last good one."""
+        self.evaluate, self.values = evaluate, torch.empty(0, dtype=torch.float32)
+        self.failures = torch.zeros_like(self.failures)
+
     def moved(self) -> Tensor:
         """The picture after the move that the last step has found, which is not evaluated yet."""
         return self.image
@@ -156,6 +161,12 @@ class LBFGS(Optimizer):
     def moved(self) -> Tensor:
         good = (self.failures == 0) & (self._stored > self._oldest)
         return torch.where(good, (self.image + self._move).clamp(*self._bounds), self.image)
+
+    def go_on(self, evaluate: Evaluate) -> None:
+        super().go_on(evaluate)
+        self._move, self._gradient = torch.zeros_like(self.image), torch.empty(0, dtype=torch.float32)
+        self._left, self._length = torch.zeros_like(self._left), torch.ones_like(self._length)
+        self._knows = bool(self._stored > self._oldest)
 
     def step(self) -> None:
         # large pictures are most of the memory: what is no longer needed is let go of, or written over
@@ -332,6 +343,10 @@ class Adam(Optimizer):
         self._second = torch.zeros_like(self.image)
         self._here = self.image.clone()  # the last picture that was evaluated and finite
         self._trial = self.image.clone()
+
+    def go_on(self, evaluate: Evaluate) -> None:
+        super().go_on(evaluate)
+        self._here, self._trial = self.image.clone(), self.image.clone()
 
     def step(self) -> None:
         values, gradient = self.evaluate(self._trial)

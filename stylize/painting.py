@@ -111,9 +111,12 @@ def paint(
             image = _enlarged(image, scale, detail)
             if grain is not None and before is not None and scale.fine:
                 image = grain(image, 1 - scale.detail)  # in place of what is left out of the photo's
-            active = [term for term in terms(scale, before) if term.weight]
+            active = [[term for term in terms(phase, before) if term.weight] for phase in scale.phases]
             del before
-            encoder = engine.encoder_for({term.name: term.layers for term in active})
+            needed = dict[str, tuple[str, ...]]()
+            for term in (each for own in active for each in own):
+                needed[term.name] = (*needed.get(term.name, ()), *term.layers)
+            encoder = engine.encoder_for(needed)
             plan = engine.plan(
                 scale.height, scale.width, image.shape[1], encoder=encoder, steps=scale.steps, source_bytes=source_bytes
             )
@@ -122,10 +125,10 @@ def paint(
                 log.info("%s%s", plan.description, f", about {duration(seconds, rough=True)}" if seconds else "")
             allocator.keep(wanted=engine.has_plenty_for(plan))
             known = curvature if index == len(scales) else None
-            optimizer = optimizer_for(engine, active, image, plan, warm_start=warm_start, curvature=known)
+            optimizer = optimizer_for(engine, active[0], image, plan, warm_start=warm_start, curvature=known)
             del image  # large pictures are most of the memory
             first = time.perf_counter()
-            image, steps = _optimized(engine, optimizer, scale, active, observe, stop, to_display)
+            image, steps = _optimized(engine, optimizer, scale, active, plan.side, observe, stop, to_display)
             if known is not None:
                 image = optimizer.moved() if warm_start else image
                 found = optimizer.curvature()
@@ -146,16 +149,39 @@ def _optimized(
     engine: Engine,
     optimizer: Optimizer,
     scale: Scale,
-    terms: Sequence[Term],
+    terms: Sequence[Sequence[Term]],
+    side: int,
     observe: Callable[[Report, Sequence[str], Snapshot], None],
     stop: Callable[[], bool] | None,
     to_display: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, int]:
-    """The picture after the steps of one scale, and how many there were."""
+    """The picture after the steps of one scale, with the terms of each of its phases, and how many there were."""
 
     def snapshot() -> Tensor:
         return to_display(optimizer.image.to("cpu", copy=True)).expand(-1, 3, -1, -1)
 
+    number = done = 0
+    for phase, own in zip(scale.phases, terms, strict=True):
+        if done:
+            optimizer.go_on(objective(engine, own, side))
+        number += _steps(engine, optimizer, phase, own, done, observe, snapshot, stop)
+        done += phase.steps
+        if stop is not None and stop():
+            break
+    return optimizer.image, number
+
+
+def _steps(
+    engine: Engine,
+    optimizer: Optimizer,
+    scale: Scale,
+    terms: Sequence[Term],
+    before: int,
+    observe: Callable[[Report, Sequence[str], Snapshot], None],
+    snapshot: Snapshot,
+    stop: Callable[[], bool] | None,
+) -> int:
+    """Take the steps of one phase, that many of the scale being ``before`` it; how many there were."""
     names = [term.name for term in terms]
     totals: list[float] = []
     number = 0
@@ -164,15 +190,15 @@ def _optimized(
         if (report.retries > GIVE_UP and not report.finite) or not math.isfinite(report.values[0]):
             precision = ", or --precision float32" if engine.settings.precision == "bfloat16" else ""
             raise OptimizationError(
-                f"the optimisation diverged (NaN or infinity) at {scale.width}x{scale.height}, step {number}; "
+                f"the optimisation diverged (NaN or infinity) at {scale.width}x{scale.height}, step {before + number}; "
                 f"try a smaller style or content weight{precision}"
             )
         if not report.retries:
             totals.append(report.values[0])
-        observe(report, names, snapshot)
+        observe(report._replace(number=before + number), names, snapshot)
         if report.retries > GIVE_UP or settled(totals, engine.settings.tolerance) or (stop is not None and stop()):
             break
-    return optimizer.image, number
+    return number
 
 
 def optimizer_for(

@@ -267,7 +267,7 @@ def loss_terms(
     if settings.content_loss == "self-similarity" and settings.content_weight and not scale.fine:
         content = self_similarity_term(seen, settings, engine, places, hold)
     else:
-        content = content_term(seen, settings, engine, places, detail=scale.detail)
+        content = content_term(seen, settings, engine, places, detail=scale.detail, shallow_only=scale.shallow)
     styles = [None if each is None else partial(each.terms, scale, hold=hold) for each in targets]
     if layout is None:
         terms = [content, *(term for style in styles if style is not None for term in style(places))]

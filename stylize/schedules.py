@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stylize.cost import Work
 from stylize.encoders import Encoder, shallow
 from stylize.errors import OptimizationError
 from stylize.memory import Plan
@@ -33,14 +34,15 @@ def schedule_of(
             except OptimizationError:
                 return Schedule(tuple(scales))
             peak, pixels = plan.peak, plan.network_pixels
-        works.append(engine.work(pixels, _encoder_of(engine, scale)))
+        phases = [engine.work(pixels, _encoder_of(engine, each)) for each in scale.phases]
+        works.append(Work.of_phases(phases, scale.early))
     return Schedule(tuple(scales), peak, tuple(works))
 
 
 def _encoder_of(engine: Engine, scale: Scale) -> Encoder:
     """The encoder that the terms of the settings see a scale with."""
     layers = dict.fromkeys(engine.encoder.layers, 1.0)
-    return engine.encoder_of(shallow(layers) or layers) if scale.fine else engine.encoder
+    return engine.encoder_of(shallow(layers) or layers) if scale.shallow else engine.encoder
 
 
 def plan_of(engine: Engine, scale: Scale, channels: int, source_bytes: int) -> Plan:

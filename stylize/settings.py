@@ -95,7 +95,7 @@ class Settings:
         metavar="N",
     )
     steps: tuple[int, ...] = _knob(
-        (20, 20, 20, 16, 12), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
+        (20, 20, 28, 15, 12), "gradient steps per scale, coarse to fine; the last number repeats", low=1, high=100000
     )
     brush: float = _knob(
         1.0,
@@ -472,7 +472,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "subtle": ("the photograph stays close", {"content_weight": 0.09}),
-    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (12, 12, 12)}),
+    "draft": ("small and quick, to choose a style by", {"size": 256, "steps": (12, 12, 16)}),
     "match": (
         "strokes that stay whole: each piece of the picture is like a piece of the painting",
         {"style_loss": "match", "content_weight": 0.025},

@@ -156,15 +156,19 @@ class Stylizer:
         warm, scales = steps is not None, self.scales(*picture.size)
         size = scales[-1].height, scales[-1].width
         if steps is not None:
-            scales = (replace(scales[-1], steps=steps),)
+            scales = (scales[-1].alone(steps),)
         shown = Progressing(self._shows if progress is None else progress, picture.name)
         with shown, enough_memory(*size):
             layout = Layout.of(picture, size, mask, regions, self.settings.content_weight)
             styles = self._weighted(style_weights)
             prepared = self._styles.prepare(picture, size, styles, layout, recolor=not warm)
 
+            more: list[Term] = []
+
             def all_terms(scale: Scale, before: Tensor | None) -> list[Term]:
-                return prepared.terms(scale, before) + list(terms(scale) if terms else ())
+                if terms and not (scale.early and not scale.shallow):  # its second phase
+                    more[:] = terms(scale)
+                return prepared.terms(scale, before) + more
 
             if layout is not None and layout.is_empty:
                 painted = prepared.untouched()

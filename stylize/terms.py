@@ -127,7 +127,7 @@ class StyleTarget:
         """The style terms for a picture at a scale, whose photo is held in some way."""
         terms, settings = [self._statistics(scale, places)], self._engine.settings
         matching = settings.style_loss == "match" and settings.match_weight and settings.style_weight
-        if matching and not scale.fine and not scale.symmetric:
+        if matching and not scale.fine and not scale.symmetric and not scale.shallow:
             cells = self._cells(scale.longest)
             if cells is not None and min(scale.height, scale.width) >= self._cell[0]:  # thinner ones have no cell
                 terms.append(self._match(cells, places, hold))
@@ -192,11 +192,13 @@ class StyleTarget:
         total = sum(layers.values())
         if not settings.style_weight:
             return Term("style", 0.0, lambda image, _: image.sum() * 0)
-        if scale.fine:
+        measured = tuple(layers)
+        if scale.shallow:
             layers = shallow(layers) or layers
-        key = scale.longest, tuple(layers), scale.symmetric
+            measured = measured if scale.early else tuple(layers)  # once for both phases
+        key = scale.longest, measured, scale.symmetric
         if key not in self._known:
-            self._known[key] = self._measure(scale.longest, tuple(layers), symmetric=scale.symmetric)
+            self._known[key] = self._measure(scale.longest, measured, symmetric=scale.symmetric)
         known = self._known[key]
         shares = {layer: (known[layer], weight / total) for layer, weight in layers.items()}
         batches = _batches(shares, apart=scale.height * scale.width >= APART)
@@ -311,11 +313,20 @@ def _batches(
     return [(list(own), losses.WassersteinBatch(*zip(*own.values(), strict=True))) for own in groups.values()]
 
 
-def content_term(photo: Tensor, settings: Settings, engine: Engine, places: Positions, *, detail: float = 1.0) -> Term:
-    """The content term of a photo (1, 3 or 1, H, W) at its own size; where ``detail`` is less than 1, so much of it,
-    and of the shallow layers alone."""
-    factors = {layer: detail * factor for layer, factor in shallow(engine.content).items()}
-    factors = factors if detail < 1 else dict(engine.content)
+def content_term(
+    photo: Tensor,
+    settings: Settings,
+    engine: Engine,
+    places: Positions,
+    *,
+    detail: float = 1.0,
+    shallow_only: bool = False,
+) -> Term:
+    """The content term of a photo (1, 3 or 1, H, W) at its own size, of which ``detail`` counts, perhaps of the
+    shallow layers alone. Where there are none of these, a photo of which all counts is seen as deep as asked for."""
+    layers = shallow(engine.content) if shallow_only else dict(engine.content)
+    layers = layers if layers or detail < 1 else dict(engine.content)
+    factors = {layer: detail * factor for layer, factor in layers.items()}
     if not settings.content_weight or not factors:
         return Term("content", 0.0, lambda image, _: image.sum() * 0)
     rgb = photo.expand(-1, 3, -1, -1)

@@ -62,15 +62,15 @@ def test_the_time_of_a_picture_that_was_measured_whole_is_that_of_its_steps(tiny
 
 
 def test_that_of_a_larger_one_grows_with_its_work(tiny: EncoderSpec, clock: Clock) -> None:
-    estimator = Estimator(SETTINGS.replace(steps=(10,)), encoders=[tiny])
+    estimator = Estimator(SETTINGS.replace(steps=(7,)), encoders=[tiny])  # all of a scale alike
     small, large, huge = (estimator(side * 3 // 4, side) for side in (128, 256, 512))
     begun = clock.now
     again = estimator(384, 512)
     assert (again, clock.now) == (huge, begun)  # nothing is measured twice
-    assert small.seconds == pytest.approx(sum(side * side * 3 // 4 for side in (32, 64, 128)) / 100)
+    assert small.seconds == pytest.approx(sum(side * side * 3 // 4 for side in (32, 64, 128)) * 7 / 1000)
     grown = [after.seconds - before.seconds for before, after in ((small, large), (large, huge))]
     assert 2 < grown[1] / grown[0] <= 4  # a step takes some time whatever the size
-    assert grown[0] > 1.5 * 96 * 128 / 100  # of the scale before
+    assert grown[0] > 1.5 * 96 * 128 * 7 / 1000  # of the scale before
 
 
 def test_what_does_not_fit_the_memory_is_estimated_all_the_same(tiny: EncoderSpec) -> None:
