@@ -19,11 +19,12 @@ from torch import Tensor
 
 from stylize import allocator
 from stylize.errors import OptimizationError, SettingsError
-from stylize.optimizer import Evaluate
+from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Evaluate, Optimizer
 from stylize.tiles import SMALLEST, Features, Tile, Tileable, TileWindow, tileable, tiles
 
 if TYPE_CHECKING:
     from stylize.features import Engine
+    from stylize.memory import Plan
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,30 @@ def objective(engine: Engine, terms: Sequence[Term], side: int = 0) -> Evaluate:
                 torch.cuda.empty_cache()
 
     return evaluate
+
+
+def optimizer_for(
+    engine: Engine,
+    terms: Sequence[Term],
+    image: Tensor,
+    plan: Plan | None = None,
+    *,
+    warm_start: bool = False,
+    curvature: Curvature | None = None,
+) -> Optimizer:
+    """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
+    evaluate, image = objective(engine, terms, plan.side if plan else 0), image.clamp(0, 1)
+    if engine.settings.optimizer == "adam":
+        return Adam(evaluate, image, engine.settings.learning_rate)
+    return LBFGS(
+        evaluate,
+        image,
+        plan.history if plan else engine.settings.history,
+        bounds=(0.0, 1.0),
+        first_move=NEAR_MOVE if warm_start else FIRST_MOVE,
+        compact=plan is not None and plan.compact,
+        curvature=curvature,
+    )
 
 
 def evaluate_in_tiles(image: Tensor, terms: Sequence[Term], encoder: Tileable, side: int) -> tuple[Tensor, Tensor]:

@@ -25,10 +25,9 @@ from stylize import allocator
 from stylize.errors import OptimizationError
 from stylize.graphs import RecordedStep
 from stylize.images import resize
-from stylize.memory import Plan
-from stylize.objective import UPDATED, Term, enough_memory, objective
+from stylize.objective import UPDATED, Term, enough_memory, objective, optimizer_for
 from stylize.observing import Observer, Pace, Snapshot
-from stylize.optimizer import FIRST_MOVE, LBFGS, NEAR_MOVE, Adam, Curvature, Optimizer
+from stylize.optimizer import Curvature, Optimizer
 from stylize.pyramid import Scale, Schedule
 from stylize.reports import Report, settled, step_of
 from stylize.schedules import plan_of, schedule_of
@@ -199,30 +198,6 @@ def _steps(
         if report.retries > GIVE_UP or settled(totals, engine.settings.tolerance) or (stop is not None and stop()):
             break
     return number
-
-
-def optimizer_for(
-    engine: Engine,
-    terms: Sequence[Term],
-    image: Tensor,
-    plan: Plan | None = None,
-    *,
-    warm_start: bool = False,
-    curvature: Curvature | None = None,
-) -> Optimizer:
-    """The optimizer of the settings over these terms, from an image (1, C, H, W), which stays in [0, 1]."""
-    evaluate, image = objective(engine, terms, plan.side if plan else 0), image.clamp(0, 1)
-    if engine.settings.optimizer == "adam":
-        return Adam(evaluate, image, engine.settings.learning_rate)
-    return LBFGS(
-        evaluate,
-        image,
-        plan.history if plan else engine.settings.history,
-        bounds=(0.0, 1.0),
-        first_move=NEAR_MOVE if warm_start else FIRST_MOVE,
-        compact=plan is not None and plan.compact,
-        curvature=curvature,
-    )
 
 
 def _reports(optimizer: Optimizer, steps: int, terms: Sequence[Term]) -> Iterator[Report]:

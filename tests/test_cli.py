@@ -497,7 +497,7 @@ def test_every_setting_is_listed_in_a_section_of_its_own_subject(call: Call) -> 
 
 def test_help_shows_defaults_and_ranges_in_one_way(call: Call) -> None:
     text = " ".join(call("run", "--help").out.split())
-    for shown in ("[default: 512; 16<=x<=32768]", "[default: 20,20,20,16,12; 1<=x<=100000]", "[default: 0; x>=0]"):
+    for shown in ("[default: 512; 16<=x<=32768]", "[default: 20,20,28,15,12; 1<=x<=100000]", "[default: 0; x>=0]"):
         assert shown in text
     assert "[default: 2.0; x>=0]" in text  # of a plugin
     assert "(default" not in text

@@ -481,3 +481,21 @@ def test_encode_has_no_gradient(make: Callable[..., Engine]) -> None:
     features = make().encode(waves(8, 8).requires_grad_())
     assert set(features) == {LAYER, "relu2_1", "relu3_1", "relu4_2"}  # what is asked for, and the content layers
     assert not any(each.requires_grad for each in features.values())
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_scale_of_two_phases_goes_on_with_the_terms_of_the_second(
+    make: Callable[..., Engine], optimizer: str
+) -> None:
+    steps: list[Step] = []
+    aims = {True: waves(16, 20, seed=2), False: waves(16, 20, seed=3)}
+    result = paint(
+        make(optimizer=optimizer),
+        (Scale(16, 20, 50, early=10),),
+        waves(16, 20),
+        lambda scale, _: [towards(aims[scale.shallow])],
+        on_step=steps.append,
+    )
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert steps[10].total > steps[9].total  # of another loss
+    assert (result - aims[False]).square().mean() < 0.2 * (result - aims[True]).square().mean()

@@ -128,3 +128,25 @@ def test_equivalent_steps_weigh_by_area() -> None:
     assert equivalent_steps(scales) == pytest.approx(60 / 16 + 40 / 4 + 40)
     assert equivalent_steps((Scale(1, 1, 7),)) == 7
     assert equivalent_steps((Scale(1, 10, 5), Scale(2, 30, 4))) == pytest.approx(5 / 6 + 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "early", "shallow"),
+    [
+        ({}, [0, 0, 14, 10, 0, 0], [False, False, False, False, True, True]),
+        ({"steps": (7,)}, [0] * 6, [False, False, False, True, True, True]),  # too few to part
+        ({"content_weight": 0.0}, [0] * 6, [False, False, False, True, True, True]),
+        ({"content_loss": "self-similarity"}, [0, 0, 0, 10, 0, 0], [False, False, False, False, True, True]),
+        ({"brush": 0.5}, [0, 0, 14, 7, 8, 0], [False, False, False, False, False, True]),
+    ],
+)
+def test_scales_begin_with_steps_that_see_the_shallow_layers(
+    settings: dict[str, object], early: list[int], shallow: list[bool]
+) -> None:
+    scales = pyramid(1536, 2048, Settings(**settings))  # type: ignore[arg-type]
+    assert [scale.early for scale in scales] == early
+    assert [scale.shallow for scale in scales] == shallow
+    for scale in scales:
+        assert sum(phase.steps for phase in scale.phases) == scale.steps
+        assert [phase.shallow for phase in scale.phases] == ([True, False] if scale.early else [scale.shallow])
+        assert scale.alone(3).phases == (scale.alone(3),)

@@ -41,9 +41,8 @@ from stylize.devices import resolve_device
 from stylize.encoders import EncoderSpec, weights
 from stylize.graphs import RecordedStep
 from stylize.images import Picture, load, resize
-from stylize.objective import objective
+from stylize.objective import objective, optimizer_for
 from stylize.optimizer import Optimizer
-from stylize.painting import optimizer_for
 from stylize.testing import TINY_WIDTHS, random_weights
 from tests.bench.step import bare, vgg19
 

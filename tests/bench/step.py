@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from stylize.encoders import EncoderConfig, EncoderSpec, builtin, choose, layer_names, weights
 from stylize.encoders.vgg import VGG
-from stylize.painting import optimizer_for
+from stylize.objective import optimizer_for
 from stylize.pyramid import Scale
 from stylize.settings import Settings
 from stylize.stylizer import Stylizer
