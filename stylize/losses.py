@@ -37,7 +37,6 @@ from stylize.streams import beside, join
 
 # Eigenvalues of the style's covariance below this fraction of its largest are damped as noise.
 DAMPING = 1e-4
-SAMPLED = 16  # one of so many positions tells about where the mean is
 SHIFTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of a covariance's trace, to be tried
 SQUARINGS = 8  # of a covariance, for its largest eigenvalue within a fraction of a per cent
 EXACT = 2  # positions for each channel from which on roots in float64 cost next to nothing beside the network
@@ -92,11 +91,11 @@ def _both_moments(features: Tensor, weight: Tensor | None) -> tuple[Tensor, Tens
 def _centred_moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C), for accelerators, whose roots need a covariance without negative eigenvalues:
     what subtracting the square of the mean leaves of a flat picture is rounding of either sign. The features are
-    centred first, about a mean of some of them, in their own precision."""
+    centred first, in their own precision."""
     if ours := _kernels_for(features):
         return _by_kernel(ours, features, central=True)
     x = features.detach()[0].permute(1, 2, 0).flatten(0, 1)
-    center = x[::SAMPLED].mean(0, dtype=torch.float32).to(x.dtype)
+    center = x.mean(0, dtype=torch.float32).to(x.dtype)
     x = x - center
     rest = x.mean(0, dtype=torch.float32)
     covariance = inner(x, x).div_(len(x))
