@@ -844,7 +844,7 @@ def test_running_out_of_memory_is_one_line(
     def optimizer(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has a total ...")
 
-    monkeypatch.setattr("stylize.painting.LBFGS", optimizer)
+    monkeypatch.setattr("stylize.objective.LBFGS", optimizer)
     done = call("photo.png", "starry.png", "-o", "out.png", *FAST)
     assert_one_error(done, 1)
     assert "memory" in done.err
