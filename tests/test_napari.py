@@ -360,7 +360,7 @@ def test_a_layer_read_from_a_file_can_be_painted_again_from_what_was_saved(
 
 def test_a_preset_sets_what_it_changes(widget: Any) -> None:
     widget["preset"].value = "draft"
-    assert (widget["size"].value, widget.settings().steps) == (256, (12, 12, 12))
+    assert (widget["size"].value, widget.settings().steps) == (256, (12, 12, 16))
     widget["preset"].value = "strong"
     assert (widget["size"].value, widget.settings().content_weight) == (512, 0.014)
 

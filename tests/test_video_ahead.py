@@ -32,6 +32,7 @@ from tests.conftest import waves
 Array = NDArray[Any]
 HEIGHT, WIDTH = 24, 32
 AHEAD = 4
+OTHERS = set[threading.Thread]()
 
 
 def panned(count: int, seed: int = 0) -> list[Array]:
@@ -213,8 +214,17 @@ def test_a_flow_of_a_plugin_is_called_where_the_painting_is(tmp_path: Path, ahea
     assert seen == {threading.current_thread()}
 
 
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    """What the tests before have left running is not this one's."""
+    OTHERS.update(threading.enumerate())
+    yield
+    OTHERS.clear()
+
+
 def threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith(("prepare", "motion", "write"))]
+    ours = (each for each in threading.enumerate() if each not in OTHERS)
+    return [each.name for each in ours if each.name.startswith(("prepare", "motion", "write"))]
 
 
 @pytest.mark.parametrize("count", [0, AHEAD])
