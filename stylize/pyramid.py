@@ -54,6 +54,11 @@ class Scale:
             return (self,)
         return replace(self, steps=self.early, shallow=True), replace(self, steps=self.steps - self.early)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is the second of two phases."""
+        return self.early > 0 and not self.shallow
+
     def alone(self, steps: int) -> Scale:
         """So many steps of the same kind for a picture that is nearly there."""
         return replace(self, steps=steps, shallow=self.fine, early=0)

@@ -163,12 +163,13 @@ class Stylizer:
             styles = self._weighted(style_weights)
             prepared = self._styles.prepare(picture, size, styles, layout, recolor=not warm)
 
-            more: list[Term] = []
+            more: Sequence[Term] = ()
 
             def all_terms(scale: Scale, before: Tensor | None) -> list[Term]:
-                if terms and not (scale.early and not scale.shallow):  # its second phase
-                    more[:] = terms(scale)
-                return prepared.terms(scale, before) + more
+                nonlocal more
+                if terms and not scale.goes_on:  # they are made once for both phases
+                    more = terms(scale)
+                return [*prepared.terms(scale, before), *more]
 
             if layout is not None and layout.is_empty:
                 painted = prepared.untouched()

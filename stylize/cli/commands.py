@@ -37,18 +37,9 @@ _SAVED = frozenset(("bits", "quality", "no_location", "profile"))  # of records
 
 # What means nothing where one layer is reconstructed, at one scale.
 _NOT_OF_A_LAYER = (
-    *(
-        "init",
-        "preserve_color",
-        "content_weight",
-        "content_loss",
-        "min_outlines",
-        "content_layer",
-        "scales",
-        "min_size",
-    ),
-    *("palette", "style_weight", "style_layers", "style_loss", "match_weight", "style_scale", "style_weights"),
-    *("style_margins", "brush"),
+    *("init", "preserve_color", "palette", "scales", "min_size", "brush"),
+    *("content_weight", "content_loss", "content_layer", "min_outlines"),
+    *("style_weight", "style_layers", "style_loss", "match_weight", "style_scale", "style_weights", "style_margins"),
 )
 
 
