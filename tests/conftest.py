@@ -85,6 +85,22 @@ def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Of the processes in which pytest-xdist runs tests, each begins to import the modules of tests at another one: it
+    finds most of them compiled by the others, where else each would compile all."""
+    if hasattr(session.config, "workerinput"):
+        given = [Path(argument.partition("::")[0]) for argument in session.config.args]
+        files = [file for path in given for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
+        names = [f"tests.{file.stem}" for file in files if file.resolve().parent == Path(__file__).parent]
+        worker, count = (session.config.workerinput[key] for key in ("workerid", "workercount"))
+        start = int(worker.removeprefix("gw")) * len(names) // count
+        for name in names[start:] + names[:start]:
+            with contextlib.suppress(Exception, pytest.skip.Exception):  # of which the collection tells
+                importlib.import_module(name)
+    return (yield)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: tests often wait, for other processes, claims that grow stale, a browser or a disk."""
