@@ -22,7 +22,7 @@ from stylize.gradients import WHOLE, crop
 from stylize.grain import Grain
 from stylize.holding import LOOSE, Hold
 from stylize.images import fit, resize
-from stylize.matching import StyleCells, View
+from stylize.matching import MOST, StyleCells, View
 from stylize.objective import Sums, Term
 from stylize.palette import Palette
 from stylize.tiles import Features, TileWindow, Whole
@@ -127,7 +127,7 @@ class StyleTarget:
         """The style terms for a picture at a scale, whose photo is held in some way."""
         terms, settings = [self._statistics(scale, places)], self._engine.settings
         matching = settings.style_loss == "match" and settings.match_weight and settings.style_weight
-        if matching and not scale.fine and not scale.symmetric and not scale.shallow:
+        if matching and not scale.symmetric and not scale.shallow:
             cells = self._cells(scale.longest)
             if cells is not None and min(scale.height, scale.width) >= self._cell[0]:  # thinner ones have no cell
                 terms.append(self._match(cells, places, hold))
@@ -256,13 +256,16 @@ class StyleTarget:
 
 
 def _views(style: Picture, size: tuple[int, int], side: int, engine: Engine) -> list[View]:
-    """A style, seen at a size (height, width), cut into cells of ``side`` px as it is, and half a cell further."""
+    """A style, seen at a size (height, width), cut into cells of ``side`` px as it is, and half a cell further while
+    these are no more than are looked through."""
     image, views = _seen_at(style, size, engine), list[View]()
     alpha = None if style.alpha is None else resize(style.alpha, *size)
     for down, right in itertools.product((0, side // 2), repeat=2):
         own = None if alpha is None else alpha[..., down:, right:]
         if min(size[0] - down, size[1] - right) < side or (views and own is not None and not own.any()):
             continue
+        if views and (len(views) + 1) * (size[0] // side) * (size[1] // side) > MOST:
+            break
         features = engine.maps(image[..., down:, right:], MATCHED)
         views.append(View(features, Positions(own, engine.device).of_map, (down / side, right / side)))
     return views

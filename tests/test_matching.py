@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylize import Region, Settings, Stylizer
 from stylize.encoders import EncoderSpec
-from stylize.matching import StyleCells, View
+from stylize.matching import MOST, StyleCells, View
 from stylize.observing import Step
 from stylize.pyramid import Scale
 from stylize.terms import Positions
@@ -120,11 +120,12 @@ def terms_of(stylizer: Stylizer, scale: Scale) -> dict[str, float]:
     return {term.name: term.weight for term in stylizer.terms(waves(scale.height, scale.width, 1), scale)}
 
 
-def test_cells_are_matched_where_strokes_are_painted_alone(tiny: EncoderSpec) -> None:
+def test_cells_are_matched_where_deep_layers_are_seen(tiny: EncoderSpec) -> None:
     stylizer = Stylizer(waves(64, 64, 2), SETTINGS, encoders=[tiny], style_weight=2.0)
     assert terms_of(stylizer, Scale(48, 64, 1))["match"] == pytest.approx(0.4)
     assert "match" not in terms_of(stylizer, Scale(48, 64, 1, symmetric=True))
-    assert "match" not in terms_of(stylizer, Scale(48, 64, 1, detail=0.75))
+    assert terms_of(stylizer, Scale(48, 64, 1, detail=0.75))["match"] == pytest.approx(0.4)
+    assert "match" not in terms_of(stylizer, Scale(48, 64, 1, detail=0.75, shallow=True))
     plain = Stylizer(waves(64, 64, 2), SETTINGS, encoders=[tiny], style_loss="wasserstein")
     assert "match" not in terms_of(plain, Scale(48, 64, 1))
 
@@ -141,7 +142,11 @@ def test_what_is_thinner_than_a_cell_is_painted_without(tiny: EncoderSpec, shape
     assert terms_of(alone, Scale(8, 64, 1))["match"] > 0  # a single row of cells
 
 
-def test_what_lies_half_a_cell_further_in_the_painting_is_found(tiny: EncoderSpec) -> None:
+@pytest.mark.parametrize("most", [MOST, 12 * 12])
+def test_what_lies_half_a_cell_further_is_found_in_small_paintings(
+    tiny: EncoderSpec, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylize.terms.MOST", most)
     rough = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
 
     def distance(down: int, right: int) -> float:
@@ -156,8 +161,8 @@ def test_what_lies_half_a_cell_further_in_the_painting_is_found(tiny: EncoderSpe
     cell = 8
     apart = distance(cell // 4, cell // 4)
     assert distance(0, 0) < 0.8 * apart
-    assert distance(cell // 2, 0) < 0.8 * apart
-    assert distance(cell // 2, cell // 2) < 0.8 * apart
+    for further in (distance(cell // 2, 0), distance(cell // 2, cell // 2)):
+        assert (further < 0.8 * apart) == (most == MOST)
 
 
 def test_a_picture_becomes_more_like_pieces_of_the_painting(tiny: EncoderSpec) -> None:
