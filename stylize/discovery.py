@@ -15,9 +15,10 @@ def unreadable_distributions() -> Iterator[str]:
     loaded."""
     for each in distributions():
         try:
-            if not each.name:
+            metadata = each.metadata  # parsed at each access
+            if not metadata["Name"]:
                 raise ValueError("it has no name")
-            _ = each.version, [*each.entry_points]
+            _ = metadata["Version"], [*each.entry_points]
         except PLUGIN_ERRORS as error:
             yield f"{_place(each)}: unreadable metadata: {described(error)}"
 

@@ -1180,7 +1180,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@HASTY
+@settings(HASTY, max_examples=30)
 @given(record=st.dictionaries(KEYS, VALUES))
 def test_anything_json_has_is_a_record(tmp_path: Path, record: dict[str, Any]) -> None:
     for extension, bits in RECORDED:

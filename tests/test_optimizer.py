@@ -358,7 +358,7 @@ def test_numbers_that_are_not_finite_once_are_survived(
         return spoil(*result) if next(calls) == call else result
 
     optimizer = make(evaluate, start)
-    for number in range(150):
+    for number in range(100):
         optimizer.step()
         assert bool(optimizer.finite) == (number != call)
         if number == call:

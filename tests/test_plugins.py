@@ -39,7 +39,7 @@ def environment(tmp_path: Path, cli_environment: Mapping[str, str]) -> Callable[
         done = preloaded.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=tmp_path,
-            env={**cli_environment, "PYTHONPATH": str(packages)},
+            env={**cli_environment, "PYTHONPATH": str(packages), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -422,7 +422,7 @@ def test_on_real_weights_the_gradient_is_that_of_the_whole() -> None:
     style, photo = (load(SHARED / "images" / name).rgb for name in ("style/starry_night.jpg", "content/tubingen.jpg"))
     # Gram matrices have no roots, which so few positions would leave to rounding.
     stylizer = Stylizer(style, Settings(encoder="vgg19", style_loss="gram", precision="float32"), weights=WEIGHTS)
-    size, side = (330, 280), 250
+    size, side = (330, 96), 250  # of each of the two tiles, the margin ends within the other
     image = resize(photo, *size)
     terms = stylizer.terms(image.roll(30, 3), Scale(*size, 1))
     values, gradient = objective(stylizer.engine, terms, 0)(image)
