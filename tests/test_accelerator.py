@@ -282,6 +282,23 @@ def test_a_picture_is_that_of_the_cpu(style_loss: str, optimizer: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("preset_name", ["default", "collage"])
+def test_a_scale_that_begins_with_shallow_layers_is_that_of_the_cpu(preset_name: str) -> None:
+    """Collage is begun anew twice, as more outlines are asked for than there can be."""
+    small = {"min_size": 16, "brush": 8.0, "steps": (2, 8, 9), "min_outlines": 1.0}
+    chosen = preset(preset_name)
+    scales = stylizer(NAME, base=chosen, **small).scales(50, 66)
+    assert [bool(scale.early) for scale in scales] == [False, False, True]
+    begun = 3 if preset_name == "collage" else 1
+    (here, before), (there, after) = (painted(device, base=chosen, **small) for device in ("cpu", NAME))
+    assert [step.scale for step in after] == [step.scale for step in before]
+    assert sum(step.scale == 1 for step in after) == 2 * begun
+    assert all(("match" in step.terms) == ("match" in other.terms) for step, other in zip(after, before, strict=True))
+    assert after[-1].total == pytest.approx(before[-1].total, rel=0.15)
+    assert (there - here).square().mean().sqrt() < 0.05
+
+
+@pytest.mark.slow
 @style_losses
 @pytest.mark.parametrize(
     "settings",
