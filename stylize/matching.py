@@ -20,7 +20,8 @@ from stylize.gradients import ClosedFormGradient, with_gradients
 from stylize.tiles import Features
 
 Weighing = Callable[[int, int], Tensor | None]  # how much each of (rows, columns) counts; None: all alike
-MOST = 4096  # cells of the painting that are looked through, and of the picture at once
+MOST = 4096  # cells of the painting that are looked through
+AT_ONCE = 1024  # cells of the picture
 REACH = 2  # cells to each side of a cell that are its neighbours
 COPIED = 4  # neighbours with the same offset to their matches as the cell itself: a thing of the painting is copied
 OUTSIDE = 1e6  # a place far from all cells
@@ -173,7 +174,7 @@ class StyleCells:
         def like(rows: slice) -> Tensor:
             return (vectors[rows] @ self.vectors.T).float().masked_fill_(self.weights == 0, NEVER)
 
-        parts = [slice(first, first + MOST) for first in range(0, len(vectors), MOST)]
+        parts = [slice(first, first + AT_ONCE) for first in range(0, len(vectors), AT_ONCE)]
         first = torch.cat([like(rows).argmax(1) for rows in parts])
         offsets = self.places[first] - own
         copied = torch.zeros_like(first, dtype=torch.bool) if copying else _copied(offsets, size)
@@ -181,8 +182,10 @@ class StyleCells:
         of_style = torch.zeros(len(self.vectors), dtype=torch.long, device=vectors.device)
         for rows in parts:
             found = like(rows)
-            apart = (self.places - own[rows][:, None] - offsets[rows][:, None]).abs().amax(2)
-            found.masked_fill_(copied[rows][:, None] & (apart <= REACH), NEVER)
+            near = copied[rows][:, None]
+            for place, matched in zip(self.places.T, self.places[first[rows]].T, strict=True):
+                near = near & ((place - matched[:, None]).abs() <= REACH)
+            found.masked_fill_(near, NEVER)
             of_cells[rows] = found.argmax(1)
             found.masked_fill_((weights[rows] == 0)[:, None], NEVER)
             most, index = found.max(0)
