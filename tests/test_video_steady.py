@@ -111,10 +111,10 @@ def test_pixels_from_outside_and_ways_that_do_not_lead_back_are_invalid() -> Non
     assert not valid(edge, -edge)[:, 14:16].any()  # a motion boundary
 
 
-def carried_from(before: Array, content: Array, result: Array | None = None, deep: float = 8.0) -> WarpedHistory:
+def carried_from(before: Array, content: Array, result: Array | None = None) -> WarpedHistory:
     """What a frame gives another; its result is as it is itself, if no other is given."""
     made = before.astype(np.float32) / 255 if result is None else result
-    return warp_history(content, made, Motion.between(content, before, dis(), deep))
+    return warp_history(content, made, Motion.between(content, before, dis()))
 
 
 def dis() -> Any:
@@ -178,13 +178,24 @@ def test_new_ground_begins_with_the_content_in_the_colors_of_the_result() -> Non
     def paint(content: Array) -> Array:
         return np.float32(0.2) + np.float32(0.6) * content[..., [2, 0, 1]].astype(np.float32) / 255
 
-    carried = carried_from(before, now, paint(before), deep=1.0)
+    carried = carried_from(before, now, paint(before))
     off = np.abs(carried.start - paint(now)).mean(2)
     assert off[:, -3:].mean() < 0.02  # the border, drawn out, would be off by ten times as much
     assert off[34:56, 50:62].mean() < 0.03
     assert not carried.mask[:, -3:].any()
     assert not carried.mask[34:56, 50:62].any()
     assert 0.05 < carried.unseen < 0.15
+
+
+def test_new_ground_begins_with_strokes_as_strong_as_those_around_it() -> None:
+    """Strokes know nothing of the photo: no map of its colours gives them."""
+    wide = texture(96, 160) // 2 + np.uint8(60)
+    before, now = wide[:, :128].copy(), wide[:, 10:138].copy()
+    painted = before.astype(np.float32) / 255 + texture(96, 128, 1).astype(np.float32) / 1024
+    carried = carried_from(before, now, painted)
+    left = carried.start - now.astype(np.float32) / 255
+    assert not carried.mask[8:-8, -8:].any()
+    assert left[8:-8, -8:].std() == pytest.approx(left[8:-8, 8:-20].std(), rel=0.3)
 
 
 def test_colors_cannot_be_told_from_a_few_pixels() -> None:
