@@ -368,8 +368,8 @@ def test_painted_frames_come_before_those_between_and_none_is_painted_twice(tmp_
 
 def test_a_frame_of_a_draft_gets_more_steps_where_others_lie_before_it(tmp_path: Path) -> None:
     task = Painting(tmp_path, panned(2), {"draft": True}).task
-    assert [task.steps_after(frames) for frames in (1, 2, 3, 30)] == [(2, 8), (4, 8), (4, 8), (4, 8)]
-    assert Painting(tmp_path, panned(2)).task.steps_after(1) == (4, 18)
+    assert [task.steps_after(frames) for frames in (1, 2, 3, 30)] == [(2, 6), (3, 6), (3, 6), (3, 6)]
+    assert Painting(tmp_path, panned(2)).task.steps_after(1) == (3, 14)
 
 
 def test_frames_that_do_not_fit_into_memory_are_made_of_the_one_before(
@@ -421,3 +421,15 @@ def test_curvature_is_kept_for_a_run_that_goes_on(tmp_path: Path, ahead: Callabl
     assert state is not None
     assert state.number == 3
     assert state.curvature.moves is not None
+
+
+def test_what_a_still_knows_of_the_curvature_serves_the_frame_after_it(tmp_path: Path) -> None:
+    painting = Painting(tmp_path, panned(2))
+    frames = painting.painter.frames(Shot(range(2), painting.plan))
+    first = next(frames)
+    painting.painter.write(first, painting.painted(first))
+    second = next(frames)
+    assert second.curvature is not None
+    assert second.curvature.moves is not None
+    assert second.curvature.moves.abs().max() > 0
+    cast("Any", frames).close()

@@ -228,7 +228,8 @@ class ShotPainter:
             prepared.picture,
             number=prepared.number + 1,
             total=shot.plan.frames,
-            data={"prepared": prepared, "shot": shot.frames, "number": prepared.number},
+            curvature=Curvature(),
+            data={"prepared": prepared, "shot": shot.frames, "mask": None, "weight": 0.0},
         )
         frame = self._styles.given(frame, prepared.weights)
         if areas is not None:
