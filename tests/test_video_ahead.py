@@ -421,15 +421,3 @@ def test_curvature_is_kept_for_a_run_that_goes_on(tmp_path: Path, ahead: Callabl
     assert state is not None
     assert state.number == 3
     assert state.curvature.moves is not None
-
-
-def test_what_a_still_knows_of_the_curvature_serves_the_frame_after_it(tmp_path: Path) -> None:
-    painting = Painting(tmp_path, panned(2))
-    frames = painting.painter.frames(Shot(range(2), painting.plan))
-    first = next(frames)
-    painting.painter.write(first, painting.painted(first))
-    second = next(frames)
-    assert second.curvature is not None
-    assert second.curvature.moves is not None
-    assert second.curvature.moves.abs().max() > 0
-    cast("Any", frames).close()

@@ -228,8 +228,7 @@ class ShotPainter:
             prepared.picture,
             number=prepared.number + 1,
             total=shot.plan.frames,
-            curvature=Curvature(),
-            data={"prepared": prepared, "shot": shot.frames, "mask": None, "weight": 0.0},
+            data={"prepared": prepared, "shot": shot.frames, "number": prepared.number},
         )
         frame = self._styles.given(frame, prepared.weights)
         if areas is not None:
