@@ -35,6 +35,8 @@ FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
 DEEP = 2.5  # px into new ground from where on it begins with the photo alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
+FADING = 0.15  # share of lines 2 px apart that is taken away from frame to frame
+FINEST = np.array([-1, 6, -15, 20, -15, 6, -1], np.float32) / 64  # sin^6(pi f) at f cycles per px
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
 
@@ -213,12 +215,21 @@ def _most_noise(content: Array) -> float:
 def warp_history(content: Array, result: Array, motion: Motion) -> WarpedHistory:
     """An earlier result (H, W, 3), warped to where its pixels are in a content (H, W, 3) in uint8, and on new ground
     the content in the colours of the result with strokes of where the frame looks alike: there will be few steps."""
-    start = warp(result, motion.flow)
+    start = _without_hatching(warp(result, motion.flow))
     if motion.photo is not None:
         plain = recolored(content, start, motion.mask)
         begun = plain if motion.alike is None else plain + lookalike.strokes(start, plain, motion.mask, motion.alike)
         start += motion.photo[..., None] * (begun - start)
     return WarpedHistory(np.clip(start, 0, 1, out=start), motion.mask, motion.flow, motion.unseen, motion.changed)
+
+
+def _without_hatching(picture: Array) -> Array:
+    """A picture (H, W, 3) with less of the finest that pixels can show: each step adds some that no still has time for,
+    and where a scene moves slowly it becomes a weave of lines 2 px apart."""
+    one = np.ones(1, np.float32)
+    for along in ((FINEST, one), (one, FINEST)):
+        picture = picture - np.float32(FADING) * cv2.sepFilter2D(picture, -1, *along, borderType=cv2.BORDER_REFLECT)
+    return picture
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:
