@@ -227,8 +227,9 @@ def _without_hatching(picture: Array) -> Array:
     """A picture (H, W, 3) with less of the finest that pixels can show: each step adds some that no still has time for,
     and where a scene moves slowly it becomes a weave of lines 2 px apart."""
     one = np.ones(1, np.float32)
-    for along in ((FINEST, one), (one, FINEST)):
-        picture = picture - np.float32(FADING) * cv2.sepFilter2D(picture, -1, *along, borderType=cv2.BORDER_REFLECT)
+    for across, down in ((FINEST, one), (one, FINEST)):
+        finest = cv2.sepFilter2D(picture, -1, across, down, borderType=cv2.BORDER_REFLECT)
+        picture = picture - np.float32(FADING) * finest
     return picture
 
 
