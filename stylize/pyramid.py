@@ -15,7 +15,7 @@ SMALL = 128  # px: longest side below which deep layers see most of a picture at
 OVERHEAD = 64**2  # px: what a step with VGG-19 takes however small its picture is, as the time of so many more pixels
 SHALLOW_COST = 0.4  # of a step that sees the shallow layers alone, over one that sees all
 FEWEST = 8  # steps of a scale of which some see the shallow layers alone
-WORN = 1.3  # times as much the shallow layers of the style count for a picture that is nearly there
+WORN = 1.5  # times as much the shallow layers of the style count for a picture that is nearly there
 
 
 @dataclass(frozen=True)

@@ -203,10 +203,10 @@ def test_lines_two_pixels_apart_fade_and_wider_ones_stay(axis: int) -> None:
     content, places = texture(64, 96), np.moveaxis(np.mgrid[:64, :96], 0, 2)[..., axis, None]
 
     def left(period: float) -> float:
-        """Of lines, after they were carried ten times."""
+        """Of lines, after they were carried twenty times."""
         lines = 0.1 * np.cos(2 * np.pi * (places + 0.25) / period)
         result = (0.5 + lines + np.zeros(3)).astype(np.float32)
-        for _ in range(10):
+        for _ in range(20):
             result = carried_from(content, content, result).start
         return float(np.abs(result - 0.5)[4:-4, 4:-4].mean() / np.abs(lines)[4:-4, 4:-4].mean())
 

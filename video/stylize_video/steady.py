@@ -35,7 +35,7 @@ FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
 DEEP = 2.5  # px into new ground from where on it begins with the photo alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
-FADING = 0.15  # share of lines 2 px apart that is taken away from frame to frame
+FADING = 0.07  # share of lines 2 px apart that is taken away from frame to frame
 FINEST = np.array([-1, 6, -15, 20, -15, 6, -1], np.float32) / 64  # sin^6(pi f) at f cycles per px
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
