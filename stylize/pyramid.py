@@ -15,7 +15,6 @@ SMALL = 128  # px: longest side below which deep layers see most of a picture at
 OVERHEAD = 64**2  # px: what a step with VGG-19 takes however small its picture is, as the time of so many more pixels
 SHALLOW_COST = 0.4  # of a step that sees the shallow layers alone, over one that sees all
 FEWEST = 8  # steps of a scale of which some see the shallow layers alone
-WORN = 1.5  # times as much the shallow layers of the style count for a picture that is nearly there
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class Scale:
 
     A ``shallow`` scale sees the encoder's first three blocks alone. Others begin with ``early`` of their ``steps`` that
     do: what these find of the curvature serves the costlier ones that see all layers.
-
-    The style of the shallow layers weighs ``texture`` times as much as the settings say.
     """
 
     height: int
@@ -41,7 +38,6 @@ class Scale:
     symmetric: bool = False
     shallow: bool = False
     early: int = 0
-    texture: float = 1.0
 
     @property
     def fine(self) -> bool:
@@ -64,13 +60,8 @@ class Scale:
         return self.early > 0 and not self.shallow
 
     def alone(self, steps: int) -> Scale:
-        """So many steps of the same kind for a picture that is nearly there, such as the frame before of a clip.
-
-        Being warped from frame to frame wears off its texture, while its large shapes stay, and the photo in it: the
-        few steps of each frame leave all three as near to their targets as a picture's from scratch if the style's
-        shallow layers, which see the texture, count for :data:`WORN` times as much.
-        """
-        return replace(self, steps=steps, shallow=self.fine, early=0, texture=WORN)
+        """So many steps of the same kind for a picture that is nearly there."""
+        return replace(self, steps=steps, shallow=self.fine, early=0)
 
 
 @dataclass(frozen=True)

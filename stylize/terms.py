@@ -200,11 +200,7 @@ class StyleTarget:
         if key not in self._known:
             self._known[key] = self._measure(scale.longest, measured, symmetric=scale.symmetric)
         known = self._known[key]
-        fine = shallow(layers)
-        shares = {
-            layer: (known[layer], weight / total * (scale.texture if layer in fine else 1.0))
-            for layer, weight in layers.items()
-        }
+        shares = {layer: (known[layer], weight / total) for layer, weight in layers.items()}
         batches = _batches(shares, apart=scale.height * scale.width >= APART)
 
         def distance(image: Tensor, features: Features) -> Tensor:
@@ -214,7 +210,9 @@ class StyleTarget:
                 weights = [[weight for _, weight in pairs] for pairs in seen]
                 made = [batch for _, batch in batches]
                 return losses.wasserstein_of_batches(list(zip(made, maps, weights, strict=True)))
-            parts = [share * own.whole(*places.seen(features[layer])) for layer, (own, share) in shares.items()]
+            parts = [
+                weight / total * known[layer].whole(*places.seen(features[layer])) for layer, weight in layers.items()
+            ]
             return torch.stack(parts).sum()
 
         def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
@@ -222,7 +220,10 @@ class StyleTarget:
 
         def of_sums(sums: Sequence[Tensor]) -> Tensor:
             pairs = zip(sums[::2], sums[1::2], strict=True)
-            parts = [share * own.of_moments(*pair) for (own, share), pair in zip(shares.values(), pairs, strict=True)]
+            parts = [
+                weight / total * known[layer].of_moments(*pair)
+                for (layer, weight), pair in zip(layers.items(), pairs, strict=True)
+            ]
             return torch.stack(parts).sum()
 
         return Term("style", settings.style_weight, distance, tuple(layers), Sums(part, of_sums))

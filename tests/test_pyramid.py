@@ -150,4 +150,3 @@ def test_scales_begin_with_steps_that_see_the_shallow_layers(
         assert sum(phase.steps for phase in scale.phases) == scale.steps
         assert [phase.shallow for phase in scale.phases] == ([True, False] if scale.early else [scale.shallow])
         assert scale.alone(3).phases == (scale.alone(3),)
-        assert scale.alone(3).texture > scale.texture == 1

@@ -82,24 +82,6 @@ def apart(one: Tensor, other: Tensor) -> float:
 # The gradient
 
 
-@pytest.mark.parametrize("style_loss", ["wasserstein", "gram"])
-def test_the_texture_of_the_style_counts_for_more_where_a_scale_says_so(make: Make, style_loss: str) -> None:
-    """That is: the layers that a shallow scale sees."""
-    made, image = make(style_loss=style_loss, precision="float32"), waves(90, 70, 7)
-
-    def style(**scale: Any) -> tuple[float, float]:
-        """Its value of the whole, and by tiles."""
-        (term,) = (each for each in made.terms(image, Scale(90, 70, 1, **scale)) if each.name == "style")
-        encoder = tiles.tileable(made.engine.encoder, 90, 70)
-        assert encoder is not None
-        by_tiles, _ = evaluate_in_tiles(image, [term], encoder, 48)
-        return float(objective(made.engine, [term])(image)[0][0]), float(by_tiles[0])
-
-    for all_layers, shallow, weighed in zip(style(), style(shallow=True), style(texture=1.5), strict=True):
-        assert 0 < shallow < all_layers
-        assert weighed == pytest.approx(all_layers + 0.5 * shallow, rel=1e-3)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "side"), [((200, 150), 100), ((257, 131), 48), ((96, 300), 256), ((209, 95), 48), ((128, 128), 100)]

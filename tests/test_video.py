@@ -21,10 +21,10 @@ import pytest
 from numpy.typing import NDArray
 
 import stylize
-from stylize import Claims, Frame, Job, Painted, Picture, Scale, SettingsError, StylizeError, Stylizer
+from stylize import Claims, Frame, Job, Painted, Picture, SettingsError, StylizeError, Stylizer
 from stylize.testing import FileJobContract
 from stylize_video import contact_sheet, stylize_open
-from stylize_video.estimate import Samples, steps_of_a_still
+from stylize_video.estimate import Samples
 from stylize_video.flow import engine
 from stylize_video.job import LEAD, VideoJob
 from stylize_video.shot import ShotPainter
@@ -684,24 +684,6 @@ def test_the_expected_steps_of_samples_are_what_frames_get() -> None:
     assert steps(still) == 0
     assert 3 <= steps(moving(10)) < steps([picture(seed) for seed in range(10)]) <= 24
     assert steps([*still, *[picture(1)] * 10], cuts=[10]) == 0
-
-
-@pytest.mark.parametrize(
-    ("scales", "steps"),
-    [
-        ((Scale(8, 8, 10), Scale(16, 16, 20, early=10)), 10 / 4 + 0.4 * 10 + 10),
-        ((Scale(16, 16, 20), Scale(32, 32, 10, detail=0.75, shallow=True)), 20 / 4 / 0.4 + 10),  # where all are cheap
-    ],
-)
-def test_a_still_is_counted_in_steps_of_the_frames_that_follow(scales: tuple[Scale, ...], steps: float) -> None:
-    class Still(Stylizer):
-        def __init__(self) -> None:
-            pass
-
-        def scales(self, height: int, width: int) -> tuple[Scale, ...]:
-            return scales
-
-    assert steps_of_a_still(Still(), 16, 16) == pytest.approx(steps)
 
 
 @pytest.mark.slow

@@ -111,10 +111,10 @@ def test_pixels_from_outside_and_ways_that_do_not_lead_back_are_invalid() -> Non
     assert not valid(edge, -edge)[:, 14:16].any()  # a motion boundary
 
 
-def carried_from(before: Array, content: Array, result: Array | None = None) -> WarpedHistory:
+def carried_from(before: Array, content: Array, result: Array | None = None, deep: float = 8.0) -> WarpedHistory:
     """What a frame gives another; its result is as it is itself, if no other is given."""
     made = before.astype(np.float32) / 255 if result is None else result
-    return warp_history(content, made, Motion.between(content, before, dis()))
+    return warp_history(content, made, Motion.between(content, before, dis(), deep))
 
 
 def dis() -> Any:
@@ -126,7 +126,7 @@ def dis() -> Any:
 def test_a_still_scene_is_carried_whole_and_worth_no_step() -> None:
     content = texture(64, 96)
     carried = carried_from(content, content)
-    assert np.allclose(carried.start, content / 255, atol=0.01)
+    assert np.allclose(carried.start, content / 255, atol=1e-3)
     assert carried.mask.all()
     assert (carried.unseen, carried.changed) == (0, pytest.approx(0, abs=1e-4))
 
@@ -178,40 +178,13 @@ def test_new_ground_begins_with_the_content_in_the_colors_of_the_result() -> Non
     def paint(content: Array) -> Array:
         return np.float32(0.2) + np.float32(0.6) * content[..., [2, 0, 1]].astype(np.float32) / 255
 
-    carried = carried_from(before, now, paint(before))
+    carried = carried_from(before, now, paint(before), deep=1.0)
     off = np.abs(carried.start - paint(now)).mean(2)
     assert off[:, -3:].mean() < 0.02  # the border, drawn out, would be off by ten times as much
     assert off[34:56, 50:62].mean() < 0.03
     assert not carried.mask[:, -3:].any()
     assert not carried.mask[34:56, 50:62].any()
     assert 0.05 < carried.unseen < 0.15
-
-
-def test_new_ground_begins_with_strokes_as_strong_as_those_around_it() -> None:
-    """Strokes know nothing of the photo: no map of its colours gives them."""
-    wide = texture(96, 160) // 2 + np.uint8(60)
-    before, now = wide[:, :128].copy(), wide[:, 10:138].copy()
-    painted = before.astype(np.float32) / 255 + texture(96, 128, 1).astype(np.float32) / 1024
-    carried = carried_from(before, now, painted)
-    left = carried.start - now.astype(np.float32) / 255
-    assert not carried.mask[8:-8, -8:].any()
-    assert left[8:-8, -8:].std() == pytest.approx(left[8:-8, 8:-20].std(), rel=0.3)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_lines_two_pixels_apart_fade_and_wider_ones_stay(axis: int) -> None:
-    content, places = texture(64, 96), np.moveaxis(np.mgrid[:64, :96], 0, 2)[..., axis, None]
-
-    def left(period: float) -> float:
-        """Of lines, after they were carried twenty times."""
-        lines = 0.1 * np.cos(2 * np.pi * (places + 0.25) / period)
-        result = (0.5 + lines + np.zeros(3)).astype(np.float32)
-        for _ in range(20):
-            result = carried_from(content, content, result).start
-        return float(np.abs(result - 0.5)[4:-4, 4:-4].mean() / np.abs(lines)[4:-4, 4:-4].mean())
-
-    assert left(2) < 0.3
-    assert left(6) > 0.95
 
 
 def test_colors_cannot_be_told_from_a_few_pixels() -> None:

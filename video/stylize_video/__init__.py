@@ -68,10 +68,10 @@ OPTIONS = (
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=14,
+        default=18,
         show_default=True,
         metavar="N",
-        help="Most gradient steps for a frame that follows another; unless given, 6 with --draft and 40 with --best.",
+        help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",
     ),
     click.Option(
         ["--draft"],

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -24,7 +24,7 @@ from stylize_video.areas import FrameAreas
 from stylize_video.chain import Chain, Ways
 from stylize_video.decode import InOrder
 from stylize_video.exposure import Exposure
-from stylize_video.steady import Motion, News, is_static
+from stylize_video.steady import DEEP, Motion, News, is_static
 from stylize_video.styling import Weights, moved
 from stylize_video.task import Task, as_picture, eight_bits
 from stylize_video.work import Plan, Shot, State
@@ -223,7 +223,8 @@ class Preparation:
         """A frame and what becomes of it after the last painted one: slow changes add up until they are painted."""
         if fate is Fate.REPEATED or frame.exposure.hides or _show_the_same(frame, past):
             return replace(frame, fate=Fate.REPEATED)
-        return replace(frame, fate=fate, motion=motions.motion(frame, past))
+        deep = self._task.deep if fate is Fate.PAINTED else DEEP
+        return replace(frame, fate=fate, motion=motions.motion(frame, past, deep))
 
 
 class _Motions:
@@ -234,9 +235,9 @@ class _Motions:
         self._places = {frame.number: place for place, frame in enumerate(seen)}
         self._chain = Chain(flow, [frame.content for frame in seen], workers)
 
-    def motion(self, frame: Prepared, other: Prepared) -> Callable[[], Motion]:
-        """How a frame moved since an earlier one."""
-        return self._found(frame, other, Motion.along)
+    def motion(self, frame: Prepared, other: Prepared, deep: float) -> Callable[[], Motion]:
+        """How a frame moved since an earlier one; ``deep`` as in :meth:`Motion.along`."""
+        return self._found(frame, other, partial(Motion.along, deep=deep))
 
     def news(self, frame: Prepared, other: Prepared) -> Callable[[], News]:
         """What a frame shows that another one, earlier or later, does not."""

@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.text import rounded
-from stylize_video.steady import News, expected_steps, is_static
+from stylize_video.steady import Motion, expected_steps, is_static
 
 if TYPE_CHECKING:
-    from stylize import Flow, Picture, Scale, Step, Stylizer
+    from stylize import Flow, Picture, Step, Stylizer
 
 Array = NDArray[Any]
 
 SAMPLES = 32  # pairs of frames
 FURTHEST = 16  # frames from one to the other
-SHALLOW = 0.4  # of the time of a step that sees all layers: one that sees the shallow ones alone
 TRIAL = 3  # steps that are timed; the first does not count
 BYTES = {8: 2.1, 16: 5.0}  # per painted pixel, as PNG, by bit depth
 
@@ -48,7 +47,7 @@ class Samples:
             if any(number - self._every < cut <= number for cut in cuts):
                 continue
             static = is_static(frame, last)
-            steps.append(0 if static else expected_steps(News.between(frame, last, flow), fewest, most))
+            steps.append(0 if static else expected_steps(Motion.between(frame, last, flow), fewest, most))
         return float(np.mean(steps)) if steps else 0.0
 
 
@@ -64,14 +63,9 @@ def seconds_per_step(stylizer: Stylizer, picture: Picture) -> float:
 
 
 def steps_of_a_still(stylizer: Stylizer, height: int, width: int) -> float:
-    """The steps of a picture painted from scratch, as the number of those of a following frame that take as long."""
+    """The steps of a picture painted from scratch, as the number of full-size steps that take as long."""
     scales = stylizer.scales(height, width)
-
-    def cost(scale: Scale) -> float:
-        return scale.height * scale.width * (SHALLOW if scale.shallow else 1.0)
-
-    phases = [phase for scale in scales for phase in scale.phases]
-    return sum(phase.steps * cost(phase) for phase in phases) / cost(scales[-1].alone(1))
+    return sum(scale.steps * scale.height * scale.width for scale in scales) / (height * width)
 
 
 def disk_space(folder: Path, height: int, width: int, frames: int, bits: int) -> tuple[int, int]:

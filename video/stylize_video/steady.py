@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylize import Term, luminance
-from stylize_video import lookalike
 from stylize_video.flow import smooth, visible, warp, warp_parts
 
 if TYPE_CHECKING:
@@ -32,11 +31,9 @@ STILL, MOVED = 0.75, 2.0  # levels of 255: mean difference, and of one square, a
 UNSEEN = 0.002  # share of pixels that is ignored
 NEW = 8.0  # levels above the noise from which on a pixel shows something else
 FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
-DEEP = 2.5  # px into new ground from where on it begins with the photo alone
+DEEP = 8.0  # px into new ground from where on it begins with the photo alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
-FADING = 0.07  # share of lines 2 px apart that is taken away from frame to frame
-FINEST = np.array([-1, 6, -15, 20, -15, 6, -1], np.float32) / 64  # sin^6(pi f) at f cycles per px
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
 
@@ -76,28 +73,12 @@ class News:
             new = (new | (parts != warp_parts(parts_before, back))) & inside
         return cls(back, seen, new, apart, inside)
 
-    @classmethod
-    def between(cls, content: Array, before: Array, flow: Flow) -> News:
-        """Of two contents (H, W, 3) in uint8 by a flow."""
-        return cls.of(content, before, (flow(content, before), flow(before, content)))
-
-    @property
-    def unseen(self) -> float:
-        """The share of pixels that are new ground."""
-        return int(np.count_nonzero(self.new)) / max(1, int(np.count_nonzero(self.inside)))
-
-    @property
-    def changed(self) -> float:
-        """The mean difference above the noise where the other frame was visible, in [0, 1]."""
-        seen = self.seen & self.inside
-        return float(self.apart[seen].mean()) / 255 if seen.any() else 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class Motion:
     """What the contents alone tell of a frame and an earlier one: the ``flow`` (H, W, 2) back to it, the ``mask``
     (H, W) where the frame is held to it, and how much the ``photo`` (H, W) counts in its start, in [0, 1]; None: not at
-    all. The ways ``alike`` (H, W, 2) lead from new ground to where the frame looks alike.
+    all.
 
     ``unseen`` is the share of pixels that are new ground, ``changed`` the mean difference above the noise of the
     content from its warped predecessor, in [0, 1], where that was visible.
@@ -106,7 +87,6 @@ class Motion:
     flow: Array
     mask: Array
     photo: Array | None
-    alike: Array | None
     unseen: float
     changed: float
 
@@ -116,12 +96,13 @@ class Motion:
         content: Array,
         before: Array,
         flow: Flow,
+        deep: float = DEEP,
         parts: Array | None = None,
         parts_before: Array | None = None,
     ) -> Motion:
         """Of two contents (H, W, 3) in uint8 by a flow; see :meth:`along`."""
         ways = flow(content, before), flow(before, content)
-        return cls.along(content, before, ways, parts, parts_before)
+        return cls.along(content, before, ways, deep, parts=parts, parts_before=parts_before)
 
     @classmethod
     def along(
@@ -129,20 +110,24 @@ class Motion:
         content: Array,
         before: Array,
         ways: tuple[Array, Array],
+        deep: float = DEEP,
         parts: Array | None = None,
         parts_before: Array | None = None,
     ) -> Motion:
-        """Of two contents (H, W, 3) in uint8 between which the flows (H, W, 2) back and forth are known."""
+        """Of two contents (H, W, 3) in uint8 between which the flows (H, W, 2) back and forth are known; ``deep`` is
+        how many px into new ground the photo is all there is."""
         back, _ = ways
         news = News.of(content, before, ways, parts, parts_before)
         new, inside = news.new, news.inside
         mask = news.seen & smooth(back) & ~new & inside
-        photo = alike = None
+        seen = news.seen & inside
+        changed = float(news.apart[seen].mean()) / 255 if seen.any() else 1.0
+        photo = None
         if new.any():
             depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
-            photo = (depth / DEEP).clip(0, 1) * new
-            alike = lookalike.lookalikes(content, new, mask, parts)
-        return cls(back, mask, photo, alike, news.unseen, news.changed)
+            photo = (depth / deep).clip(0, 1) * new
+        unseen = int(np.count_nonzero(new)) / max(1, int(np.count_nonzero(inside)))
+        return cls(back, mask, photo, unseen, changed)
 
 
 @dataclass(frozen=True)
@@ -214,23 +199,11 @@ def _most_noise(content: Array) -> float:
 
 def warp_history(content: Array, result: Array, motion: Motion) -> WarpedHistory:
     """An earlier result (H, W, 3), warped to where its pixels are in a content (H, W, 3) in uint8, and on new ground
-    the content in the colours of the result with strokes of where the frame looks alike: there will be few steps."""
-    start = _without_hatching(warp(result, motion.flow))
+    the content in the colours of the result: strokes that are begun need fewer steps."""
+    start = warp(result, motion.flow)
     if motion.photo is not None:
-        plain = recolored(content, start, motion.mask)
-        begun = plain if motion.alike is None else plain + lookalike.strokes(start, plain, motion.mask, motion.alike)
-        start += motion.photo[..., None] * (begun - start)
+        start += motion.photo[..., None] * (recolored(content, start, motion.mask) - start)
     return WarpedHistory(np.clip(start, 0, 1, out=start), motion.mask, motion.flow, motion.unseen, motion.changed)
-
-
-def _without_hatching(picture: Array) -> Array:
-    """A picture (H, W, 3) with less of the finest that pixels can show: each step adds some that no still has time for,
-    and where a scene moves slowly it becomes a weave of lines 2 px apart."""
-    one = np.ones(1, np.float32)
-    for across, down in ((FINEST, one), (one, FINEST)):
-        finest = cv2.sepFilter2D(picture, -1, across, down, borderType=cv2.BORDER_REFLECT)
-        picture = picture - np.float32(FADING) * finest
-    return picture
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:
@@ -254,7 +227,7 @@ def recolored(content: Array, result: Array, known: Array) -> Array:
     return made
 
 
-def expected_steps(carried: WarpedHistory | News, fewest: int, most: int) -> int:
+def expected_steps(carried: WarpedHistory | Motion, fewest: int, most: int) -> int:
     """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
     what is warped there; half of them for a quarter of that; and ``fewest`` at least, unless ``most`` is less."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize import Picture, Settings, SettingsError
-from stylize_video import image_sequence
+from stylize_video import image_sequence, steady
 from stylize_video.areas import ClipAreas
 from stylize_video.colors import is_hdr
 from stylize_video.decode import Reading, decode
@@ -23,7 +23,12 @@ from stylize_video.styling import Styling
 Array = NDArray[Any]
 
 WEIGHT = 2.0  # default of the temporal weight
-STEPS = {"draft": (3, 6), "default": (3, 14), "best": (14, 40)}  # fewest and most of a frame that follows another
+DEEP = {
+    "draft": 16.0,
+    "default": steady.DEEP,
+    "best": 4.0,
+}  # px into new ground from where on it begins with the photo alone
+STEPS = {"draft": (4, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
 DRAFT = 3  # of so many frames of a draft, one is painted
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
@@ -78,6 +83,11 @@ class Task:
     @property
     def temporal_weight(self) -> float:
         return float(self.options.get("temporal_weight", WEIGHT))
+
+    @property
+    def deep(self) -> float:
+        """How many px into new ground it begins with the photo alone: few steps cannot paint that over."""
+        return DEEP[self.effort]
 
     @property
     def effort(self) -> str:
