@@ -176,14 +176,14 @@ class StyleCells:
 
         parts = [slice(first, first + AT_ONCE) for first in range(0, len(vectors), AT_ONCE)]
         first = torch.cat([like(rows).argmax(1) for rows in parts])
-        offsets = self.places[first] - own
-        copied = torch.zeros_like(first, dtype=torch.bool) if copying else _copied(offsets, size)
+        places = self.places[first]
+        copied = torch.zeros_like(first, dtype=torch.bool) if copying else _copied(places - own, size)
         of_cells, best = torch.zeros_like(first), vectors.new_full((len(self.vectors),), NEVER - 1, dtype=torch.float32)
         of_style = torch.zeros(len(self.vectors), dtype=torch.long, device=vectors.device)
         for rows in parts:
             found = like(rows)
             near = copied[rows][:, None]
-            for place, matched in zip(self.places.T, self.places[first[rows]].T, strict=True):
+            for place, matched in zip(self.places.T, places[rows].T, strict=True):  # one by one takes less memory
                 near = near & ((place - matched[:, None]).abs() <= REACH)
             found.masked_fill_(near, NEVER)
             of_cells[rows] = found.argmax(1)
