@@ -30,6 +30,7 @@ import stylize
 from stylize.cli.main import main
 from stylize.cli.options import SECTION, SECTIONS
 from stylize.cli.reference import FILE, reference
+from stylize.display import Display
 from stylize.errors import StylizeError
 from stylize.settings import PRESETS, Settings, preset
 from tests import preloaded
@@ -1086,6 +1087,25 @@ def test_one_ctrl_c_writes_the_picture_as_far_as_it_is(
     assert last["fraction"] < 1
     assert size_of(tmp_path / "out.png") == size
     assert set(tmp_path.iterdir()) - before <= {tmp_path / "out.png", tmp_path / "cache"}
+
+
+def test_a_signal_while_the_display_is_asked_is_heard() -> None:
+    from stylize.cli.session import interruptible
+
+    class Signalling(Display):
+        looks = 0
+
+        @property
+        def abandoned(self) -> bool:  # type: ignore[override]
+            self.looks += 1
+            if self.looks == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return False
+
+        def warning(self, text: str) -> None: ...
+
+    with interruptible(Signalling()) as stop:
+        assert [stop() for _ in range(4)] == [False, True, True, True]
 
 
 # Holds up the second step until the program has noticed two signals, and tells of each.

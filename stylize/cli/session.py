@@ -117,12 +117,11 @@ def interruptible(display: Display) -> Iterator[Callable[[], bool]]:
     acknowledged = False
 
     def stop() -> bool:
-        nonlocal acknowledged, pressed
-        pressed = pressed or display.abandoned
-        if pressed and not acknowledged:
+        nonlocal acknowledged
+        if not acknowledged and (display.abandoned or pressed):  # in this order: a signal may come amid the first
             acknowledged = True
             display.stopped()
-        return pressed
+        return acknowledged
 
     try:
         yield stop
