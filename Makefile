@@ -34,7 +34,7 @@ setup: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylize needs Python 3.11 or newer; call make PYTHON=/path/to/python3")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v $(UV) >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[test]'
+	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
 	@touch $@
 
 .venv-napari/installed: pyproject.toml constraints.txt

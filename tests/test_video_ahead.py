@@ -369,7 +369,7 @@ def test_painted_frames_come_before_those_between_and_none_is_painted_twice(tmp_
 def test_a_frame_of_a_draft_gets_more_steps_where_others_lie_before_it(tmp_path: Path) -> None:
     task = Painting(tmp_path, panned(2), {"draft": True}).task
     assert [task.steps_after(frames) for frames in (1, 2, 3, 30)] == [(2, 8), (4, 8), (4, 8), (4, 8)]
-    assert Painting(tmp_path, panned(2)).task.steps_after(1) == (4, 18)
+    assert Painting(tmp_path, panned(2)).task.steps_after(1) == (4, 12)
 
 
 def test_frames_that_do_not_fit_into_memory_are_made_of_the_one_before(

@@ -68,7 +68,7 @@ OPTIONS = (
     click.Option(
         ["--frame-steps"],
         type=click.IntRange(1),
-        default=18,
+        default=12,
         show_default=True,
         metavar="N",
         help="Most gradient steps for a frame that follows another; unless given, 8 with --draft and 40 with --best.",

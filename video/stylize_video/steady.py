@@ -34,6 +34,8 @@ FEW, MANY = 64, 8192  # pixels: too few to tell colours by, and more than enough
 DEEP = 8.0  # px into new ground from where on it begins with the photo alone
 NEARBY = 8  # part of the longer side
 QUARTILE = 0.6745  # of the magnitude of normal noise, in standard deviations
+FADING = 0.1  # share that the finest diagonal detail loses from frame to frame
+ALTERNATING = np.array([-1, 2, -1], np.float32) / 4  # passes sin^2(pi f) of f cycles a pixel
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes and to edges along the axes
 
 
@@ -200,10 +202,17 @@ def _most_noise(content: Array) -> float:
 def warp_history(content: Array, result: Array, motion: Motion) -> WarpedHistory:
     """An earlier result (H, W, 3), warped to where its pixels are in a content (H, W, 3) in uint8, and on new ground
     the content in the colours of the result: strokes that are begun need fewer steps."""
-    start = warp(result, motion.flow)
+    start = _without_weave(warp(result, motion.flow))
     if motion.photo is not None:
         start += motion.photo[..., None] * (recolored(content, start, motion.mask) - start)
     return WarpedHistory(np.clip(start, 0, 1, out=start), motion.mask, motion.flow, motion.unseen, motion.changed)
+
+
+def _without_weave(picture: Array) -> Array:
+    """A picture (H, W, 3) with a little less of the finest diagonal detail. Each step adds some, which the network
+    hardly sees; a still's steps are too few to show it, but over a hundred frames it became a weave of diagonals."""
+    finest = cv2.sepFilter2D(picture, -1, ALTERNATING, ALTERNATING, borderType=cv2.BORDER_REFLECT)
+    return picture - np.float32(FADING) * finest
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:

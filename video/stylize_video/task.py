@@ -28,7 +28,7 @@ DEEP = {
     "default": steady.DEEP,
     "best": 4.0,
 }  # px into new ground from where on it begins with the photo alone
-STEPS = {"draft": (4, 8), "default": (4, 18), "best": (14, 40)}  # fewest and most of a frame that follows another
+STEPS = {"draft": (4, 8), "default": (4, 12), "best": (14, 40)}  # fewest and most of a frame that follows another
 DRAFT = 3  # of so many frames of a draft, one is painted
 LOOK = 160  # px, longest side of the frames in which cuts are looked for
 
