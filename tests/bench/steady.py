@@ -13,6 +13,8 @@ it pans by 16 px; ``locked``: it stands still, and the noise is twice as strong.
 - style, held, content: the scores of ``tests.bench.score`` over those of stills of the same frames, which are the last
   one and that in the middle, or so many as ``--stills`` says, from the middle on: painted frames and those between;
 - sharp: the least over the most of the mean squared Laplacian of the frames from the middle on;
+- weave: the power of diagonal lines less than 2.8 px apart, relative to the same stills; frames of a long shot show
+  whether it grows;
 - steps: of a frame that follows another; cost: its CPU time over that of a still.
 """
 
@@ -173,6 +175,15 @@ def _lies_within(places: Array) -> Array:
     return np.asarray(((places >= MARGIN) & (places <= most)).all(0))
 
 
+def diagonals(picture: Array) -> float:
+    """The power in a picture (H, W, 3) of lines of more than a quarter of a cycle a pixel along both axes."""
+    grey = picture.astype(np.float32).mean(2)
+    window = np.outer(*(np.hanning(side) for side in grey.shape))
+    power = np.square(np.abs(np.fft.fft2((grey - grey.mean()) * window)))
+    high, wide = (np.abs(np.fft.fftfreq(side)) > 0.25 for side in grey.shape)
+    return float(power[np.ix_(high, wide)].mean())
+
+
 def as_array(picture: Picture) -> Array:
     return np.asarray((picture.rgb[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
@@ -200,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scene = Scene(options.scene, as_array(load(options.content)), options.frames, height, width, options.seed)
     settings, style = Settings(size=options.size, encoder="vgg19", seed=options.seed), load(options.style)
     stylizer, encode = Stylizer(style, settings, weights=options.weights), encoder("vgg19", options.weights)
-    looked_at, of_stills, still = [options.frames // 2, options.frames - 1], {}, 0.0
+    looked_at, of_stills, woven, still = [options.frames // 2, options.frames - 1], {}, {}, 0.0
     if options.stills is not None:
         looked_at = [*range(options.frames // 2, options.frames)][: options.stills]
     for number in looked_at:
@@ -208,8 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         painted = stylizer(Picture(frame))
         still = time.process_time() - begun  # the first has the style measured, too
         of_stills[number] = scores(painted.rgb, frame, style.rgb, encode)
+        woven[number] = diagonals(as_array(painted))
     print(f"{options.scene}, {options.frames} frames of {width}x{height}; a still takes {still:.1f} CPU s")
-    print("| | E | style | held | content | steps | cost | sharp |\n|---|---|---|---|---|---|---|---|")
+    print("| | E | style | held | content | steps | cost | sharp | weave |\n|---|---|---|---|---|---|---|---|---|")
     for effort in options.only:
         frames, steps, seconds = paint(scene, stylizer, effort)
         made = {n: scores(frames[n].rgb, as_tensor(scene.frames[n]), style.rgb, encode) for n in looked_at}
@@ -222,7 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         fine = [float(np.square(cv2.Laplacian(each.astype(np.float32), cv2.CV_32F)).mean()) for each in clip]
         sharp = min(fine[options.frames // 2 :]) / max(fine[options.frames // 2 :])
-        print("|", " | ".join([*row, f"{steps:.1f}", f"{seconds / still:.3f}", f"{sharp:.2f}"]), "|", flush=True)
+        weave = np.mean([diagonals(clip[n]) / woven[n] for n in looked_at])
+        row += [f"{steps:.1f}", f"{seconds / still:.3f}", f"{sharp:.2f}", f"{weave:.2f}"]
+        print("|", " | ".join(row), "|", flush=True)
         if options.out is not None:
             for number, each in enumerate(frames):
                 each.save(options.out / f"{options.scene}-{effort}-{number:05}.png")
