@@ -212,7 +212,7 @@ def _without_weave(picture: Array) -> Array:
     """A picture (H, W, 3) with a little less of the finest diagonal detail. Each step adds some, which the network
     hardly sees; a still's steps are too few to show it, but over a hundred frames it became a weave of diagonals."""
     finest = cv2.sepFilter2D(picture, -1, ALTERNATING, ALTERNATING, borderType=cv2.BORDER_REFLECT)
-    return picture - np.float32(FADING) * finest
+    return np.asarray(picture - np.float32(FADING) * finest)
 
 
 def recolored(content: Array, result: Array, known: Array) -> Array:
