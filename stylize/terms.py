@@ -210,9 +210,7 @@ class StyleTarget:
                 weights = [[weight for _, weight in pairs] for pairs in seen]
                 made = [batch for _, batch in batches]
                 return losses.wasserstein_of_batches(list(zip(made, maps, weights, strict=True)))
-            parts = [
-                weight / total * known[layer].whole(*places.seen(features[layer])) for layer, weight in layers.items()
-            ]
+            parts = [share * own.whole(*places.seen(features[layer])) for layer, (own, share) in shares.items()]
             return torch.stack(parts).sum()
 
         def part(image: Tensor, features: Features, region: TileWindow) -> list[Tensor]:
@@ -220,10 +218,7 @@ class StyleTarget:
 
         def of_sums(sums: Sequence[Tensor]) -> Tensor:
             pairs = zip(sums[::2], sums[1::2], strict=True)
-            parts = [
-                weight / total * known[layer].of_moments(*pair)
-                for (layer, weight), pair in zip(layers.items(), pairs, strict=True)
-            ]
+            parts = [share * own.of_moments(*pair) for (own, share), pair in zip(shares.values(), pairs, strict=True)]
             return torch.stack(parts).sum()
 
         return Term("style", settings.style_weight, distance, tuple(layers), Sums(part, of_sums))

@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that are tested must not inherit that
     _quicken_ffmpeg(config)
     _keep_files_in_memory()
-    gc.set_threshold(20_000, 20, 100)  # of 700, 10, 10: looking through all that PyTorch has made takes long
+    gc.set_threshold(20_000, 20, 100)  # instead of 700, 10, 10: looking through all that PyTorch has made takes long
     if _has_workers(config):
         return  # PyTorch is for those who run tests
     if config.getoption("--device") == "cpu":

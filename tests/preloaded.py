@@ -43,6 +43,7 @@ SET_CHILD_SUBREAPER = 36  # of prctl(2)
 COLLAPSE, LARGE_PAGE = 25, 2 << 20  # of madvise(2)
 MOST_FILES = 32  # that a process gets
 TESTS = ["-u", "-c"]  # what a process of pytest-xdist is started with
+# What the program imports only when it is needed:
 LATE_LIBRARIES = ("av", "email.policy", "rich.live", "rich.progress", "rich.table", "safetensors.torch", "scenedetect")
 LIBRARIES_OF_TESTS = ("scipy.optimize", "distributed")
 LEFT_OUT = {"stylize.kernels", "stylize_video.flow.raft"}  # they load Triton and torchvision: forks would take longer

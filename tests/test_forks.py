@@ -74,7 +74,9 @@ if not os.fork():
 os.wait()
 """
     )
-    wait_for(lambda: not any(is_alive(int(number)) for number in told.split()))
+    numbers = [int(number) for number in told.split()]
+    assert len(numbers) == 2
+    wait_for(lambda: not any(map(is_alive, numbers)))
 
 
 @pytest.mark.slow

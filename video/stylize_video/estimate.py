@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylize.text import rounded
-from stylize_video.steady import Motion, expected_steps, is_static
+from stylize_video.steady import News, expected_steps, is_static
 
 if TYPE_CHECKING:
     from stylize import Flow, Picture, Step, Stylizer
@@ -47,7 +47,7 @@ class Samples:
             if any(number - self._every < cut <= number for cut in cuts):
                 continue
             static = is_static(frame, last)
-            steps.append(0 if static else expected_steps(Motion.between(frame, last, flow), fewest, most))
+            steps.append(0 if static else expected_steps(News.between(frame, last, flow), fewest, most))
         return float(np.mean(steps)) if steps else 0.0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from stylize_video.steady import Motion
+from stylize_video.steady import News
 
 if TYPE_CHECKING:
     from stylize import Flow
@@ -27,7 +27,7 @@ class Pace:
     def watch(self, frames: Iterator[Array]) -> Iterator[Array]:
         last = None
         for frame in frames:
-            self._new.append(1.0 if last is None else Motion.between(frame, last, self._flow).unseen)
+            self._new.append(1.0 if last is None else News.between(frame, last, self._flow).unseen)
             yield frame
             last = frame
 

@@ -75,6 +75,22 @@ class News:
             new = (new | (parts != warp_parts(parts_before, back))) & inside
         return cls(back, seen, new, apart, inside)
 
+    @classmethod
+    def between(cls, content: Array, before: Array, flow: Flow) -> News:
+        """Of two contents (H, W, 3) in uint8 by a flow."""
+        return cls.of(content, before, (flow(content, before), flow(before, content)))
+
+    @property
+    def unseen(self) -> float:
+        """The share of pixels that are new ground."""
+        return int(np.count_nonzero(self.new)) / max(1, int(np.count_nonzero(self.inside)))
+
+    @property
+    def changed(self) -> float:
+        """The mean difference above the noise where the other frame was visible, in [0, 1]."""
+        seen = self.seen & self.inside
+        return float(self.apart[seen].mean()) / 255 if seen.any() else 1.0
+
 
 @dataclass(frozen=True, eq=False)
 class Motion:
@@ -122,14 +138,11 @@ class Motion:
         news = News.of(content, before, ways, parts, parts_before)
         new, inside = news.new, news.inside
         mask = news.seen & smooth(back) & ~new & inside
-        seen = news.seen & inside
-        changed = float(news.apart[seen].mean()) / 255 if seen.any() else 1.0
         photo = None
         if new.any():
             depth = cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 3)
             photo = (depth / deep).clip(0, 1) * new
-        unseen = int(np.count_nonzero(new)) / max(1, int(np.count_nonzero(inside)))
-        return cls(back, mask, photo, unseen, changed)
+        return cls(back, mask, photo, news.unseen, news.changed)
 
 
 @dataclass(frozen=True)
@@ -236,7 +249,7 @@ def recolored(content: Array, result: Array, known: Array) -> Array:
     return made
 
 
-def expected_steps(carried: WarpedHistory | Motion, fewest: int, most: int) -> int:
+def expected_steps(carried: WarpedHistory | News, fewest: int, most: int) -> int:
     """How many steps a frame gets: ``most`` where four fifths of it are new, or it differs by a tenth of white from
     what is warped there; half of them for a quarter of that; and ``fewest`` at least, unless ``most`` is less."""
     need = max(carried.unseen / 0.8, carried.changed / 0.1)
